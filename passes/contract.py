@@ -1,0 +1,58 @@
+"""What a pass is: a frozen dataclass whose fields are its options, with one method."""
+
+from __future__ import annotations
+
+import enum
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from gnnexport.errors import Problem
+from gnnexport.program.data import GraphData
+from gnnexport.program.program import Program
+from gnnexport.training.trainer import Trainer
+
+
+class Stage(enum.Enum):
+    """When a pass runs, and what it may change."""
+
+    SIMPLIFY = "simplify"
+    """Before compression: keeps every output equal and the Program trainable."""
+    COMPRESS = "compress"
+    """May change outputs; is judged by the accuracy budget."""
+    FINALISE = "finalise"
+    """After compression: keeps every inference output equal; the Program need not stay trainable."""
+
+
+@dataclass(frozen=True)
+class PassContext:
+    """What a pass gets besides the Program.
+
+    Args:
+        data: the graph, with the labels of the test nodes hidden; `None` without data.
+        trainer: trains and evaluates on train and validation nodes; `None` without labels.
+        seed: seeds every random choice of the pass.
+        note: takes one line for the report.
+    """
+
+    data: GraphData | None = None
+    trainer: Trainer | None = None
+    seed: int = 0
+    note: Callable[[str], None] = field(default=lambda line: None)
+
+
+class Pass(ABC):
+    """Transform a Program. Subclasses are frozen dataclasses; their fields are the options."""
+
+    name: ClassVar[str]
+    stage: ClassVar[Stage]
+
+    def check(self, program: Program, ctx: PassContext) -> list[Problem]:
+        """Tell what keeps this pass from running on this Program; an empty list when nothing does."""
+        del program, ctx
+        return []
+
+    @abstractmethod
+    def run(self, program: Program, ctx: PassContext) -> Program:
+        """Return the transformed Program; the one given is left as it was."""
