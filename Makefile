@@ -1,0 +1,52 @@
+# Every task builds its own environment first, so that a fresh clone needs nothing but Python 3.11.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV   := .venv
+BIN    := $(VENV)/bin
+DEMO   := demo
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types layers bench accuracy clean
+
+help: ## list the tasks
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.product ## train the digits samples, compress them to ONNX Runtime, print the reports
+	$(BIN)/python samples/digits/train.py gcn $(DEMO)/gcn
+	$(BIN)/gnnexport compress $(DEMO)/gcn/model.pt --force
+	$(BIN)/python samples/digits/train.py sage $(DEMO)/sage
+	$(BIN)/gnnexport compress $(DEMO)/sage/model.pt --force
+
+test: $(VENV)/.development ## run the tests
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.development ## check style and formatting of imports
+	$(BIN)/ruff check .
+
+types: $(VENV)/.development ## check types
+	$(BIN)/mypy -p gnnexport
+	$(BIN)/mypy samples benchmarks
+
+layers: $(VENV)/.development ## check who imports whom
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.development ## time the export against PyTorch on a power-law graph of 2.3 million edges
+	$(BIN)/python benchmarks/export_vs_pytorch.py
+
+accuracy: $(VENV)/.development ## run the slow tests: accuracy over seeds on real graphs
+	$(BIN)/python -m pytest -m slow
+
+clean: ## remove the environment, caches and the demo
+	rm -rf $(VENV) $(DEMO) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "gnnexport needs Python 3.11 or newer: make PYTHON=/path/to/python3.11")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.product: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[compress,ort]'
+	@touch $@
+
+$(VENV)/.development: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@ $(VENV)/.product
