@@ -1,0 +1,59 @@
+"""Put the commands together, and turn whatever happens into an exit code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated, NoReturn
+
+import typer
+
+from gnnexport.cli import bench, compress, doctor, export, failure, inspect, passes, targets, validate
+
+app = typer.Typer(
+    name="gnnexport",
+    help=(
+        "Compress trained PyTorch Geometric models, lower them to fast inference engines, "
+        "and prove on the target what that did to accuracy, latency and size."
+    ),
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+for _command in (compress.compress, export.export, inspect.inspect, validate.validate, bench.bench):
+    app.command()(_command)
+for _catalogue in (passes.passes, targets.targets, doctor.doctor):
+    app.command()(_catalogue)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"gnnexport {version('gnnexport')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    del version
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line and return its exit code; errors are printed, as JSON where `--json` asks for it."""
+    command = typer.main.get_command(app)
+    try:
+        return int(command.main(list(arguments), prog_name="gnnexport", standalone_mode=False) or 0)
+    except (Exception, KeyboardInterrupt) as error:
+        return failure.tell(error, as_json="--json" in arguments)
+
+
+def main() -> NoReturn:
+    """Run the command line of this process."""
+    sys.exit(run(sys.argv[1:]))

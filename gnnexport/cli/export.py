@@ -1,0 +1,49 @@
+"""`gnnexport export`: lower and prove without compressing."""
+
+from __future__ import annotations
+
+from gnnexport.cli import options
+from gnnexport.cli.outcome import tell
+from gnnexport.cli.progress import progress
+
+
+def export(
+    model: options.Model,
+    target: options.Targets = None,
+    data: options.Data = None,
+    mode: options.Mode = None,
+    min_speedup: options.MinSpeedup = None,
+    time_budget: options.TimeBudget = None,
+    output: options.Output = None,
+    seed: options.Seed = 0,
+    force: options.Force = False,
+    trust: options.Trust = False,
+    builder: options.Builder = None,
+    embed_data: options.EmbedData = options.EMBED_DATA,
+    no_embed: options.NoEmbed = False,
+    dry_run: options.DryRun = False,
+    inputs: options.Inputs = None,
+    json: options.Json = False,
+) -> int:
+    """Lower a trained model to a target without compressing it, and prove the result."""
+    with progress() as show:
+        from gnnexport import api
+
+        outcome = api.export(
+            model,
+            target=target,
+            data=data,
+            mode=mode,
+            min_speedup=min_speedup,
+            time_budget=time_budget,
+            output=output,
+            seed=seed,
+            force=force,
+            trust=trust,
+            builder=builder,
+            embed_data=options.EMBED_NOTHING if no_embed else embed_data,
+            dry_run=dry_run,
+            inputs=tuple(inputs or ()),
+            progress=show,
+        )
+    return tell(outcome, as_json=json)

@@ -1,0 +1,32 @@
+"""`gnnexport inspect`: what a model or a bundle holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gnnexport.cli import options
+from gnnexport.cli.document import print_json
+from gnnexport.cli.progress import progress
+
+
+def inspect(
+    path: Annotated[Path, typer.Argument(metavar="MODEL|BUNDLE", help="A saved model, or a bundle.")],
+    data: options.Data = None,
+    trust: options.Trust = False,
+    builder: options.Builder = None,
+    inputs: options.Inputs = None,
+    json: options.Json = False,
+) -> int:
+    """Show a model's Program, its message passing and its cost per op, and what would be slow and why."""
+    with progress():
+        from gnnexport import api
+
+        inspection = api.inspect(path, data=data, trust=trust, builder=builder, inputs=tuple(inputs or ()))
+    if json:
+        print_json(inspection.to_dict())
+    else:
+        typer.echo(inspection.text)
+    return 0

@@ -1,0 +1,54 @@
+"""The options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Model = Annotated[
+    Path, typer.Argument(metavar="MODEL", help="A module saved with torch.save; gnnexport.toml beside it is read.")
+]
+Bundle = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A folder that compress or export wrote.")]
+Targets = Annotated[
+    list[str] | None,
+    typer.Option("--target", "-t", metavar="T[,T]", help="Where the model shall run, such as ort or 'ort{threads=2}'."),
+]
+Data = Annotated[Path | None, typer.Option("--data", metavar="FILE", help="The graph: an .npz, or a PyG Data as .pt.")]
+Mode = Annotated[
+    str | None, typer.Option("--mode", metavar="full|batched|graphs", help="How the bundle will be asked.")
+]
+MinSpeedup = Annotated[
+    str | None,
+    typer.Option(
+        "--min-speedup", metavar="X", help="Fail with 4 below it: 2 (against PyTorch), 2x-exported (uncompressed)."
+    ),
+]
+TimeBudget = Annotated[
+    str | None, typer.Option("--time-budget", metavar="10m", help="Stop trying and measuring after this long.")
+]
+Output = Annotated[
+    Path | None, typer.Option("--output", "-o", metavar="DIR", help="The bundle; else MODEL's name plus .bundle.")
+]
+Seed = Annotated[int, typer.Option("--seed", help="Seeds every random choice.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace an existing bundle.")]
+Trust = Annotated[bool, typer.Option("--trust", help="Let the model, data and sidecar files run their code.")]
+Builder = Annotated[
+    str | None,
+    typer.Option("--builder", metavar="MODULE:FUNCTION", help="Builds the model; MODEL then holds its state dict."),
+]
+EmbedData = Annotated[
+    str, typer.Option("--embed-data", metavar="64MB", help="Store test features and labels in the bundle up to this.")
+]
+NoEmbed = Annotated[bool, typer.Option("--no-embed", help="Store no features and no labels in the bundle.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, say what would run, and write nothing.")]
+Inputs = Annotated[
+    list[str] | None,
+    typer.Option("--input", metavar="x=N,16", help="The shape of an input that neither data nor model tell."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
+
+EMBED_DATA = "64MB"
+"""The most that a bundle stores of the test data, unless told."""
+EMBED_NOTHING = "0MB"

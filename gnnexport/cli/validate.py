@@ -1,0 +1,21 @@
+"""`gnnexport validate`: prove a bundle on this machine."""
+
+from __future__ import annotations
+
+from gnnexport.cli import options
+from gnnexport.cli.outcome import tell
+from gnnexport.cli.progress import progress
+
+
+def validate(
+    bundle: options.Bundle,
+    data: options.Data = None,
+    time_budget: options.TimeBudget = None,
+    json: options.Json = False,
+) -> int:
+    """Check a bundle on this machine without torch: parity, accuracy where labels are at hand, latency."""
+    with progress():
+        from gnnexport import api
+
+        outcome = api.validate(bundle, data=data, time_budget=time_budget)
+    return tell(outcome, as_json=json)
