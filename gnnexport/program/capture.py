@@ -1,0 +1,159 @@
+"""Capture a model with torch.export as a functional, trainable Program with dynamic sizes."""
+
+from __future__ import annotations
+
+import copy
+import operator
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.export import Dim
+
+from gnnexport.errors import DataError, UnsupportedError
+from gnnexport.program.functional import functionalise, is_mutating, training_arguments_cleared
+from gnnexport.program.graphs import module_of, output_node
+from gnnexport.program.inputs import NUM_EDGES, NUM_NODES, Input
+from gnnexport.program.program import Program
+from gnnexport.program.simplify import drop_dead
+
+aten = torch.ops.aten
+_ASSERTIONS = {aten._assert_scalar.default, aten._assert_tensor_metadata.default, aten._assert_async.msg}
+_COMPARISONS = {operator.ge, operator.le, operator.eq, operator.gt, operator.lt, operator.ne}
+_MINIMUM = 2
+
+
+def capture(model: nn.Module, inputs: Sequence[Input], example: Mapping[str, Tensor]) -> Program:
+    """Capture `model` in evaluation mode.
+
+    Args:
+        model: takes the inputs by name and returns one tensor.
+        inputs: the arguments with their roles.
+        example: a value for each input; sizes of nodes and edges become dynamic.
+
+    Raises:
+        UnsupportedError: what torch.export cannot capture, with the module's name.
+        DataError: a declared input that nothing reads.
+    """
+    model = copy.deepcopy(model)
+    body = _functional_capture(model.eval(), inputs, example)
+    _check_inputs_are_read(body, inputs)
+    program = Program(body, inputs, source=type(model).__name__)
+    program.training_blocker = _training_blocker(body, model, inputs, example)
+    return program
+
+
+def _functional_capture(model: nn.Module, inputs: Sequence[Input], example: Mapping[str, Tensor]) -> fx.GraphModule:
+    captured = _export(model, inputs, example)
+    graph = _plain_graph(captured, inputs)
+    functionalise(graph)
+    drop_dead(graph)
+    return fx.GraphModule(captured, graph, class_name=type(model).__name__)
+
+
+def _export(model: nn.Module, inputs: Sequence[Input], example: Mapping[str, Tensor]) -> fx.GraphModule:
+    dims = {NUM_NODES: Dim(NUM_NODES, min=_MINIMUM), NUM_EDGES: Dim(NUM_EDGES, min=_MINIMUM)}
+    dynamic = {
+        item.name: {axis: dims[size] for axis, size in enumerate(item.shape) if isinstance(size, str)} for item in inputs
+    }
+    # A size that equals another makes torch.export take both for one.
+    arguments = {item.name: example[item.name] for item in inputs}
+    signature_order = tuple(arguments[item.name] for item in inputs)
+    positional = not hasattr(model, "forward") or _takes_positional(model)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if positional:
+                exported = torch.export.export(model, signature_order, dynamic_shapes=tuple(dynamic.values()))
+            else:
+                exported = torch.export.export(model, (), kwargs=arguments, dynamic_shapes=dynamic)
+            module = exported.module()
+    except Exception as error:
+        raise _explain(error) from error
+    return module  # type: ignore[return-value]
+
+
+def _takes_positional(model: nn.Module) -> bool:
+    """Tell whether `forward` names its arguments otherwise than its signature says, as PyG's Sequential does."""
+    return hasattr(model, "signature")
+
+
+def _explain(error: Exception) -> UnsupportedError:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    what = lines[0] if lines else type(error).__name__
+    return UnsupportedError(
+        *UnsupportedError.at(
+            "capture",
+            f"torch.export cannot follow this model: {type(error).__name__}: {what[:300]}",
+            "Look for control flow on tensor values, or for a layer that is not traceable, in the model's forward",
+        ).problems
+    )
+
+
+def _plain_graph(captured: fx.GraphModule, inputs: Sequence[Input]) -> fx.Graph:
+    """Copy the graph without guards and with plainly named inputs and a single output."""
+    graph = fx.Graph()
+    values: dict[fx.Node, Any] = {}
+    placeholders = iter(inputs)
+    for node in captured.graph.nodes:
+        if node.op == "placeholder":
+            values[node] = graph.placeholder(next(placeholders).name)
+            values[node].meta = dict(node.meta)
+        elif node.op == "output":
+            graph.output(values[_single_output(node)])
+        elif node.op == "call_module" or node.target in _ASSERTIONS:
+            continue
+        elif node.target in _COMPARISONS and all(user.target in _ASSERTIONS for user in node.users):
+            continue
+        elif node.target is aten.add_.Tensor and "num_batches_tracked" in str(node.args[0]):
+            continue
+        else:
+            values[node] = graph.node_copy(node, values.__getitem__)
+    return graph
+
+
+def _single_output(node: fx.Node) -> fx.Node:
+    results = node.args[0]
+    while isinstance(results, tuple | list) and len(results) == 1:
+        results = results[0]
+    if not isinstance(results, fx.Node):
+        raise UnsupportedError.at("forward", "the model returns several values", "Return one tensor from forward")
+    return results
+
+
+def _check_inputs_are_read(body: fx.GraphModule, inputs: Sequence[Input]) -> None:
+    unread = [node.target for node in body.graph.nodes if node.op == "placeholder" and not node.users]
+    if unread:
+        raise DataError.at(
+            "model", f"nothing reads the input '{unread[0]}'",
+            "A layer has kept values of another graph, or the argument is not needed: clear caches, or leave it out",
+        )
+    del inputs
+
+
+def _training_blocker(
+    body: fx.GraphModule, model: nn.Module, inputs: Sequence[Input], example: Mapping[str, Tensor]
+) -> str | None:
+    """Compare with a capture in training mode; name the module where more than the training arguments differ."""
+    try:
+        trained = _functional_capture(model.train(), inputs, example)
+    except UnsupportedError as error:
+        return f"capturing in training mode fails ({error})"
+    finally:
+        model.eval()
+    ours = [node for node in body.graph.nodes if not is_mutating(node)]
+    theirs = [node for node in trained.graph.nodes if not is_mutating(node)]
+    numbers = ({node: i for i, node in enumerate(ours)}, {node: i for i, node in enumerate(theirs)})
+    for mine, other in zip(ours, theirs, strict=False):
+        if _shape_of_call(mine, numbers[0]) != _shape_of_call(other, numbers[1]):
+            return f"{module_of(mine)} computes something else in training"
+    if len(ours) != len(theirs):
+        return f"{module_of(output_node(body.graph))} computes something else in training"
+    return None
+
+
+def _shape_of_call(node: fx.Node, numbers: dict[fx.Node, int]) -> tuple[Any, ...]:
+    arguments = fx.node.map_arg(training_arguments_cleared(node), lambda item: ("node", numbers[item]))
+    return node.op, str(node.target) if node.op == "get_attr" else node.target, arguments

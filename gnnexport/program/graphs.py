@@ -1,0 +1,53 @@
+"""Small questions about fx graphs that several parts ask."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+
+def module_of(node: fx.Node) -> str:
+    """Name the PyTorch module a node was captured from, such as `convs.0 (GCNConv)`."""
+    stack = node.meta.get("nn_module_stack") or {}
+    if not stack:
+        return "forward"
+    path, cls = list(stack.values())[-1]
+    cls_name = cls if isinstance(cls, str) else cls.__name__
+    return f"{path or 'model'} ({cls_name.rsplit('.', 1)[-1]})"
+
+
+def parameter_of(module: torch.nn.Module, node: Any) -> Tensor | None:
+    """Return the tensor behind a `get_attr` node, else `None`."""
+    if not isinstance(node, fx.Node) or node.op != "get_attr":
+        return None
+    value: Any = module
+    for part in str(node.target).split("."):
+        value = getattr(value, part)
+    return value if isinstance(value, Tensor) else None
+
+
+def calls(graph: fx.Graph, *targets: Any) -> Iterator[fx.Node]:
+    """Iterate over the nodes that call one of the targets."""
+    for node in list(graph.nodes):
+        if node.op == "call_function" and node.target in targets:
+            yield node
+
+
+def output_node(graph: fx.Graph) -> fx.Node:
+    """Return the node that returns."""
+    return next(iter(reversed(graph.nodes)))
+
+
+def rebuild(module: fx.GraphModule, graph: fx.Graph) -> fx.GraphModule:
+    """Make a module of a graph with just the parameters it reads."""
+    return fx.GraphModule(module, graph, class_name=module.__class__.__name__)
+
+
+def argument(node: fx.Node, position: int, name: str, default: Any = None) -> Any:
+    """Return an argument that may be given by position or by name."""
+    if len(node.args) > position:
+        return node.args[position]
+    return node.kwargs.get(name, default)

@@ -1,0 +1,143 @@
+"""The Program: what every pass takes and returns."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from gnnexport.program.dialect import ops as _dialect  # noqa: F401  registers the ops that graphs refer to
+from gnnexport.program.functional import set_training
+from gnnexport.program.inputs import NUM_EDGES, NUM_NODES, Input
+from gnnexport.program.shapes import annotate
+
+EXAMPLE_SEED = 0
+EXAMPLE_NODES = (11, 17)
+
+
+class Program(nn.Module):
+    """A captured model that can be run, trained and measured at every stage.
+
+    Args:
+        body: takes the inputs (before the split) or the features and the structure values (after it).
+        inputs: the model's arguments in order.
+        output: name of the result, such as `logits`.
+        source: class name of the captured model.
+        prepare: takes the structure inputs and the number of nodes and returns the structure values
+            that `body` reads; `None` before the split.
+        training_blocker: why the Program cannot be retrained; `None` when it can.
+    """
+
+    def __init__(
+        self,
+        body: fx.GraphModule,
+        inputs: Sequence[Input],
+        *,
+        output: str = "logits",
+        source: str = "",
+        prepare: fx.GraphModule | None = None,
+        training_blocker: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.body = body
+        self.prepare = prepare
+        self.inputs = tuple(inputs)
+        self.output = output
+        self.source = source
+        self.training_blocker = training_blocker
+        self.training = False
+
+    @property
+    def features(self) -> tuple[Input, ...]:
+        """The inputs that change from inference to inference."""
+        return tuple(item for item in self.inputs if not item.role.is_structure)
+
+    @property
+    def structure_names(self) -> tuple[str, ...]:
+        """Names of the structure values that the body reads, after the split."""
+        if self.prepare is None:
+            return ()
+        return tuple(placeholder_names(self.body)[len(self.features) :])
+
+    def structure(self, inputs: Mapping[str, Tensor]) -> tuple[Any, ...]:
+        """Run `prepare`: everything that depends on the graph alone, in the order the body takes it."""
+        if self.prepare is None:
+            return ()
+        num_nodes = inputs[self.features[0].name].shape[0]
+        known: dict[str, Any] = {**inputs, NUM_NODES: num_nodes}
+        with torch.no_grad():
+            return tuple(self.prepare(*(known[name] for name in placeholder_names(self.prepare))))
+
+    def run_body(self, inputs: Mapping[str, Tensor], structure: Sequence[Any]) -> Tensor:
+        """Run the body on features and on what `structure` gave, which may be reused between calls."""
+        given = self.inputs if self.prepare is None else self.features
+        result: Tensor = self.body(*(inputs[item.name] for item in given), *structure)
+        return result
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Run the whole Program on named inputs; returns the output, float32 [num_nodes, channels]."""
+        return self.run_body(inputs, self.structure(inputs))
+
+    def train(self, mode: bool = True) -> Program:
+        """Set the training arguments of dropout and batch normalisation."""
+        self.training = mode
+        set_training(self.body, mode)
+        return self
+
+    def clone(self) -> Program:
+        """Copy everything, so that a pass leaves the Program it was given as it was."""
+        twin = Program(
+            copy.deepcopy(self.body),
+            self.inputs,
+            output=self.output,
+            source=self.source,
+            prepare=copy.deepcopy(self.prepare),
+            training_blocker=self.training_blocker,
+        )
+        twin.training = self.training
+        return twin
+
+    def annotate(self) -> None:
+        """Record the shapes of every value in both graphs, from runs on two small graphs."""
+        examples = [self.example(num_nodes) for num_nodes in EXAMPLE_NODES]
+        if self.prepare is None:
+            annotate(self.body, [[example[item.name] for item in self.inputs] for example in examples])
+            return
+        names = placeholder_names(self.prepare)
+        counts = [{**example, NUM_NODES: nodes} for example, nodes in zip(examples, EXAMPLE_NODES, strict=True)]
+        annotate(self.prepare, [[known[name] for name in names] for known in counts])
+        features = [[example[item.name] for item in self.features] for example in examples]
+        annotate(self.body, [[*x, *self.structure(example)] for x, example in zip(features, examples, strict=True)])
+
+    def example(self, num_nodes: int = EXAMPLE_NODES[0], seed: int = EXAMPLE_SEED) -> dict[str, Tensor]:
+        """Make inputs with isolated nodes, self-loops, duplicates and a hub, to check passes with."""
+        generator = torch.Generator().manual_seed(seed)
+        edges = example_edges(num_nodes, generator)
+        sizes = {NUM_NODES: num_nodes, NUM_EDGES: edges.shape[1]}
+        values: dict[str, Tensor] = {}
+        for item in self.inputs:
+            shape = [sizes[size] if isinstance(size, str) else size for size in item.shape]
+            if item.dtype.startswith("int"):
+                values[item.name] = edges
+            elif item.role.value == "edge_weight":
+                values[item.name] = torch.rand(shape, generator=generator) + 0.1
+            else:
+                values[item.name] = torch.randn(shape, generator=generator)
+        return values
+
+
+def example_edges(num_nodes: int, generator: torch.Generator) -> Tensor:
+    """Draw an edge index: the last node isolated, node 0 a hub, one self-loop, one duplicate."""
+    last = max(num_nodes - 1, 1)
+    random = torch.randint(0, last, (2, 3 * last), generator=generator)
+    hub = torch.stack([torch.arange(last), torch.zeros(last, dtype=torch.int64)])
+    loop = torch.zeros(2, 1, dtype=torch.int64)
+    return torch.cat([random, hub, random[:, :1], loop], 1)
+
+
+def placeholder_names(module: fx.GraphModule) -> list[str]:
+    """Return the names of a graph's inputs, in order."""
+    return [str(node.target) for node in module.graph.nodes if node.op == "placeholder"]

@@ -1,0 +1,61 @@
+"""Remove what is not needed from a functional graph: dead nodes, duplicates, identities."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import fx
+
+aten = torch.ops.aten
+
+_RANDOM = {aten.dropout.default, aten.rand.default, aten.randn.default, aten.rand_like.default, aten.bernoulli.default}
+_STATEFUL = {aten.batch_norm.default}
+_IDENTITIES = {aten.alias.default, aten.clone.default, aten.contiguous.default}
+
+
+def drop_dead(graph: fx.Graph) -> int:
+    """Erase every node that nothing reads; dropout is pure here. Returns how many went."""
+    before = len(graph.nodes)
+    graph.eliminate_dead_code(is_impure_node=lambda node: node.op in ("placeholder", "output"))
+    return before - len(graph.nodes)
+
+
+def drop_identities(graph: fx.Graph) -> int:
+    """Erase copies and aliases, which mean nothing in a functional graph. Returns how many went."""
+    erased = 0
+    for node in list(graph.nodes):
+        if node.op == "call_function" and node.target in _IDENTITIES:
+            node.replace_all_uses_with(node.args[0])
+            graph.erase_node(node)
+            erased += 1
+    return erased
+
+
+def merge_duplicates(graph: fx.Graph) -> int:
+    """Let equal calls on equal arguments share one node; random ops stay apart. Returns how many went.
+
+    Two batch normalisations share their statistics and are merged only by their own arguments.
+    """
+    known: dict[Any, fx.Node] = {}
+    erased = 0
+    for node in list(graph.nodes):
+        if node.op not in ("call_function", "get_attr") or node.target in _RANDOM | _STATEFUL:
+            continue
+        key = (node.op, node.target, _hashable(node.args), _hashable(node.kwargs))
+        twin = known.setdefault(key, node)
+        if twin is not node:
+            node.replace_all_uses_with(twin)
+            graph.erase_node(node)
+            erased += 1
+    return erased
+
+
+def _hashable(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return tuple(_hashable(item) for item in value)
+    if isinstance(value, dict):
+        return tuple(sorted((key, _hashable(item)) for key, item in value.items()))
+    if isinstance(value, bool | int | float):
+        return type(value).__name__, value
+    return value

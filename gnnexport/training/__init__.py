@@ -1,0 +1,1 @@
+"""Training of Programs: tasks, losses, and the loop that retrains a compressed Program."""
