@@ -7,13 +7,8 @@ before their first use, so that a serving machine never pays for torch.
 from __future__ import annotations
 
 import importlib
-import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
-
-import gnnexport.passes
-import gnnexport.targets
-import gnnexport.validate
 
 if TYPE_CHECKING:
     from gnnexport.api import bench, compress, doctor, export, inspect, passes, targets, validate
@@ -31,7 +26,7 @@ class _CommandPackage(ModuleType):
 
 
 for _name in ("passes", "targets", "validate"):
-    sys.modules[f"gnnexport.{_name}"].__class__ = _CommandPackage
+    importlib.import_module(f"gnnexport.{_name}").__class__ = _CommandPackage
 
 
 def __getattr__(name: str) -> Any:

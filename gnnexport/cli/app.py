@@ -17,7 +17,6 @@ app = typer.Typer(
         "and prove on the target what that did to accuracy, latency and size."
     ),
     add_completion=False,
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -49,7 +48,7 @@ def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code; errors are printed, as JSON where `--json` asks for it."""
     command = typer.main.get_command(app)
     try:
-        return int(command.main(list(arguments), prog_name="gnnexport", standalone_mode=False) or 0)
+        return int(command.main(list(arguments) or ["--help"], prog_name="gnnexport", standalone_mode=False) or 0)
     except (Exception, KeyboardInterrupt) as error:
         return failure.tell(error, as_json="--json" in arguments)
 

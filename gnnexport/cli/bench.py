@@ -8,7 +8,7 @@ from gnnexport.cli.progress import progress
 
 
 def bench(bundle: options.Bundle, time_budget: options.TimeBudget = None, json: options.Json = False) -> int:
-    """Time a bundle on this machine: latency and throughput only."""
+    """Time a bundle on this machine, and nothing else."""
     with progress():
         from gnnexport import api
 

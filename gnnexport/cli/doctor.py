@@ -9,7 +9,7 @@ from gnnexport.cli.document import print_json
 
 
 def doctor(json: options.Json = False) -> int:
-    """Say what works on this machine, and what to install for the rest."""
+    """Say what works here, and what to install for the rest."""
     from gnnexport import api
 
     entries = api.doctor()

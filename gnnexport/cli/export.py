@@ -25,7 +25,7 @@ def export(
     inputs: options.Inputs = None,
     json: options.Json = False,
 ) -> int:
-    """Lower a trained model to a target without compressing it, and prove the result."""
+    """Lower a trained model as it is, and prove the result."""
     with progress() as show:
         from gnnexport import api
 

@@ -8,7 +8,7 @@ import traceback
 
 import typer
 
-from gnnexport.errors import EXIT_BUG, EXIT_INTERRUPTED, GnnExportError, MissingExtraError, Problem
+from gnnexport.errors import EXIT_BUG, EXIT_INTERRUPTED, EXIT_USAGE, GnnExportError, MissingExtraError, Problem
 
 _EXTRAS = {
     "onnx": "compress",
@@ -42,8 +42,9 @@ def _classify(error: BaseException) -> tuple[str, int, list[Problem]]:
     if isinstance(error, KeyboardInterrupt | typer.Abort):
         return "Interrupted", EXIT_INTERRUPTED, [Problem("gnnexport", "interrupted", "Nothing was left half-written")]
     if isinstance(error, typer.TyperException):
-        what = error.format_message().rstrip(".")
-        return "UsageError", 2, [Problem("command line", what, "See gnnexport COMMAND --help")]
+        what, _, hint = error.format_message().partition(". ")
+        mend = f"{hint} See gnnexport --help, or --help after a command".lstrip()
+        return "UsageError", EXIT_USAGE, [Problem("command line", what.rstrip("."), mend)]
     if isinstance(error, ModuleNotFoundError) and (extra := _EXTRAS.get((error.name or "").partition(".")[0])):
         mend = f"Run: pip install 'gnnexport[{extra}]'"
         error = MissingExtraError(Problem("gnnexport", f"this command needs {error.name}", mend))

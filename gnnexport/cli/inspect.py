@@ -20,7 +20,11 @@ def inspect(
     inputs: options.Inputs = None,
     json: options.Json = False,
 ) -> int:
-    """Show a model's Program, its message passing and its cost per op, and what would be slow and why."""
+    """Show a model's ops, their cost, and what would be slow.
+
+    Prints the Program as text, the message passing that was recognised, parameters, multiply-accumulates
+    and bytes. Of a bundle it shows what the manifest says.
+    """
     with progress():
         from gnnexport import api
 

@@ -13,7 +13,10 @@ def validate(
     time_budget: options.TimeBudget = None,
     json: options.Json = False,
 ) -> int:
-    """Check a bundle on this machine without torch: parity, accuracy where labels are at hand, latency."""
+    """Prove a bundle on this machine, without torch.
+
+    Checks its numbers against its own test vectors, its accuracy where labels are at hand, and its latency.
+    """
     with progress():
         from gnnexport import api
 
