@@ -1,0 +1,39 @@
+"""`.npz` files with a JSON description inside: written compressed, read without pickle."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gnnexport.errors import UsageError
+
+_DESCRIPTION = "description"
+
+
+def write_arrays(path: Path, description: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write named arrays and their description."""
+    text = json.dumps(description, sort_keys=True, allow_nan=False)
+    np.savez_compressed(path, allow_pickle=False, **{_DESCRIPTION: np.array(text)}, **arrays)
+
+
+def read_arrays(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """Read what `write_arrays` wrote.
+
+    Raises:
+        UsageError: damaged, or not such a file.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        description = json.loads(str(arrays.pop(_DESCRIPTION)))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise UsageError.at(str(path), f"cannot be read ({error})", "Make the bundle again") from error
+    if not isinstance(description, dict):
+        raise UsageError.at(str(path), "has no description inside", "Make the bundle again")
+    return description, arrays

@@ -1,0 +1,157 @@
+"""`golden.npz`: inputs with expected outputs, so that a machine without torch can check the numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gnnexport.bundle.arrays import read_arrays, write_arrays
+from gnnexport.bundle.features import FeatureKind, Features
+from gnnexport.errors import UsageError
+
+LIMIT_BYTES = 16_000_000
+"""Largest golden file."""
+
+_EXPECTED_BYTES = 8_000_000
+_STORED_BYTES = 6_000_000
+_MAX_ROWS = 4096
+
+
+@dataclass(frozen=True)
+class GoldenCase:
+    """One inference and what it must give.
+
+    Args:
+        name: what the case is after.
+        inputs: by input name, an array or the recipe of one.
+        expected: by output name, the rows `rows` of the output.
+        rows: int64, the rows of the output that are kept; `None` for all.
+    """
+
+    name: str
+    inputs: Mapping[str, NDArray[Any] | Features]
+    expected: Mapping[str, NDArray[Any]]
+    rows: NDArray[np.int64] | None = None
+
+    def feeds(self) -> dict[str, NDArray[Any]]:
+        """Make the arrays to run."""
+        return {name: value.make() if isinstance(value, Features) else value for name, value in self.inputs.items()}
+
+
+def make_features(
+    shape: tuple[int, int], real: NDArray[np.float32] | None = None, *, seed: int = 0
+) -> dict[str, NDArray[np.float32] | Features]:
+    """Choose the node features of the golden cases, by the name of the case.
+
+    Args:
+        shape: nodes, channels.
+        real: the data's own features; kept only when they take little room compressed.
+        seed: seeds the noise.
+    """
+    kinds: dict[str, tuple[FeatureKind, float]] = {
+        "noise": ("normal", 1.0),
+        "zeros": ("zeros", 1.0),
+        "all-negative": ("negative", 1.0),
+        "large": ("normal", 1000.0),
+        "one-hot": ("sparse", 1.0),
+    }
+    cases: dict[str, NDArray[np.float32] | Features] = {}
+    if real is not None and _compressed_size(real) <= _STORED_BYTES:
+        cases["real"] = np.asarray(real, np.float32)
+    for offset, (name, (kind, scale)) in enumerate(kinds.items()):
+        cases[name] = Features(kind=kind, shape=shape, seed=seed + offset, scale=scale)
+    return cases
+
+
+def sample_rows(
+    num_rows: int, row_bytes: int, num_cases: int, *, seed: int = 0, always: Sequence[int] = ()
+) -> NDArray[np.int64] | None:
+    """Choose the output rows to keep so that all cases fit; `None` when all rows do.
+
+    Args:
+        num_rows: rows of an output.
+        row_bytes: bytes of one row, over all outputs.
+        num_cases: number of cases.
+        seed: seeds the sample.
+        always: rows to keep whatever is drawn, such as hubs and isolated nodes; at most half of the room.
+    """
+    room = max(1, min(_MAX_ROWS, _EXPECTED_BYTES // max(1, row_bytes * num_cases)))
+    if num_rows <= room:
+        return None
+    kept = np.unique(np.asarray(always[: room // 2], np.int64))
+    drawn = np.random.default_rng(seed).permutation(num_rows)
+    others = drawn[~np.isin(drawn, kept)][: room - len(kept)]
+    return np.sort(np.concatenate([kept, others])).astype(np.int64)
+
+
+def write_golden(path: Path, cases: Sequence[GoldenCase]) -> None:
+    """Write the cases.
+
+    Raises:
+        ValueError: the file came out larger than `LIMIT_BYTES`.
+    """
+    arrays: dict[str, NDArray[Any]] = {}
+    described = [_describe(case, arrays) for case in cases]
+    write_arrays(path, {"schema": 1, "cases": described}, arrays)
+    if path.stat().st_size > LIMIT_BYTES:
+        size = path.stat().st_size
+        path.unlink()
+        raise ValueError(f"golden cases take {size} bytes, more than {LIMIT_BYTES}: keep fewer rows")
+
+
+def read_golden(path: Path) -> tuple[GoldenCase, ...]:
+    """Read the cases.
+
+    Raises:
+        UsageError: damaged, or not such a file.
+    """
+    description, arrays = read_arrays(path)
+    try:
+        return tuple(_restore(case, arrays) for case in description["cases"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError.at(str(path), f"is not a golden file ({error})", "Make the bundle again") from error
+
+
+def _describe(case: GoldenCase, arrays: dict[str, NDArray[Any]]) -> dict[str, Any]:
+    def keep(array: NDArray[Any]) -> str:
+        for name, known in arrays.items():
+            if known is array:
+                return name
+        arrays[f"array_{len(arrays)}"] = array
+        return f"array_{len(arrays) - 1}"
+
+    inputs = {
+        name: {"features": value.model_dump()} if isinstance(value, Features) else {"array": keep(value)}
+        for name, value in case.inputs.items()
+    }
+    expected = {name: keep(value) for name, value in case.expected.items()}
+    return {
+        "name": case.name,
+        "inputs": inputs,
+        "expected": expected,
+        "rows": None if case.rows is None else keep(case.rows),
+    }
+
+
+def _restore(case: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> GoldenCase:
+    inputs = {
+        name: Features.model_validate(value["features"]) if "features" in value else arrays[value["array"]]
+        for name, value in case["inputs"].items()
+    }
+    expected = {name: arrays[key] for name, key in case["expected"].items()}
+    return GoldenCase(case["name"], inputs, expected, None if case["rows"] is None else arrays[case["rows"]])
+
+
+def _compressed_size(array: NDArray[Any]) -> int:
+    """Return the bytes an array takes compressed; does not try when it is far too large."""
+    if array.nbytes > 40 * _STORED_BYTES:
+        return array.nbytes
+    buffer = BytesIO()
+    np.savez_compressed(buffer, array)
+    return buffer.getbuffer().nbytes

@@ -1,0 +1,14 @@
+"""Names of the files in a bundle."""
+
+from __future__ import annotations
+
+MANIFEST = "manifest.json"
+DECISIONS = "decisions.json"
+GRAPH = "graph.npz"
+GOLDEN = "golden.npz"
+EVAL = "eval.npz"
+REPORT = "report.json"
+REPORT_TEXT = "report.md"
+
+UNLISTED = frozenset({MANIFEST, REPORT, REPORT_TEXT})
+"""Files without a hash in the manifest: itself, and the reports, which `validate` may renew."""

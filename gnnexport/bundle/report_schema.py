@@ -1,0 +1,244 @@
+"""`report.json`, schema 1. Numbers carry their unit in the key; null means not measured."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal
+
+from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
+
+from gnnexport.bundle.record import Record
+from gnnexport.errors import UsageError
+
+SCHEMA = 1
+
+
+class MetricValue(Record):
+    """A metric on one split; `n` is the number of nodes judged."""
+
+    name: str
+    split: str
+    value: float
+    n: int
+
+
+class Latency(Record):
+    """Percentiles of one inference, in milliseconds."""
+
+    p50: float
+    p95: float
+    p99: float
+    runs: int
+
+
+class Measurement(Record):
+    """What was measured of one form of the model.
+
+    Args:
+        macs: multiply-accumulates of one inference: those of linear layers and those of aggregation.
+        size_bytes: the files that compute; for the original, its parameters and buffers.
+        runner: what ran it: `pytorch-csr`, `pytorch-eager`, `onnxruntime`.
+        measured_on: processor, when it is not the one of `environment`.
+    """
+
+    metric: MetricValue | None = None
+    parameters: int | None = None
+    macs: int | None = None
+    macs_linear: int | None = None
+    macs_aggregation: int | None = None
+    size_bytes: int | None = None
+    latency_ms: Latency | None = None
+    peak_memory_bytes: int | None = None
+    runner: str | None = None
+    measured_on: str | None = None
+
+
+class Sizes(Record):
+    """Where the bytes of the result go."""
+
+    weights_bytes: int | None = None
+    graph_bytes: int | None = None
+    features_bytes: int | None = None
+    metadata_bytes: int | None = None
+
+
+class Bits(Record):
+    """Bit widths, as the method counts them, as stored, as executed, and as only simulated."""
+
+    average_paper: float | None = None
+    stored: float | None = None
+    executed: float | None = None
+    simulated: float | None = None
+    feature_bytes: int | None = None
+
+
+class Sparsity(Record):
+    """Shares of zeros, told apart by whether a kernel makes use of them."""
+
+    edges: float | None = None
+    weights_stored: float | None = None
+    weights_executed: float | None = None
+
+
+class Result(Measurement):
+    """What was measured of the files of the bundle; bits and sparsity only where a pass set them."""
+
+    sizes: Sizes | None = None
+    bits: Bits | None = None
+    sparsity: Sparsity | None = None
+
+    @model_serializer(mode="wrap")
+    def _leave_out(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = handler(self)
+        return {key: value for key, value in values.items() if value is not None or key not in ("bits", "sparsity")}
+
+
+class Drop(Record):
+    """How much worse the result is than the baseline; positive is worse.
+
+    Args:
+        value: in the metric's own unit: 0.005 of accuracy is 0.5 pp.
+        method: how the interval was made.
+        deciding_n: test nodes that would bring the interval clear of the budget.
+    """
+
+    value: float
+    ci95: tuple[float, float] | None = None
+    method: str | None = None
+    deciding_n: int | None = None
+
+
+class Ratio(Record):
+    """A ratio of medians: 2 is twice as fast."""
+
+    value: float
+    ci95: tuple[float, float] | None = None
+    method: str | None = None
+
+
+class Speedup(Record):
+    """How many times faster the result is."""
+
+    against_baseline: Ratio | None = None
+    against_exported: Ratio | None = None
+
+
+class ParityResult(Record):
+    """How far the artefact is from the model it was made from.
+
+    Args:
+        max_rel_error: relative to the largest magnitude of the output.
+        flips: predictions that differ although the margin of the top two exceeds twice the error.
+        near_ties: predictions whose margin does not.
+        cases: golden cases checked.
+    """
+
+    max_abs_error: float
+    max_rel_error: float
+    tolerance: float
+    flips: int | None = None
+    near_ties: int | None = None
+    cases: int | None = None
+
+
+class Step(Record):
+    """What one pass did; `bytes` counts parameters and buffers."""
+
+    name: str = Field(validation_alias="pass", serialization_alias="pass")
+    kept: bool
+    seconds: float | None = None
+    metric: float | None = None
+    parameters: int | None = None
+    macs: int | None = None
+    bytes: int | None = None
+    notes: tuple[str, ...] = ()
+
+
+class Candidate(Record):
+    """A lowering that was tried."""
+
+    name: str
+    latency_ms: float | None = None
+
+
+class Lowering(Record):
+    """The lowering chosen for one op, and what it was chosen from."""
+
+    op: str
+    chosen: str
+    candidates: tuple[Candidate, ...] = ()
+
+
+class DataInfo(Record):
+    """The data the numbers come from."""
+
+    name: str | None = None
+    nodes: int | None = None
+    edges: int | None = None
+
+
+class Budgets(Record):
+    """What the result is judged against, as written on the command line; null when there is no such budget.
+
+    Args:
+        max_drop_set: the user set it; one nobody set never makes a verdict inconclusive.
+        min_speedup_set: likewise.
+    """
+
+    max_drop: str | None = None
+    max_drop_set: bool = False
+    min_speedup: str | None = None
+    min_speedup_set: bool = False
+
+
+class Report(Record):
+    """The whole report."""
+
+    schema_version: int = Field(SCHEMA, validation_alias="schema", serialization_alias="schema")
+    verdict: Literal["pass", "fail", "inconclusive"] = "inconclusive"
+    reasons: tuple[str, ...] = ()
+    model: dict[str, Any] = Field(default_factory=dict)
+    data: DataInfo = Field(default_factory=DataInfo)
+    environment: dict[str, Any] = Field(default_factory=dict)
+    target: str | None = None
+    budgets: Budgets = Field(default_factory=Budgets)
+    baseline: Measurement = Field(default_factory=Measurement)
+    exported: Measurement = Field(default_factory=Measurement)
+    result: Result = Field(default_factory=Result)
+    drop: Drop | None = None
+    speedup: Speedup = Field(default_factory=Speedup)
+    parity: ParityResult | None = None
+    steps: tuple[Step, ...] = ()
+    lowering: tuple[Lowering, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> str:
+        """Write the report as text."""
+        return self.model_dump_json(by_alias=True, indent=2) + "\n"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the report as plain values, by the keys of the file."""
+        return self.model_dump(mode="json", by_alias=True)
+
+
+def parse_report(text: str, where: str) -> Report:
+    """Parse a report.
+
+    Raises:
+        UsageError: not a report, or one of a schema newer than this.
+    """
+    mend = "Run 'gnnexport compress' again"
+    try:
+        values = json.loads(text)
+    except ValueError:
+        raise UsageError.at(where, "not JSON; the file is damaged", mend) from None
+    version = values.get("schema") if isinstance(values, dict) else None
+    if isinstance(version, int) and version > SCHEMA:
+        what = f"schema {version} is newer than {SCHEMA}, the newest this installation reads"
+        raise UsageError.at(where, what, "Run 'pip install --upgrade gnnexport'")
+    try:
+        return Report.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise UsageError.at(where, f"{key}: {first['msg']}", mend) from None

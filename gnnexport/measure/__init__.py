@@ -1,0 +1,1 @@
+"""Metrics, intervals, timing and what machine they were taken on. Free of torch."""

@@ -1,0 +1,73 @@
+"""What machine and which libraries a measurement was taken with."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from gnnexport.bundle.processor import this_processor
+
+_LIBRARIES = (
+    "gnnexport",
+    "numpy",
+    "scikit-learn",
+    "onnxruntime",
+    "openvino",
+    "onnx",
+    "onnx-ir",
+    "onnxscript",
+    "torch",
+    "torch-geometric",
+)
+_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+
+
+def describe_environment() -> dict[str, Any]:
+    """Describe this machine as plain values for the report; versions of libraries that are not installed stay out."""
+    processor = this_processor()
+    return {
+        "processor": processor.name,
+        "features": list(processor.features),
+        "cores": usable_cores(),
+        "memory_bytes": memory_bytes(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": ".".join(str(part) for part in sys.version_info[:3]),
+        "versions": versions(),
+    }
+
+
+def usable_cores(quota: Path = _QUOTA) -> int:
+    """Return the cores this process may use: its affinity, and the quota of its container rounded up.
+
+    Args:
+        quota: file with the quota and the period in microseconds, or `max`.
+    """
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        limit, period = quota.read_text().split()
+        return max(1, min(allowed, -(-int(limit) // int(period))))
+    except (OSError, ValueError):
+        return allowed
+
+
+def memory_bytes() -> int | None:
+    """Return the main memory of this machine; `None` where the system does not tell."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of the libraries that matter, without importing them."""
+    found: dict[str, str] = {}
+    for name in _LIBRARIES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,1 @@
+"""Judge a report and render it. Free of torch."""

@@ -1,0 +1,35 @@
+"""The title of a report and the facts under it."""
+
+from __future__ import annotations
+
+from gnnexport.bundle.report_schema import Report
+
+
+def title(report: Report) -> str:
+    """Name the model, the target and the verdict in one line."""
+    name = str(report.model.get("name", "model"))
+    target = "" if report.target is None else f" for {report.target}"
+    return f"{name}{target}: {report.verdict}"
+
+
+def facts(report: Report) -> tuple[tuple[str, str], ...]:
+    """Say what the numbers were taken on."""
+    found: list[tuple[str, str]] = []
+    data = report.data
+    if data.nodes is not None:
+        edges = "" if data.edges is None else f", {data.edges:,} edges"
+        found.append(("data", f"{data.name or 'unnamed'}: {data.nodes:,} nodes{edges}"))
+    environment = report.environment
+    if "processor" in environment:
+        found.append(("machine", f"{environment['processor']}, {environment.get('cores', '?')} cores"))
+    if "threads" in environment:
+        found.append(("threads", str(environment["threads"])))
+    versions = environment.get("versions")
+    if isinstance(versions, dict) and versions:
+        found.append(("versions", ", ".join(f"{name} {version}" for name, version in versions.items())))
+    if report.drop is not None and report.drop.method:
+        found.append(("interval of the drop", report.drop.method))
+    ratio = report.speedup.against_baseline
+    if ratio is not None and ratio.method:
+        found.append(("interval of the speedup", ratio.method))
+    return tuple(found)

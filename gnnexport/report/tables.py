@@ -1,0 +1,103 @@
+"""The tables of a report as plain rows, for every way of rendering them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from gnnexport.bundle.report_schema import Measurement, Report
+from gnnexport.measure.metrics import find
+from gnnexport.report.quantities import NOT_MEASURED, count, milliseconds, share, size
+
+
+@dataclass(frozen=True)
+class Table:
+    """A title, the names of its columns, and its rows."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def tables(report: Report) -> tuple[Table, ...]:
+    """Make every table that has something in it."""
+    made = (_measurements(report), _sizes(report), _steps(report), _lowerings(report))
+    return tuple(table for table in made if table.rows)
+
+
+def _measurements(report: Report) -> Table:
+    forms: Sequence[tuple[str, Measurement]] = (
+        ("original", report.baseline),
+        ("exported", report.exported),
+        ("result", report.result),
+    )
+    lines: tuple[tuple[str, Callable[[Measurement], str]], ...] = (
+        ("metric", _metric),
+        ("parameters", lambda form: count(form.parameters)),
+        ("MACs", lambda form: count(form.macs)),
+        ("MACs, linear", lambda form: count(form.macs_linear)),
+        ("MACs, aggregation", lambda form: count(form.macs_aggregation)),
+        ("size", lambda form: size(form.size_bytes)),
+        ("latency p50", lambda form: _percentile(form, "p50")),
+        ("latency p95", lambda form: _percentile(form, "p95")),
+        ("latency p99", lambda form: _percentile(form, "p99")),
+        ("peak memory", lambda form: size(form.peak_memory_bytes)),
+        ("run by", lambda form: form.runner or NOT_MEASURED),
+        ("measured on", lambda form: form.measured_on or "this machine"),
+    )
+    rows = []
+    for name, show in lines:
+        cells = tuple(show(form) for _, form in forms)
+        if any(cell not in (NOT_MEASURED, "this machine") for cell in cells):
+            rows.append((name, *cells))
+    return Table("Measurements", ("", *(name for name, _ in forms)), tuple(rows))
+
+
+def _percentile(form: Measurement, name: str) -> str:
+    return milliseconds(None if form.latency_ms is None else getattr(form.latency_ms, name))
+
+
+def _metric(form: Measurement) -> str:
+    metric = form.metric
+    if metric is None:
+        return NOT_MEASURED
+    value = share(metric.value) if find(metric.name).is_share else f"{metric.value:.4g}"
+    return f"{metric.name} {value} ({metric.split}, n = {metric.n:,})"
+
+
+def _sizes(report: Report) -> Table:
+    sizes = report.result.sizes
+    parts = {} if sizes is None else sizes.model_dump()
+    rows = tuple((name.removesuffix("_bytes"), size(value)) for name, value in parts.items() if isinstance(value, int))
+    return Table("Where the bytes go", ("part", "size"), rows)
+
+
+def _steps(report: Report) -> Table:
+    rows = tuple(
+        (
+            step.name,
+            "kept" if step.kept else "dropped",
+            "" if step.seconds is None else f"{step.seconds:.1f} s",
+            "" if step.metric is None else f"{step.metric:.4f}",
+            "" if step.parameters is None else count(step.parameters),
+            "" if step.macs is None else count(step.macs),
+            "; ".join(step.notes),
+        )
+        for step in report.steps
+    )
+    return Table("Passes", ("pass", "", "time", "validation", "parameters", "MACs", "notes"), rows)
+
+
+def _lowerings(report: Report) -> Table:
+    rows = tuple(
+        (
+            lowering.op,
+            lowering.chosen,
+            ", ".join(
+                tried.name if tried.latency_ms is None else f"{tried.name} {milliseconds(tried.latency_ms)}"
+                for tried in lowering.candidates
+            ),
+        )
+        for lowering in report.lowering
+    )
+    return Table("Lowerings", ("op", "chosen", "candidates"), rows)

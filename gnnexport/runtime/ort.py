@@ -1,0 +1,94 @@
+"""ONNX Runtime on the processor."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from gnnexport.bundle.manifest import Tensor
+from gnnexport.errors import MissingExtraError, UnsupportedError, UsageError
+from gnnexport.runtime.backend import Backend
+
+_DTYPES = {
+    "tensor(float)": "float32",
+    "tensor(double)": "float64",
+    "tensor(float16)": "float16",
+    "tensor(int64)": "int64",
+    "tensor(int32)": "int32",
+    "tensor(int8)": "int8",
+    "tensor(uint8)": "uint8",
+    "tensor(bool)": "bool",
+}
+_ERRORS_ONLY = 3
+
+
+class OrtBackend(Backend):
+    """A session of ONNX Runtime whose threads sleep between runs, so that it disturbs no neighbour."""
+
+    name = "onnxruntime"
+
+    def __init__(self, model_path: Path, threads: int | None = None) -> None:
+        """Load a model.
+
+        Args:
+            model_path: an ONNX file; external data lies beside it.
+            threads: threads of one op; `None` for all cores this process may use.
+
+        Raises:
+            MissingExtraError: ONNX Runtime is not installed.
+            UsageError: ONNX Runtime cannot load the file.
+        """
+        try:
+            import onnxruntime
+        except ImportError as error:
+            what = f"needs onnxruntime, which cannot be imported ({error})"
+            raise MissingExtraError.at(model_path.name, what, "Run: pip install 'gnnexport[ort]'") from error
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or _allowed_cores()
+        options.inter_op_num_threads = 1
+        options.log_severity_level = _ERRORS_ONLY
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            session = onnxruntime.InferenceSession(str(model_path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            what = f"onnxruntime {onnxruntime.__version__} cannot load it ({_first_line(error)})"
+            mend = "Run: pip install --upgrade onnxruntime, or make the bundle again with this version"
+            raise UsageError.at(str(model_path), what, mend) from error
+        self._path = model_path
+        self._session: Any = session
+        self.inputs = tuple(_tensor(node) for node in session.get_inputs())
+        self.outputs = tuple(_tensor(node) for node in session.get_outputs())
+
+    def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Run the model on arrays that were checked already; return every output by name.
+
+        Raises:
+            UnsupportedError: ONNX Runtime gave up, as it does when memory runs out.
+        """
+        names = [output.name for output in self.outputs]
+        try:
+            return dict(zip(names, self._session.run(names, dict(feeds)), strict=True))
+        except Exception as error:
+            what = f"onnxruntime failed while running it ({_first_line(error)})"
+            raise UnsupportedError.at(str(self._path), what, "Free some memory, or run on a larger machine") from error
+
+    def close(self) -> None:
+        """Release the session."""
+        self._session = None
+
+
+def _allowed_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _tensor(node: Any) -> Tensor:
+    shape = tuple(size if isinstance(size, int) else str(size) for size in node.shape)
+    return Tensor(name=node.name, dtype=_DTYPES.get(node.type, node.type), shape=shape)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -1,0 +1,151 @@
+"""Load a bundle and run it: named arrays in, named arrays out."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gnnexport.bundle.manifest import Tensor
+from gnnexport.bundle.processor import this_processor
+from gnnexport.bundle.reader import Bundle, open_bundle
+from gnnexport.errors import Problem, UnsupportedError, UsageError, nearest
+from gnnexport.runtime.backend import Backend
+
+
+def load(bundle: Bundle | Path | str, *, threads: int | None = None) -> Runner:
+    """Load a bundle; every file is verified first.
+
+    Args:
+        bundle: its folder, or a bundle already open.
+        threads: overrides the thread count the bundle was measured with.
+
+    Raises:
+        UsageError: not a bundle, damaged, or of a newer schema.
+        UnsupportedError: it needs something this installation does not have.
+        MissingExtraError: the engine is not installed.
+    """
+    opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
+    manifest = opened.manifest
+    where = str(opened.path)
+    if manifest.native_library is not None:
+        what = f"needs the kernel library '{manifest.native_library.name}', which this version cannot load"
+        raise UnsupportedError.at(where, what, "Run: pip install --upgrade gnnexport, or export to 'onnx'")
+    if manifest.mode != "full":
+        what = f"mode '{manifest.mode}' cannot be run by this version"
+        raise UnsupportedError.at(where, what, "Run: pip install --upgrade gnnexport")
+    make = _BACKENDS.get(manifest.target.runtime)
+    if make is None:
+        what = f"runtime '{manifest.target.runtime}' is unknown"
+        raise UnsupportedError.at(where, what, nearest(manifest.target.runtime, _BACKENDS))
+    _warn_of_other_processor(opened)
+    return Runner(make(opened.model_file, threads or manifest.target.threads), where=where)
+
+
+class Runner:
+    """Run a loaded model: `runner({"x": x})["logits"]`. A context manager that releases the engine."""
+
+    def __init__(self, backend: Backend, *, where: str = "runner") -> None:
+        """Take over a backend; `where` names it in messages."""
+        self._backend = backend
+        self._where = where
+        self._open = True
+
+    @property
+    def inputs(self) -> Sequence[Tensor]:
+        """What the model reads."""
+        return self._backend.inputs
+
+    @property
+    def outputs(self) -> Sequence[Tensor]:
+        """What the model gives."""
+        return self._backend.outputs
+
+    @property
+    def name(self) -> str:
+        """Name of the engine, for reports."""
+        return self._backend.name
+
+    def __call__(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Run the model.
+
+        Args:
+            feeds: an array for every input, by name.
+
+        Raises:
+            UsageError: an input is missing, unknown, or of another dtype or shape; all problems at once.
+        """
+        if not self._open:
+            raise UsageError.at(self._where, "the runner is closed", "Load the bundle again")
+        problems = [*self._unknown(feeds), *(p for tensor in self.inputs for p in self._check(tensor, feeds))]
+        if problems:
+            raise UsageError(*problems)
+        return self._backend.run({tensor.name: np.ascontiguousarray(feeds[tensor.name]) for tensor in self.inputs})
+
+    run = __call__
+
+    def close(self) -> None:
+        """Release the engine; closing twice does nothing."""
+        if self._open:
+            self._backend.close()
+        self._open = False
+
+    def __enter__(self) -> Runner:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _unknown(self, feeds: Mapping[str, NDArray[Any]]) -> list[Problem]:
+        known = [tensor.name for tensor in self.inputs]
+        return [
+            Problem(self._where, f"unknown input '{name}'", nearest(name, known)) for name in feeds if name not in known
+        ]
+
+    def _check(self, tensor: Tensor, feeds: Mapping[str, NDArray[Any]]) -> list[Problem]:
+        where = f"{self._where}: input '{tensor.name}'"
+        if tensor.name not in feeds:
+            return [Problem(where, "is missing", f"Give a {tensor.dtype} array {_sizes(tensor.shape)}")]
+        array = feeds[tensor.name]
+        if not isinstance(array, np.ndarray):
+            return [Problem(where, f"is a {type(array).__name__}", "Give a numpy array")]
+        problems = []
+        if array.dtype != np.dtype(tensor.dtype):
+            problems.append(Problem(where, f"has dtype {array.dtype}", f"Give {tensor.name}.astype('{tensor.dtype}')"))
+        fits = array.ndim == len(tensor.shape) and all(
+            isinstance(size, str) or size == given for size, given in zip(tensor.shape, array.shape, strict=True)
+        )
+        if not fits:
+            problems.append(Problem(where, f"has shape {_sizes(array.shape)}", f"Give {_sizes(tensor.shape)}"))
+        return problems
+
+
+def _ort(model_path: Path, threads: int | None) -> Backend:
+    from gnnexport.runtime.ort import OrtBackend
+
+    return OrtBackend(model_path, threads)
+
+
+_BACKENDS: dict[str, Callable[[Path, int | None], Backend]] = {"ort": _ort}
+
+
+def _sizes(shape: Sequence[int | str]) -> str:
+    return f"[{', '.join(str(size) for size in shape)}]"
+
+
+def _warn_of_other_processor(bundle: Bundle) -> None:
+    decided = bundle.manifest.decided_on
+    if decided is None or decided == this_processor():
+        return
+    message = (
+        f"{bundle.path}: lowerings were chosen on {decided.name}, this is {this_processor().name}. "
+        "Results are the same, speed may not be. Make the bundle here to choose again."
+    )
+    warnings.warn(message, RuntimeWarning, stacklevel=3)

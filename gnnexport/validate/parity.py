@@ -1,0 +1,102 @@
+"""Compare outputs with what they should be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gnnexport.bundle.report_schema import ParityResult
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far outputs are from what they should be.
+
+    Args:
+        max_abs_error: largest difference; infinite when one side is not finite where the other is, or shapes differ.
+        max_rel_error: the same relative to the largest magnitude expected, or absolute when all expected are zero.
+        flips: rows whose largest entry moved although the margin of the top two exceeds twice the error.
+        near_ties: rows whose margin does not.
+    """
+
+    max_abs_error: float
+    max_rel_error: float
+    flips: int
+    near_ties: int
+
+    def merge(self, other: Parity) -> Parity:
+        """Combine two comparisons: the larger errors, the sums of counts."""
+        return Parity(
+            max(self.max_abs_error, other.max_abs_error),
+            max(self.max_rel_error, other.max_rel_error),
+            self.flips + other.flips,
+            self.near_ties + other.near_ties,
+        )
+
+    def record(self, tolerance: float, cases: int) -> ParityResult:
+        """Give what the report holds of it; only for errors that are finite."""
+        return ParityResult(
+            max_abs_error=self.max_abs_error,
+            max_rel_error=self.max_rel_error,
+            tolerance=tolerance,
+            flips=self.flips,
+            near_ties=self.near_ties,
+            cases=cases,
+        )
+
+
+EXACT = Parity(0.0, 0.0, 0, 0)
+
+
+def compare_outputs(
+    expected: Mapping[str, NDArray[Any]],
+    actual: Mapping[str, NDArray[Any]],
+    rows: NDArray[np.int64] | None = None,
+) -> Parity:
+    """Compare every expected output with what came out.
+
+    Args:
+        expected: by output name, `[n, …]`.
+        actual: by output name, all rows.
+        rows: int64 [n], the rows of `actual` that `expected` holds; `None` for all.
+
+    Raises:
+        KeyError: an output is missing.
+    """
+    total = EXACT
+    for name, wanted in expected.items():
+        given = actual[name]
+        total = total.merge(compare_arrays(wanted, given if rows is None else given[rows]))
+    return total
+
+
+def compare_arrays(expected: NDArray[Any], actual: NDArray[Any]) -> Parity:
+    """Compare one output; the last axis holds the classes."""
+    if expected.shape != actual.shape:
+        return Parity(np.inf, np.inf, 0, 0)
+    if expected.size == 0:
+        return EXACT
+    wanted, given = expected.astype(np.float64), actual.astype(np.float64)
+    error = _largest_difference(wanted, given)
+    finite = np.abs(wanted[np.isfinite(wanted)])
+    scale = float(finite.max()) if finite.size else 0.0
+    relative = error / scale if scale > 0 else error
+    if wanted.ndim != 2 or wanted.shape[1] < 2:
+        return Parity(error, relative, 0, 0)
+    top = np.partition(wanted, -2, axis=1)[:, -2:]
+    with np.errstate(invalid="ignore"):
+        near = ~(top[:, 1] - top[:, 0] > 2 * error)
+    moved = wanted.argmax(axis=1) != given.argmax(axis=1)
+    return Parity(error, relative, int(np.sum(moved & ~near)), int(np.sum(near)))
+
+
+def _largest_difference(wanted: NDArray[np.float64], given: NDArray[np.float64]) -> float:
+    with np.errstate(invalid="ignore"):
+        difference = np.abs(wanted - given)
+    same = (wanted == given) | (np.isnan(wanted) & np.isnan(given))
+    difference = np.where(same, 0.0, difference)
+    return float(np.where(np.isnan(difference), np.inf, difference).max())
