@@ -1,0 +1,34 @@
+"""How a file is refused: what it asked for, made safe to print, and the way in that remains."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gnnexport.errors import UnsafeFileError, UsageError
+
+TRUST_MEND = (
+    "Give the code with --builder package.module:function and the weights as a state dict, "
+    "or pass --trust if you know who wrote this file"
+)
+AGAIN_MEND = "Copy it again, or write it again with torch.save"
+LONGEST_NAME = 120
+
+
+def quoted(name: object) -> str:
+    """Quote text from a file: no control characters, bounded length."""
+    text = ascii(name) if isinstance(name, str) else f"'{type(name).__name__}'"
+    return text if len(text) <= LONGEST_NAME else f"{text[:LONGEST_NAME]}…'"
+
+
+def unsafe(path: Path, what: str) -> UnsafeFileError:
+    """Build the error for a file that asks for something not on the safe list."""
+    error = UnsafeFileError.at(str(path), what, TRUST_MEND)
+    assert isinstance(error, UnsafeFileError)
+    return error
+
+
+def broken(path: Path, what: str, mend: str = AGAIN_MEND) -> UsageError:
+    """Build the error for a file that is truncated or of another format."""
+    error = UsageError.at(str(path), what, mend)
+    assert isinstance(error, UsageError)
+    return error

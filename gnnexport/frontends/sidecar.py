@@ -1,0 +1,178 @@
+"""`gnnexport.toml` beside a model, and recipes: what a user would otherwise repeat on every command line."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from gnnexport.errors import Problem, SpecError, UsageError, nearest
+
+SIDECAR_NAME = "gnnexport.toml"
+T = TypeVar("T", bound=BaseModel)
+
+
+def _as_tuple(value: object) -> object:
+    return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
+
+
+def _as_text(value: object) -> object:
+    plain_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return str(value) if plain_number else value
+
+
+Texts = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
+"""One text or a list of them."""
+
+Amount = Annotated[str, BeforeValidator(_as_text)]
+"""A budget such as `"0.5pp"` or `2`, as text."""
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class ModelTable(_Table):
+    """How to make the module when the file holds only weights; it is code, so it needs trust."""
+
+    builder: str | None = None
+
+
+class DataTable(_Table):
+    """Which data file, and which of its splits."""
+
+    path: str | None = None
+    split: int = Field(default=0, ge=0)
+
+
+class TaskTable(_Table):
+    """What the model answers and how that is judged."""
+
+    kind: Literal["node-classification"] = "node-classification"
+    metric: Literal["accuracy", "f1-micro"] = "accuracy"
+
+
+class TrainingTable(_Table):
+    """How the model was trained, for passes that retrain; `None` where the trainer's default holds."""
+
+    loss: str | None = None
+    lr: float | None = Field(default=None, gt=0)
+    weight_decay: float | None = Field(default=None, ge=0)
+    epochs: int | None = Field(default=None, ge=0)
+    patience: int | None = Field(default=None, ge=1)
+
+
+class CompressTable(_Table):
+    """What `compress` does when the command line does not say."""
+
+    passes: Texts | None = None
+    target: Texts | None = None
+    max_drop: Amount | None = None
+    min_speedup: Amount | None = None
+
+
+class Sidecar(_Table):
+    """The whole file; `folder` is where relative paths start."""
+
+    schema_: Literal[1] = Field(default=1, alias="schema")
+    model: ModelTable = ModelTable()
+    data: DataTable = DataTable()
+    task: TaskTable = TaskTable()
+    training: TrainingTable = TrainingTable()
+    compress: CompressTable = CompressTable()
+    folder: Path = Field(default=Path(), exclude=True)
+
+    @property
+    def data_path(self) -> Path | None:
+        """The data file, resolved against the sidecar's folder."""
+        return None if self.data.path is None else self.folder / self.data.path
+
+    def builder(self, *, trust: bool) -> str | None:
+        """Return the builder named here, which is code that came with the model.
+
+        Raises:
+            UsageError: there is one, and the user has not said that it may run.
+        """
+        if self.model.builder is None or trust:
+            return self.model.builder
+        what = f"names the builder '{self.model.builder}', which is code"
+        mend = f"Pass --trust to run it, or give it yourself: --builder {self.model.builder}"
+        raise UsageError.at(str(self.folder / SIDECAR_NAME), what, mend)
+
+
+class Recipe(CompressTable):
+    """A `compress` table in a file of its own, for `--recipe`."""
+
+    schema_: Literal[1] = Field(alias="schema")
+
+
+def read_sidecar(model_path: Path) -> Sidecar:
+    """Read `gnnexport.toml` in the folder of a model; the defaults when there is none.
+
+    Raises:
+        SpecError: it is not TOML, or holds a key or a value that does not exist.
+    """
+    folder = Path(model_path).parent
+    path = folder / SIDECAR_NAME
+    if not path.is_file():
+        return Sidecar(folder=folder)
+    return _parse(Sidecar, path, _read(path)).model_copy(update={"folder": folder})
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Read the recipe of `--recipe`: `schema = 1`, `passes`, `target`, `max_drop`, `min_speedup`.
+
+    Raises:
+        SpecError: it is missing, not TOML, or holds a key or a value that does not exist.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise SpecError.at(str(path), "no such recipe", 'Write a file with schema = 1 and passes = ["…"]')
+    return _parse(Recipe, path, _read(path))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SpecError.at(str(path), f"is not TOML ({error})", "Correct the line named") from error
+    except OSError as error:
+        raise SpecError.at(str(path), f"cannot be read ({error.strerror})", "Check its permissions") from error
+
+
+def _parse(cls: type[T], path: Path, values: dict[str, Any]) -> T:
+    problems = _unknown_keys(cls, path, values)
+    if problems:
+        raise SpecError(*problems)
+    try:
+        return cls.model_validate(values)
+    except ValidationError as error:
+        raise SpecError(*(_problem(path, dict(item)) for item in error.errors())) from error
+
+
+def _keys(cls: type[BaseModel]) -> dict[str, Any]:
+    return {
+        field.alias or name: field.annotation for name, field in cls.model_fields.items() if field.exclude is not True
+    }
+
+
+def _unknown_keys(cls: type[BaseModel], path: Path, values: dict[str, Any], table: str = "") -> list[Problem]:
+    known, problems = _keys(cls), []
+    for key, value in values.items():
+        where = f"{path}: {f'[{table}] ' if table else ''}{key}"
+        if key not in known:
+            problems.append(Problem(where, "no such key", nearest(key, known)))
+        elif isinstance(value, dict) and isinstance(known[key], type) and issubclass(known[key], BaseModel):
+            problems += _unknown_keys(known[key], path, value, key)
+    return problems
+
+
+def _problem(path: Path, item: dict[str, Any]) -> Problem:
+    keys = [str(part) for part in item["loc"] if not isinstance(part, int)]
+    where = f"{path}: " + (f"[{keys[0]}] {keys[1]}" if len(keys) > 1 else keys[0] if keys else "file")
+    if item["type"] == "literal_error":
+        return Problem(where, f"{item['input']!r} is not a choice", f"Known: {item['ctx']['expected']}")
+    message = str(item["msg"]).rstrip(".")
+    return Problem(where, f"{item['input']!r} does not fit" if item["input"] else "missing", message)

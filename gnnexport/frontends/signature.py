@@ -1,0 +1,182 @@
+"""Match the arguments of a model's `forward` to the data, by PyG's names."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch_geometric.nn import MessagePassing, Sequential
+from torch_geometric.nn.models.basic_gnn import BasicGNN
+
+from gnnexport.errors import DataError, GnnExportError, UnsupportedError
+from gnnexport.program.data import UNLABELLED, GraphData
+from gnnexport.program.inputs import NAMES, NUM_EDGES, NUM_NODES, Input, Role
+
+WIDTH_NAMES = ("in_channels", "in_features", "num_features")
+
+
+@dataclass(frozen=True)
+class Argument:
+    """A parameter of `forward`, and whether it must be given."""
+
+    name: str
+    required: bool
+
+
+def match_inputs(model: torch.nn.Module, data: GraphData | None) -> tuple[Input, ...]:
+    """Return the inputs of a model in the order of its `forward`.
+
+    An optional argument without data stays out, and so does one that PyG's ready-made models accept and
+    ignore. Without data, sizes come from the model.
+
+    Raises:
+        UnsupportedError: a required argument with a name PyG does not use.
+        DataError: a required argument that the data lacks, or features of another width than the model's.
+    """
+    arguments = _arguments(model)
+    _require_known(model, arguments)
+    if data is None:
+        return tuple(_from_model(model, argument.name) for argument in arguments if argument.required)
+    chosen = []
+    for argument in arguments:
+        if argument.name not in NAMES:
+            continue
+        if argument.name not in data.inputs:
+            if argument.required:
+                what = f"has no '{argument.name}', which {type(model).__name__}.forward takes"
+                raise DataError.at(data.name, what, f"Add {argument.name} to the data")
+            continue
+        if argument.required or _reads(model, argument.name):
+            chosen.append(_from_data(argument.name, data.inputs[argument.name]))
+    _check_width(model, data)
+    return tuple(chosen)
+
+
+def run_once(model: torch.nn.Module, data: GraphData, inputs: tuple[Input, ...]) -> Tensor:
+    """Run the model once and check that it answers every node: float [num_nodes, classes].
+
+    Raises:
+        DataError: the model cannot run on this data, or has fewer outputs than the data has classes.
+        UnsupportedError: the output is not one row per node.
+    """
+    name = type(model).__name__
+    try:
+        with torch.inference_mode():
+            output: Any = model(**{entry.name: data.inputs[entry.name] for entry in inputs})
+    except GnnExportError:
+        raise
+    except Exception as error:
+        shapes = ", ".join(f"{entry.name} {list(data.inputs[entry.name].shape)}" for entry in inputs)
+        reason = str(error).strip().split("\n")[0]
+        what = f"{name} cannot run on it ({type(error).__name__}: {reason}); it was given {shapes}"
+        raise DataError.at(data.name, what, "Use the data that the model was trained on") from error
+    if not isinstance(output, Tensor) or output.dim() != 2 or output.shape[0] != data.num_nodes:
+        got = f"shape {list(output.shape)}" if isinstance(output, Tensor) else f"a {type(output).__name__}"
+        what = f"returns {got}, not one row of class scores per node"
+        raise UnsupportedError.at(name, what, "Node classification needs one tensor [num_nodes, classes]")
+    if data.y is not None and int(data.y.max()) >= output.shape[1] and int(data.y.max()) != UNLABELLED:
+        what = f"has the label {int(data.y.max())}, but {name} answers {output.shape[1]} classes"
+        raise DataError.at(data.name, what, "Use the data that the model was trained on")
+    return output
+
+
+def input_width(model: torch.nn.Module) -> int | None:
+    """Return how many features per node a model reads, as far as it says so; `None` when it does not."""
+    own = _width(model)
+    if own is not None:
+        return own
+    if isinstance(model, Sequential) and model._children:
+        first = model._children[0]
+        step = getattr(model, first.name)
+        reads_x = first.param_names[:1] == list(model.signature.param_dict)[:1] == ["x"]
+        return _width(step) if reads_x and isinstance(step, torch.nn.Module) else None
+    return None
+
+
+def _arguments(model: torch.nn.Module) -> list[Argument]:
+    if isinstance(model, Sequential):
+        return [Argument(name, required=True) for name in model.signature.param_dict]
+    found = []
+    for parameter in inspect.signature(model.forward).parameters.values():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            continue
+        found.append(Argument(parameter.name, parameter.default is parameter.empty))
+    return found
+
+
+def _require_known(model: torch.nn.Module, arguments: list[Argument]) -> None:
+    unknown = [argument.name for argument in arguments if argument.required and argument.name not in NAMES]
+    name = f"{type(model).__name__}.forward"
+    if unknown:
+        what = f"takes '{unknown[0]}', whose meaning is not known"
+        mend = f"Wrap the model in a module whose forward takes {', '.join(NAMES)}"
+        raise UnsupportedError.at(name, what, mend)
+    if not any(argument.name == "x" for argument in arguments):
+        raise UnsupportedError.at(name, "does not take node features 'x'", "Name its first argument x")
+
+
+def _reads(model: torch.nn.Module, name: str) -> bool:
+    """Tell whether PyG's ready-made models and layers use an optional argument that they accept."""
+    if isinstance(model, BasicGNN):
+        if name == "edge_weight":
+            return bool(model.supports_edge_weight)
+        if name == "edge_attr":
+            return bool(model.supports_edge_attr) and any(_takes_edge_attr(conv) for conv in model.convs)
+    if isinstance(model, MessagePassing) and name == "edge_attr":
+        return _takes_edge_attr(model)
+    return True
+
+
+def _takes_edge_attr(layer: torch.nn.Module) -> bool:
+    return getattr(layer, "edge_dim", 1) is not None
+
+
+def _from_data(name: str, value: Tensor) -> Input:
+    role = NAMES[name]
+    dtype = str(value.dtype).removeprefix("torch.")
+    return Input(name, role, dtype, _shape(role, value.shape[-1]))
+
+
+def _from_model(model: torch.nn.Module, name: str) -> Input:
+    role = NAMES[name]
+    width: int | None = 1
+    if role is Role.NODE_FEATURES:
+        width = input_width(model) or next((w for w in map(_width, model.modules()) if w is not None), None)
+    elif role is Role.EDGE_FEATURES:
+        edge_widths = (getattr(module, "edge_dim", None) for module in model.modules())
+        width = next((found for found in edge_widths if isinstance(found, int)), None)
+    if width is None:
+        what = f"does not say how wide '{name}' is"
+        raise DataError.at(type(model).__name__, what, f"Give --data, or --input {name}=N,16 with the right width")
+    return Input(name, role, "int64" if role is Role.EDGE_INDEX else "float32", _shape(role, width))
+
+
+def _shape(role: Role, width: int) -> tuple[int | str, ...]:
+    shapes: Mapping[Role, tuple[int | str, ...]] = {
+        Role.NODE_FEATURES: (NUM_NODES, width),
+        Role.EDGE_INDEX: (2, NUM_EDGES),
+        Role.EDGE_WEIGHT: (NUM_EDGES,),
+        Role.EDGE_FEATURES: (NUM_EDGES, width),
+    }
+    return shapes[role]
+
+
+def _check_width(model: torch.nn.Module, data: GraphData) -> None:
+    expected, found = input_width(model), data.by_role(Role.NODE_FEATURES).shape[1]
+    if expected is not None and expected != found:
+        what = f"x has {found} features per node, {type(model).__name__} was trained on {expected}"
+        raise DataError.at(data.name, what, "Use the data that the model was trained on")
+
+
+def _width(module: torch.nn.Module) -> int | None:
+    for name in WIDTH_NAMES:
+        width = getattr(module, name, None)
+        if isinstance(width, tuple | list) and width and width[0] == width[-1]:
+            width = width[0]
+        if isinstance(width, int) and not isinstance(width, bool) and width > 0:
+            return width
+    return None
