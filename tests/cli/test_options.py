@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gnnexport.cli import app
+from tests.cli.conftest import FakeApi
+
+DEFAULTS: dict[str, Any] = {
+    "target": None,
+    "data": None,
+    "mode": None,
+    "min_speedup": None,
+    "time_budget": None,
+    "output": None,
+    "seed": 0,
+    "force": False,
+    "trust": False,
+    "builder": None,
+    "embed_data": "64MB",
+    "dry_run": False,
+    "inputs": (),
+}
+
+
+def last_call(api: FakeApi) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
+    """Return the latest call without the function that shows progress."""
+    command, arguments, options = api.calls[-1]
+    options.pop("progress", None)
+    return command, arguments, options
+
+
+def test_compress_leaves_the_choice_to_the_sidecar(api: FakeApi) -> None:
+    """Without options everything is unset, so that gnnexport.toml decides."""
+    assert app.run(["compress", "model.pt"]) == 0
+    unset = {**DEFAULTS, "passes": None, "recipe": None, "max_drop": None}
+    assert last_call(api) == ("compress", (Path("model.pt"),), unset)
+
+
+def test_compress_hands_every_option_on(api: FakeApi) -> None:
+    """Each option of the command line reaches the function."""
+    line = (
+        "compress m.pt --target ort,onnx --passes a{k=1} --passes b --recipe r.toml --data d.npz --mode full "
+        "--max-drop 0.5pp --min-speedup 2 --time-budget 10m -o out --seed 3 --force --trust "
+        "--builder pkg:make --embed-data 1MB --dry-run --input x=N,16"
+    )
+    assert app.run(line.split()) == 0
+    assert last_call(api)[2] == {
+        "target": ["ort,onnx"],
+        "passes": ["a{k=1}", "b"],
+        "recipe": Path("r.toml"),
+        "data": Path("d.npz"),
+        "mode": "full",
+        "max_drop": "0.5pp",
+        "min_speedup": "2",
+        "time_budget": "10m",
+        "output": Path("out"),
+        "seed": 3,
+        "force": True,
+        "trust": True,
+        "builder": "pkg:make",
+        "embed_data": "1MB",
+        "dry_run": True,
+        "inputs": ("x=N,16",),
+    }
+
+
+def test_export_has_no_compression_options(api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
+    """`export` takes what `compress` takes, less what compresses."""
+    assert app.run(["export", "model.pt"]) == 0
+    assert last_call(api) == ("export", (Path("model.pt"),), DEFAULTS)
+    assert app.run(["export", "model.pt", "--passes", "none"]) == 2
+    assert "--passes" in capsys.readouterr().err
+
+
+def test_no_embed_stores_nothing(api: FakeApi) -> None:
+    """`--no-embed` sets the limit of stored data to zero."""
+    assert app.run(["compress", "model.pt", "--no-embed"]) == 0
+    assert last_call(api)[2]["embed_data"] == "0MB"
+
+
+def test_validate_and_bench(api: FakeApi) -> None:
+    """The commands on bundles hand on what they take."""
+    assert app.run(["validate", "b", "--data", "d.npz", "--time-budget", "5s"]) == 0
+    assert last_call(api) == ("validate", (Path("b"),), {"data": Path("d.npz"), "time_budget": "5s"})
+    assert app.run(["bench", "b"]) == 0
+    assert last_call(api) == ("bench", (Path("b"),), {"time_budget": None})
