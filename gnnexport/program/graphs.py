@@ -51,3 +51,11 @@ def argument(node: fx.Node, position: int, name: str, default: Any = None) -> An
     if len(node.args) > position:
         return node.args[position]
     return node.kwargs.get(name, default)
+
+
+def add_parameter(module: fx.GraphModule, name: str, value: Tensor) -> fx.Node:
+    """Register a new parameter under a free name and insert the node that reads it at the insertion point."""
+    taken = {key.partition(".")[0] for key in module.state_dict()} | set(dir(module))
+    free = next(candidate for i in range(len(taken) + 1) if (candidate := f"{name}_{i}") not in taken)
+    module.register_parameter(free, torch.nn.Parameter(value.detach().clone()))
+    return module.graph.get_attr(free)

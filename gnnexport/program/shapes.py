@@ -78,6 +78,11 @@ def sizes_of(node: Any, axis: int) -> tuple[int, ...] | None:
     return tuple(shape[axis] for shape in shapes)
 
 
+def is_scalar(value: Any) -> bool:
+    """Tell whether an argument is a single number."""
+    return isinstance(value, int | float) or shape_of(value) in ((), (1,))
+
+
 def like(node: fx.Node, other: fx.Node) -> fx.Node:
     """Give `node` the annotations of a value of the same shape; returns it."""
     node.meta = dict(other.meta)

@@ -1,0 +1,65 @@
+"""What must hold of a Program after every pass."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gnnexport.errors import Problem
+from gnnexport.program.functional import is_mutating
+from gnnexport.program.graphs import module_of
+from gnnexport.program.program import Program
+
+TOLERANCE = 1e-4
+"""Largest error of a simplifying pass, relative to the largest output: sums are reordered in float32."""
+
+
+def verify(program: Program) -> list[Problem]:
+    """Return what is wrong with a Program: ill-formed graphs, mutation, dead inputs, disagreeing shapes."""
+    problems: list[Problem] = []
+    for part, module in (("body", program.body), ("prepare", program.prepare)):
+        if module is None:
+            continue
+        try:
+            module.graph.lint()
+        except RuntimeError as error:
+            problems.append(Problem(part, f"the graph is ill-formed: {error}", "This is a bug in the last pass"))
+            continue
+        problems += [
+            Problem(module_of(node), f"{node.target} mutates its argument", "Use its functional form")
+            for node in module.graph.nodes
+            if is_mutating(node)
+        ]
+        problems += [
+            Problem(part, f"nothing reads the input '{node.target}'", "Remove the input together with its last reader")
+            for node in module.graph.nodes
+            if node.op == "placeholder" and not node.users and (part == "body" or node.target != "num_nodes")
+        ]
+    return problems or _run(program)
+
+
+def _run(program: Program) -> list[Problem]:
+    """Run on a small graph: a shape literal that disagrees with a parameter fails there."""
+    example = program.example()
+    try:
+        with torch.no_grad():
+            output = program.clone().train(False)(example)
+    except (RuntimeError, ValueError, IndexError) as error:
+        return [Problem("body", f"does not run: {error}", "A shape in the graph disagrees with a parameter")]
+    rows = next(iter(example.values())).shape[0]
+    if output.dim() != 2 or output.shape[0] != rows:
+        return [Problem("body", f"gives {list(output.shape)} for {rows} nodes", "Return one row for each node")]
+    return []
+
+
+def largest_error(before: Program, after: Program) -> float:
+    """Return the largest difference of two Programs on small graphs, relative to the largest output."""
+    errors = []
+    for num_nodes, seed in ((1, 1), (11, 2), (23, 3)):
+        example = before.example(num_nodes, seed)
+        with torch.no_grad():
+            expected: Tensor = before.clone().train(False)(example)
+            actual: Tensor = after.clone().train(False)(example)
+        scale = float(expected.abs().max().clamp(min=1e-6)) if expected.numel() else 1.0
+        errors.append(float((expected - actual).abs().max()) / scale if expected.numel() else 0.0)
+    return max(errors)

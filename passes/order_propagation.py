@@ -1,0 +1,127 @@
+"""Aggregate on the narrower side of each linear map."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import fx
+
+from gnnexport.passes.contract import Pass, PassContext, Stage
+from gnnexport.program.graphs import argument, calls, parameter_of, rebuild
+from gnnexport.program.program import Program
+from gnnexport.program.shapes import SHAPES, is_scalar, like, rank_of
+from gnnexport.program.simplify import drop_dead
+
+aten = torch.ops.aten
+gnn = torch.ops.gnn
+
+
+@dataclass(frozen=True)
+class OrderPropagation(Pass):
+    """Multiply by the weight before or after aggregating, whichever moves fewer bytes: (AX)W = A(XW).
+
+    The gather moves one row per edge, so its width decides; the product costs the same on either side.
+    """
+
+    name: ClassVar[str] = "order-propagation"
+    stage: ClassVar[Stage] = Stage.SIMPLIFY
+    margin: float = 1.0
+    """Swap only when the width falls by more than this factor."""
+
+    def run(self, program: Program, ctx: PassContext) -> Program:
+        """Swap every linear map with its neighbouring aggregation where that is narrower."""
+        program = program.clone()
+        program.annotate()
+        graph = program.body.graph
+        for linear in calls(graph, aten.linear.default):
+            weight = parameter_of(program.body, linear.args[1])
+            if weight is None or weight.dim() != 2:
+                continue
+            width_out, width_in = weight.shape
+            leaf, after = _propagated_leaf(linear.args[0]), _aggregation_after(linear)
+            if leaf is not None and width_in > width_out * self.margin:
+                _transform_first(graph, linear, leaf)
+                ctx.note(f"{linear.name}: aggregates {width_out} channels instead of {width_in}")
+            elif after is not None and width_out > width_in * self.margin:
+                _aggregate_first(graph, linear, after)
+                ctx.note(f"{linear.name}: aggregates {width_in} channels instead of {width_out}")
+        drop_dead(graph)
+        program.body = rebuild(program.body, graph)
+        return program
+
+
+def _is_linear_aggregation(node: Any) -> bool:
+    """Tell whether a node sums rows of a matrix with one weight per edge, or none."""
+    return (
+        isinstance(node, fx.Node)
+        and node.target is gnn.aggregate.default
+        and node.args[4] in ("sum", "mean")
+        and rank_of(node) == 2
+    )
+
+
+def _propagated_leaf(node: Any) -> fx.Node | None:
+    """Return the one value that `node` is a linear combination of through aggregations, if it is one.
+
+    GIN's `(1 + eps) * x + sum_j x_j` is such a combination: its linear map can be applied to `x` once.
+    """
+    leaves: set[fx.Node] = set()
+    aggregations: list[fx.Node] = []
+    for item in _combination(node):
+        if item.target is gnn.aggregate.default:
+            aggregations.append(item)
+        leaves.update(child for child in _terms(item) if not list(_combination(child)))
+    return leaves.pop() if len(leaves) == 1 and aggregations else None
+
+
+def _combination(node: Any) -> list[fx.Node]:
+    """Return the sums, scalings and aggregations that make `node` and serve nothing else, outermost first."""
+    terms = _terms(node) if isinstance(node, fx.Node) and len(node.users) == 1 else []
+    return [node, *(item for term in terms for item in _combination(term))] if terms else []
+
+
+def _terms(node: fx.Node) -> list[fx.Node]:
+    if _is_linear_aggregation(node):
+        return [node.args[0]]  # type: ignore[list-item]
+    if rank_of(node) != 2 or node.kwargs:
+        return []
+    if node.target is aten.add.Tensor and all(rank_of(item) == 2 for item in node.args):
+        return list(node.args)  # type: ignore[arg-type]
+    if node.target is aten.mul.Tensor:
+        return [item for item, other in (node.args, node.args[::-1]) if rank_of(item) == 2 and is_scalar(other)]  # type: ignore[misc]
+    return []
+
+
+def _aggregation_after(linear: fx.Node) -> fx.Node | None:
+    users = list(linear.users)
+    if len(users) != 1 or argument(linear, 2, "bias") is not None or not _is_linear_aggregation(users[0]):
+        return None
+    return users[0] if users[0].args[0] is linear else None
+
+
+def _transform_first(graph: fx.Graph, linear: fx.Node, leaf: fx.Node) -> None:
+    """Apply the linear map to the leaf and repeat the combination on the result, then add the bias."""
+    source: Any = linear.args[0]
+    bias = argument(linear, 2, "bias")
+    with graph.inserting_before(linear):
+        product = like(graph.call_function(aten.linear.default, (leaf, linear.args[1])), linear)
+        done = {leaf: product}
+        for item in reversed(_combination(source)):
+            terms = set(_terms(item))
+            args = tuple(done[part] if part in terms else part for part in item.args)
+            done[item] = like(graph.call_function(item.target, args), linear)  # type: ignore[arg-type]
+        result = done[source]
+        if bias is not None:
+            result = like(graph.call_function(aten.add.Tensor, (result, bias)), linear)
+    linear.replace_all_uses_with(result)
+
+
+def _aggregate_first(graph: fx.Graph, linear: fx.Node, aggregation: fx.Node) -> None:
+    source: Any = linear.args[0]
+    with graph.inserting_before(aggregation):
+        summed = graph.call_function(gnn.aggregate.default, (source, *aggregation.args[1:]))
+        result = graph.call_function(aten.linear.default, (summed, linear.args[1]))
+    summed.meta = {**source.meta, SHAPES: source.meta[SHAPES]}
+    aggregation.replace_all_uses_with(like(result, aggregation))

@@ -1,0 +1,84 @@
+"""What a target is: a frozen dataclass whose fields are its options, that turns a model into files."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from gnnexport.errors import Problem
+from gnnexport.program.program import Program
+
+
+@dataclass(frozen=True)
+class DialectModel:
+    """A translated body and the structure it is to be baked with.
+
+    Args:
+        model: graph inputs are the features, then the structure values; holds dialect operators.
+        structure: the structure values by graph input name.
+    """
+
+    model: ir.Model
+    structure: Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class EmitContext:
+    """What a target gets besides the model.
+
+    Args:
+        threads: that inference may use, and that lowerings are timed with.
+        time_budget_s: seconds that choosing by timing may take.
+        seed: of everything random.
+        note: takes one line for the report.
+        decisions: of an earlier run, to be replayed without timing anything.
+    """
+
+    threads: int = 2
+    time_budget_s: float = 30.0
+    seed: int = 0
+    note: Callable[[str], None] = field(default=lambda line: None)
+    decisions: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """What a target wrote.
+
+    Args:
+        model_file: name of the file a runtime opens, relative to the folder.
+        files: names of all files.
+        decisions: what timing decided; replaying it gives the same files.
+        sizes: bytes by origin: `weights_bytes`, `graph_bytes`, `features_bytes`, `metadata_bytes`.
+        lowering: rows of the report's `lowering`.
+        requirements: what a machine needs to run this.
+    """
+
+    model_file: str
+    files: tuple[str, ...]
+    decisions: Mapping[str, Any] = field(default_factory=dict)
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    lowering: tuple[Mapping[str, Any], ...] = ()
+    requirements: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Target(ABC):
+    """Turn a translated Program into files that a runtime executes."""
+
+    name: ClassVar[str]
+
+    def check(self, program: Program) -> list[Problem]:
+        """Tell what this target cannot do with a Program; an empty list when nothing."""
+        del program
+        return []
+
+    @abstractmethod
+    def emit(self, dialect: DialectModel, folder: Path, ctx: EmitContext) -> Artefact:
+        """Write the files of the model into an existing folder."""

@@ -1,0 +1,128 @@
+"""Translate a Program's body to onnx_ir, with the dialect as operators of its own domain."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import onnx_ir as ir
+import onnxscript
+import torch
+from torch import Tensor, fx
+
+from gnnexport.errors import UnsupportedError
+from gnnexport.program.graphs import module_of
+from gnnexport.program.program import Program
+from gnnexport.targets.contract import DialectModel
+from gnnexport.targets.onnx import schemas
+
+OPSET = 20
+
+gnn = torch.ops.gnn
+
+
+def translate(program: Program, inputs: Mapping[str, Tensor]) -> DialectModel:
+    """Export the body for one graph.
+
+    Args:
+        program: split; its body takes features and structure values.
+        inputs: the graph and its features; sizes are taken from them.
+
+    Returns:
+        The model, whose inputs are the features and the structure values, and the structure values.
+
+    Raises:
+        UnsupportedError: an op without an ONNX translation, with the module it came from.
+    """
+    schemas.register()
+    program = program.clone().train(False)
+    structure = program.structure(inputs)
+    names = program.structure_names
+    numbers = {name: value for name, value in zip(names, structure, strict=True) if not isinstance(value, Tensor)}
+    _fix_numbers(program.body, numbers)
+    tensors = {name: value for name, value in zip(names, structure, strict=True) if isinstance(value, Tensor)}
+    features = {item.name: inputs[item.name] for item in program.features}
+    model = _export(program.body, {**features, **tensors}, program.output)
+    unread = [value for value in model.graph.inputs if value.name in tensors and not value.uses()]
+    for value in unread:
+        model.graph.inputs.remove(value)
+        del tensors[str(value.name)]
+    return DialectModel(model, {name: value.numpy() for name, value in tensors.items()})
+
+
+def _fix_numbers(body: fx.GraphModule, numbers: Mapping[str, Any]) -> None:
+    """Write structure values that are plain numbers into the graph: the graph is fixed."""
+    for node in list(body.graph.nodes):
+        if node.op == "placeholder" and node.target in numbers:
+            node.replace_all_uses_with(numbers[node.target])
+            body.graph.erase_node(node)
+    body.recompile()
+
+
+def _export(body: fx.GraphModule, arguments: Mapping[str, Tensor], output: str) -> ir.Model:
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            exported = torch.export.export(body, tuple(arguments.values()))
+            program = torch.onnx.export(
+                exported,
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=list(arguments),
+                output_names=[output],
+                custom_translation_table=_translations(),
+                verbose=False,
+            )
+    except Exception as error:
+        raise UnsupportedError.at("onnx", *_explain(body, error)) from error
+    finally:
+        logger.setLevel(level)
+    assert program is not None
+    return program.model
+
+
+def _explain(body: fx.GraphModule, error: Exception) -> tuple[str, str]:
+    cause: BaseException = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    text = str(cause).splitlines()[0][:200] if str(cause) else type(cause).__name__
+    culprits = [node for node in body.graph.nodes if node.op == "call_function" and str(node.target) in str(error)]
+    where = f" in {module_of(culprits[0])}" if culprits else ""
+    return f"the exporter cannot translate the model{where}: {text}", "Replace that op in the model"
+
+
+def _translations() -> dict[Any, Any]:
+    ops = onnxscript.values.Opset(schemas.DOMAIN, schemas.VERSION)
+
+    def aggregate(x: Any, rowptr: Any, col: Any, weight: Any, reduce: str) -> Any:
+        if weight is None:
+            return ops.Aggregate(x, rowptr, col, reduce=reduce)
+        return ops.Aggregate(x, rowptr, col, weight, reduce=reduce)
+
+    def reduce_edges(messages: Any, rowptr: Any, reduce: str) -> Any:
+        return ops.ReduceEdges(messages, rowptr, reduce=reduce)
+
+    def edge_softmax(logits: Any, rowptr: Any) -> Any:
+        return ops.EdgeSoftmax(logits, rowptr)
+
+    def gather_source(x: Any, rowptr: Any, col: Any) -> Any:
+        del rowptr
+        return ops.GatherSource(x, col)
+
+    def gather_destination(x: Any, rowptr: Any, row: Any) -> Any:
+        del row
+        return ops.GatherDestination(x, rowptr)
+
+    return {
+        gnn.aggregate.default: aggregate,
+        gnn.reduce_edges.default: reduce_edges,
+        gnn.edge_softmax.default: edge_softmax,
+        gnn.gather_source.default: gather_source,
+        gnn.gather_destination.default: gather_destination,
+    }
+
