@@ -8,13 +8,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from gnnexport.errors import DataError, GnnExportError
+from gnnexport.errors import DataError, GnnExportError, UnsupportedError
 from gnnexport.frontends.arrays import read_arrays
+from gnnexport.frontends.refusal import quoted
 from gnnexport.program.data import UNLABELLED, GraphData, Split
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 VALIDATION_SHARE = 4
 """One in so many training nodes validates when a set has no validation mask."""
+
+SEVERAL = ("node_ptr", "edge_ptr", "batch", "ptr")
+"""Arrays that only a set of several graphs has."""
 
 KNOWN = ("x", "edge_index", "edge_weight", "edge_attr", "y", "num_nodes", *(f"{split}_mask" for split in SPLITS))
 
@@ -29,11 +33,13 @@ def load_data(path: Path, *, split: int = 0, trust: bool = False) -> tuple[Graph
 
     Raises:
         DataError: arrays that are missing, of the wrong shape, out of range or not finite.
+        UnsupportedError: a set of several graphs.
         UnsafeFileError: a pickle that names something not on the safe list.
     """
     path = Path(path)
     arrays = read_arrays(path, trust=trust)
     check = _Checker(path)
+    check.one_graph(arrays)
     x = check.features(arrays)
     edge_index = check.edge_index(arrays, len(x))
     inputs = {"x": x, "edge_index": edge_index, **check.edge_values(arrays, edge_index.shape[1])}
@@ -46,7 +52,7 @@ def load_data(path: Path, *, split: int = 0, trust: bool = False) -> tuple[Graph
         masks = _with_validation(masks, notes)
     ignored = sorted(name for name in arrays if name not in KNOWN)
     if ignored:
-        notes.append(f"data: not used: {', '.join(ignored)}")
+        notes.append(f"data: not used: {', '.join(quoted(name) for name in ignored)}")
     return GraphData(name=path.stem, inputs=inputs, y=y, masks=masks), notes
 
 
@@ -81,6 +87,12 @@ class _Checker:
 
     def error(self, what: str, mend: str) -> GnnExportError:
         return DataError.at(self._where, what, mend)
+
+    def one_graph(self, arrays: Mapping[str, Tensor]) -> None:
+        found = [name for name in SEVERAL if name in arrays]
+        if found:
+            mend = "Give a set of one graph, with one label per node"
+            raise UnsupportedError.at(self._where, f"holds several graphs ('{found[0]}')", mend)
 
     def features(self, arrays: Mapping[str, Tensor]) -> Tensor:
         if "x" not in arrays:

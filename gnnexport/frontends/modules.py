@@ -8,6 +8,7 @@ anything its class defines, hooks must be empty, and what PyG generates (inspect
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,10 @@ PLAIN = (bool, int, float, str)
 LARGEST_INTEGER = 2**63
 CACHES = ("_cached_edge_index", "_cached_adj_t", "_cached_x", "_cached_h")
 """What PyG's layers with `cached=True` remember of the training graph; forgotten on load."""
+
+ENTRY_NAME = re.compile(r"\w{1,200}", re.ASCII)
+"""Names of attributes, parameters, buffers and child modules. torch.fx writes them into code it generates
+and runs, some of them unescaped."""
 
 REGISTRIES = ("_parameters", "_buffers", "_modules")
 
@@ -86,6 +91,11 @@ class ModuleRebuilder:
                 return self._tensors.tensor(record)
             case Call(function=Global(name=vocabulary.PARAMETER), state=None):
                 return self._tensors.parameter(record)
+            case Call(
+                function=Global(name=vocabulary.GETATTR), args=(Global(name=vocabulary.TORCH), str(name)), state=None
+            ):
+                if name in vocabulary.TORCH_FUNCTIONS:
+                    return vocabulary.TORCH_FUNCTIONS[name]
             case Call(function=Global(name="torch.Size"), args=(tuple() as sizes,), state=None):
                 return tuple(self.value(size, where) for size in sizes)
             case Call(function=Global(name="builtins.set"), args=(list() as members,), state=None):
@@ -139,7 +149,8 @@ class ModuleRebuilder:
         """Return a module's state by name, without what is generated again; all names are checked."""
         fields: dict[str, Value] = {}
         for name, item in record.state.items:
-            if type(name) is not str or not name.isidentifier() or name.startswith("__") or name in fields:
+            plain = type(name) is str and ENTRY_NAME.fullmatch(name) is not None
+            if not plain or name.startswith("__") or name in fields:
                 raise unsafe(self._path, f"{where} has the attribute {quoted(name)}")
             fields[name] = item
         if issubclass(cls, MessagePassing):
@@ -163,7 +174,8 @@ class ModuleRebuilder:
         if not isinstance(entries, dict):
             raise unsafe(self._path, f"{where} is not a dictionary")
         for name, entry in entries.items():
-            if type(name) is not str or not name or "." in name or name.startswith("__") or hasattr(cls, name):
+            plain = type(name) is str and ENTRY_NAME.fullmatch(name) is not None
+            if not plain or name.startswith("__") or hasattr(cls, name):
                 raise unsafe(self._path, f"{where} has an entry {quoted(name)}")
             if entry is not None and not isinstance(entry, kinds[registry]):
                 raise unsafe(self._path, f"{where}[{quoted(name)}] is not a {kinds[registry].__name__}")

@@ -64,16 +64,18 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
         )
     },
     **{
-        f"{module}.{name}": getattr(torch, name)
-        for module in ("torch", "torch._VariableFunctions", "torch._C._VariableFunctions")
-        for name in ("relu", "sigmoid", "tanh", "selu")
-    },
-    **{
         f"torch_geometric.nn.pool.glob.{name}": getattr(torch_geometric.nn, name)
         for name in ("global_add_pool", "global_max_pool", "global_mean_pool")
     },
 }  # fmt: skip
 """Pure functions of tensors that a model may hold as an attribute."""
+
+TORCH = "torch._C._VariableFunctionsClass"
+TORCH_FUNCTIONS: Mapping[str, Callable[..., Any]] = {
+    name: getattr(torch, name)
+    for name in ("logsumexp", "max", "mean", "min", "relu", "selu", "sigmoid", "std", "sum", "tanh", "var")
+}
+"""Pure functions of tensors that Python pickles as attributes of `TORCH`."""
 
 DTYPES: Mapping[str, torch.dtype] = {
     f"torch.{name}": getattr(torch, name)
@@ -116,6 +118,7 @@ STRUCTURE = frozenset(
         TENSOR,
         PARAMETER,
         GETATTR,
+        TORCH,
         DATA,
         DATA_STORE,
         "torch_geometric.data.data.DataEdgeAttr",
