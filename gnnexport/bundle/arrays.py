@@ -29,7 +29,7 @@ def read_arrays(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         UsageError: damaged, or not such a file.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         description = json.loads(str(arrays.pop(_DESCRIPTION)))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:

@@ -6,6 +6,7 @@ values are made from raw bits by exact arithmetic: the same on every machine and
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -52,6 +53,12 @@ class Features(Record):
         if self.kind == "negative":
             np.negative(np.abs(flat), out=flat)
         return flat.reshape(self.shape)
+
+
+def noise(shape: Sequence[int | str]) -> NDArray[np.float32]:
+    """Make normal noise `[nodes, channels]` for timing; a dynamic size counts as 1."""
+    rows, channels = (size if isinstance(size, int) else 1 for size in shape)
+    return Features(kind="normal", shape=(rows, channels)).make()
 
 
 def _noise(bits: np.random.PCG64, count: int) -> NDArray[np.float64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from functools import cache
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from gnnexport.bundle.record import Record
 
 _CPUINFO = Path("/proc/cpuinfo")
+_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 _TELLING = (
     "sse4_2",
     "avx2",
@@ -58,3 +60,17 @@ def read_cpuinfo(text: str, *, fallback: str) -> Processor:
             values.setdefault(key.strip().lower(), value.strip())
     flags = set((values.get("flags") or values.get("features") or "").split())
     return Processor(name=values.get("model name") or fallback, features=tuple(f for f in _TELLING if f in flags))
+
+
+def usable_cores(quota: Path = _QUOTA) -> int:
+    """Return the cores this process may use: its affinity, and the quota of its container rounded up.
+
+    Args:
+        quota: file with the quota and the period in microseconds, or `max`.
+    """
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        limit, period = quota.read_text().split()
+        return max(1, min(allowed, -(-int(limit) // int(period))))
+    except (OSError, ValueError):
+        return allowed

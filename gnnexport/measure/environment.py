@@ -6,10 +6,9 @@ import os
 import platform
 import sys
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
-from gnnexport.bundle.processor import this_processor
+from gnnexport.bundle.processor import this_processor, usable_cores
 
 _LIBRARIES = (
     "gnnexport",
@@ -23,7 +22,6 @@ _LIBRARIES = (
     "torch",
     "torch-geometric",
 )
-_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 def describe_environment() -> dict[str, Any]:
@@ -38,20 +36,6 @@ def describe_environment() -> dict[str, Any]:
         "python": ".".join(str(part) for part in sys.version_info[:3]),
         "versions": versions(),
     }
-
-
-def usable_cores(quota: Path = _QUOTA) -> int:
-    """Return the cores this process may use: its affinity, and the quota of its container rounded up.
-
-    Args:
-        quota: file with the quota and the period in microseconds, or `max`.
-    """
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        limit, period = quota.read_text().split()
-        return max(1, min(allowed, -(-int(limit) // int(period))))
-    except (OSError, ValueError):
-        return allowed
 
 
 def memory_bytes() -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,24 +65,6 @@ def deciding_sample(before: NDArray[np.bool_], after: NDArray[np.bool_], budget:
     if distance == 0:
         return None
     return max(1, math.ceil(_Z95**2 * (p_lost + p_won - (p_lost - p_won) ** 2) / distance**2))
-
-
-def bootstrap_drop(
-    measure: Callable[[NDArray[np.int64]], float], count: int, *, seed: int = 0, draws: int = 2000
-) -> Interval:
-    """Estimate a drop of a metric that is no mean over rows, by a paired percentile bootstrap.
-
-    Args:
-        measure: takes row ids and returns the drop on these rows, both sides on the same rows.
-        count: number of rows.
-        seed: seeds the draws.
-        draws: number of resamples.
-    """
-    rng = np.random.default_rng(seed)
-    values = [measure(rng.integers(0, count, count)) for _ in range(draws)]
-    low, high = np.quantile(values, [0.025, 0.975])
-    method = f"paired percentile bootstrap, {draws} draws, seed {seed}"
-    return Interval(measure(np.arange(count)), float(low), float(high), method)
 
 
 def ratio_of_medians(value: float, numerator_blocks: Sequence[float], denominator_blocks: Sequence[float]) -> Interval:

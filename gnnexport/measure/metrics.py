@@ -96,9 +96,7 @@ def _accuracy(y_true: NDArray[np.int64], scores: NDArray[np.floating]) -> float:
 def _f1_micro(y_true: NDArray[np.int64], scores: NDArray[np.floating]) -> float:
     from sklearn.metrics import f1_score
 
-    return float(
-        f1_score(y_true, predict(scores), labels=np.arange(scores.shape[1]), average="micro", zero_division=0.0)
-    )
+    return float(f1_score(y_true, predict(scores), average="micro", zero_division=0.0))
 
 
 METRICS = {

@@ -70,7 +70,8 @@ def _accuracy(report: Report, budgets: Budgets) -> _Finding:
     if metric is None or drop is None:
         code = EXIT_INCONCLUSIVE if budgets.max_drop and budgets.max_drop_set else EXIT_OK
         wanted = f"; the budget of {budgets.max_drop} cannot be decided" if code else ""
-        return _Finding(code, f"accuracy not measured{wanted}")
+        what = "accuracy" if metric is None else f"{metric.name} drop"
+        return _Finding(code, f"{what} not measured{wanted}")
     seen = f"{metric.name} drop {format_drop(drop.value, metric.name)}{_drop_interval(report)}"
     if budgets.max_drop is None:
         return _Finding(EXIT_OK, f"{seen}; no budget set")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from gnnexport.bundle.manifest import Tensor
+from gnnexport.bundle.processor import usable_cores
 from gnnexport.errors import MissingExtraError, UnsupportedError, UsageError
 from gnnexport.runtime.backend import Backend
 
@@ -48,7 +48,7 @@ class OrtBackend(Backend):
             what = f"needs onnxruntime, which cannot be imported ({error})"
             raise MissingExtraError.at(model_path.name, what, "Run: pip install 'gnnexport[ort]'") from error
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or _allowed_cores()
+        options.intra_op_num_threads = threads or usable_cores()
         options.inter_op_num_threads = 1
         options.log_severity_level = _ERRORS_ONLY
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -79,10 +79,6 @@ class OrtBackend(Backend):
     def close(self) -> None:
         """Release the session."""
         self._session = None
-
-
-def _allowed_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _tensor(node: Any) -> Tensor:

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from numpy.typing import NDArray
 
 from gnnexport.bundle.evaluation import EvalData
-from gnnexport.bundle.features import Features
+from gnnexport.bundle.features import noise
 from gnnexport.bundle.reader import Bundle, open_bundle
-from gnnexport.bundle.report_schema import Drop, MetricValue, Report, Speedup
+from gnnexport.bundle.report_schema import Drop, MetricValue, Report
 from gnnexport.errors import DataError, ParityError
 from gnnexport.measure.budgets import parse_budget
-from gnnexport.measure.environment import describe_environment
-from gnnexport.measure.records import latency_record
 from gnnexport.measure.timing import Timing, compare
+from gnnexport.runtime.peak import peak_memory_bytes
 from gnnexport.runtime.runner import Runner, load
 from gnnexport.validate.accuracy import measure_accuracy
 from gnnexport.validate.data import read_test_data
 from gnnexport.validate.parity import EXACT, Parity, compare_outputs
+from gnnexport.validate.renewal import Measured, renew
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,13 @@ class Validation:
     parity: Parity | None
     metric: MetricValue | None
     drop: Drop | None
-    timing: Timing | None
+    timing: Timing
     nodes_per_second: float | None
     notes: tuple[str, ...]
 
 
 def validate_bundle(path: Path | str, *, data: Path | None = None, time_budget_s: float = 10.0) -> Validation:
-    """Check parity from the bundle's own vectors, then accuracy where there is data, then latency.
+    """Check parity from the bundle's own vectors, then accuracy where there is data, then latency and memory.
 
     Args:
         path: the bundle.
@@ -51,15 +51,16 @@ def validate_bundle(path: Path | str, *, data: Path | None = None, time_budget_s
     """
     bundle = open_bundle(path)
     notes: list[str] = []
-    with load(bundle) as runner:
+    evaluation = _evaluation(bundle, data, notes)
+    with _loaded(bundle, notes) as runner:
         parity = check_parity(bundle, runner, notes)
-        evaluation = _evaluation(bundle, data, notes)
-        metric, drop = (
-            (None, None) if evaluation is None else measure_accuracy(runner, evaluation, budget=_budget(bundle))
-        )
+        metric, drop = (None, None)
+        if evaluation is not None:
+            metric, drop = measure_accuracy(runner, evaluation, budget=_budget(bundle))
         timing = time_runner(bundle, runner, time_budget_s)
-        report = _update(bundle, runner, parity, metric, drop, timing, notes)
-    return Validation(bundle, report, parity, metric, drop, timing, _throughput(bundle, timing), tuple(notes))
+        engine = runner.name
+    measured = Measured(engine, timing, parity, metric, drop, peak_memory_bytes(bundle.path))
+    return _outcome(bundle, measured, notes)
 
 
 def bench_bundle(path: Path | str, *, time_budget_s: float = 10.0) -> Validation:
@@ -69,10 +70,10 @@ def bench_bundle(path: Path | str, *, time_budget_s: float = 10.0) -> Validation
         UsageError: not a bundle, or damaged.
     """
     bundle = open_bundle(path)
-    with load(bundle) as runner:
-        timing = time_runner(bundle, runner, time_budget_s)
-        report = _update(bundle, runner, None, None, None, timing, [])
-    return Validation(bundle, report, None, None, None, timing, _throughput(bundle, timing), ())
+    notes: list[str] = []
+    with _loaded(bundle, notes) as runner:
+        measured = Measured(runner.name, time_runner(bundle, runner, time_budget_s))
+    return _outcome(bundle, measured, notes)
 
 
 def check_parity(bundle: Bundle, runner: Runner, notes: list[str]) -> Parity | None:
@@ -103,13 +104,33 @@ def check_parity(bundle: Bundle, runner: Runner, notes: list[str]) -> Parity | N
 def time_runner(bundle: Bundle, runner: Runner, time_budget_s: float) -> Timing:
     """Time one inference on the bundle's first golden case, or on noise of the right shape."""
     cases = bundle.golden()
-    feeds = cases[0].feeds() if cases else {tensor.name: _noise(tensor.shape) for tensor in runner.inputs}
+    feeds = cases[0].feeds() if cases else {tensor.name: noise(tensor.shape) for tensor in runner.inputs}
     return compare({"result": lambda: runner(feeds)}, budget_s=time_budget_s)["result"]
 
 
-def _noise(shape: tuple[int | str, ...]) -> NDArray[Any]:
-    rows, channels = (size if isinstance(size, int) else 1 for size in shape)
-    return Features(kind="normal", shape=(rows, channels)).make()
+@contextmanager
+def _loaded(bundle: Bundle, notes: list[str]) -> Iterator[Runner]:
+    """Load a bundle; what the runtime warns of becomes a note."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        runner = load(bundle)
+    notes += [str(warning.message) for warning in caught if warning.category is RuntimeWarning]
+    with runner:
+        yield runner
+
+
+def _outcome(bundle: Bundle, measured: Measured, notes: list[str]) -> Validation:
+    graph = bundle.manifest.graph
+    return Validation(
+        bundle=bundle,
+        report=renew(bundle, measured, notes),
+        parity=measured.parity,
+        metric=measured.metric,
+        drop=measured.drop,
+        timing=measured.timing,
+        nodes_per_second=None if graph is None else graph.nodes / (measured.timing.p50_ms / 1000),
+        notes=tuple(notes),
+    )
 
 
 def _evaluation(bundle: Bundle, data: Path | None, notes: list[str]) -> EvalData | None:
@@ -118,12 +139,12 @@ def _evaluation(bundle: Bundle, data: Path | None, notes: list[str]) -> EvalData
         if data is not None:
             what = "the bundle does not say which nodes are the test nodes, so data cannot be judged"
             raise DataError.at(str(bundle.path), what, "Make the bundle again with --data")
-        notes.append("accuracy not measured: the bundle was made without data")
+        notes.append("accuracy not measured here: the bundle was made without data")
         return None
     if data is not None:
         return read_test_data(data, stored, bundle.manifest.graph)
     if stored.y is None:
-        notes.append("accuracy not measured: the bundle holds no test data; give it with --data X.npz")
+        notes.append("accuracy not measured here: the bundle holds no test data; give it with --data X.npz")
         return None
     return stored
 
@@ -132,43 +153,3 @@ def _budget(bundle: Bundle) -> float:
     report = bundle.report()
     text = None if report is None else report.budgets.max_drop
     return 0.0 if text is None else parse_budget(text).value
-
-
-def _throughput(bundle: Bundle, timing: Timing) -> float | None:
-    graph = bundle.manifest.graph
-    return None if graph is None else graph.nodes / (timing.p50_ms / 1000)
-
-
-def _update(
-    bundle: Bundle,
-    runner: Runner,
-    parity: Parity | None,
-    metric: MetricValue | None,
-    drop: Drop | None,
-    timing: Timing,
-    notes: list[str],
-) -> Report:
-    """Renew the measurements of the result; the baseline stays, marked with the machine it was measured on."""
-    report = bundle.report() or Report(target=bundle.manifest.target.spec)
-    here = describe_environment()
-    there = report.environment.get("processor", here["processor"])
-    moved = there != here["processor"]
-    result = report.result.model_copy(
-        update={
-            "latency_ms": latency_record(timing),
-            "runner": runner.name,
-            "size_bytes": bundle.size_bytes,
-            "metric": metric or report.result.metric,
-        }
-    )
-    update: dict[str, Any] = {"result": result, "environment": here, "drop": drop or report.drop}
-    if parity is not None:
-        update["parity"] = parity.record(bundle.manifest.tolerance, len(bundle.golden()))
-    if moved:
-        notes.append(f"the original was timed on {there}, not here: no speedup is given for this machine")
-        update["speedup"] = Speedup()
-        for name in ("baseline", "exported"):
-            kept = getattr(report, name)
-            update[name] = kept.model_copy(update={"measured_on": kept.measured_on or there})
-    update["notes"] = tuple(dict.fromkeys([*report.notes, *notes]))
-    return report.model_copy(update=update)

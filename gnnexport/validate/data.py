@@ -50,7 +50,7 @@ def _load(path: Path) -> dict[str, NDArray[Any]]:
         mend = "Convert it with numpy.savez(x=..., edge_index=..., y=...)"
         raise DataError.at(str(path), "only .npz data can be read without torch", mend)
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
     except FileNotFoundError:
         raise DataError.at(str(path), "no such file", "Give the .npz the model was compressed with") from None

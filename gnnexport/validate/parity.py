@@ -17,7 +17,8 @@ class Parity:
     """How far outputs are from what they should be.
 
     Args:
-        max_abs_error: largest difference; infinite when one side is not finite where the other is, or shapes differ.
+        max_abs_error: largest difference; infinite when an output is missing or of another shape, or when only one
+            side is finite.
         max_rel_error: the same relative to the largest magnitude expected, or absolute when all expected are zero.
         flips: rows whose largest entry moved although the margin of the top two exceeds twice the error.
         near_ties: rows whose margin does not.
@@ -63,14 +64,13 @@ def compare_outputs(
         expected: by output name, `[n, …]`.
         actual: by output name, all rows.
         rows: int64 [n], the rows of `actual` that `expected` holds; `None` for all.
-
-    Raises:
-        KeyError: an output is missing.
     """
     total = EXACT
     for name, wanted in expected.items():
-        given = actual[name]
-        total = total.merge(compare_arrays(wanted, given if rows is None else given[rows]))
+        if name not in actual:
+            return Parity(np.inf, np.inf, 0, 0)
+        given = actual[name] if rows is None else actual[name][rows]
+        total = total.merge(compare_arrays(wanted, given))
     return total
 
 
