@@ -151,9 +151,9 @@ def _restore(case: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> GoldenCas
 def _compressed_size(array: NDArray[Any]) -> int:
     """Return the bytes an array takes compressed; does not try when it is far too large.
 
-    Two bytes for each entry other than zero is a low guess for real numbers and a high one for binary features.
+    One byte for each entry other than zero is about what binary features take, and far less than real numbers do.
     """
-    if array.nbytes > 40 * _STORED_BYTES or 2 * np.count_nonzero(array) > _STORED_BYTES:
+    if array.nbytes > 40 * _STORED_BYTES or np.count_nonzero(array) > _STORED_BYTES:
         return array.nbytes
     buffer = BytesIO()
     np.savez_compressed(buffer, array)

@@ -72,6 +72,7 @@ class BundleWriter:
             raise UsageError.at(str(destination), "cannot be replaced by a bundle", "Choose a folder inside it with -o")
         self.force = force
         self.folder = self.destination.with_name(f".{self.destination.name}.{secrets.token_hex(4)}.tmp")
+        self._old = self.folder.with_suffix(".old")
         self._made: list[Path] = []
         self._sealed: Manifest | None = None
         self._committed = False
@@ -125,18 +126,16 @@ class BundleWriter:
         return self.destination
 
     def _swap(self) -> None:
-        old = self.folder.with_suffix(".old")
         replaced = self.destination.exists()
         if replaced:
-            self.destination.rename(old)
+            self.destination.rename(self._old)
         try:
             self.folder.rename(self.destination)
         except BaseException:
             if replaced:
-                old.rename(self.destination)
+                self._old.rename(self.destination)
             raise
-        if replaced:
-            shutil.rmtree(old, ignore_errors=True)
+        shutil.rmtree(self._old, ignore_errors=True)
         sync(self.destination.parent)
 
     def _make_parents(self) -> None:
@@ -147,6 +146,8 @@ class BundleWriter:
 
     def _discard(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
+        if self.destination.exists():
+            shutil.rmtree(self._old, ignore_errors=True)
         for parent in reversed(self._made):
             try:
                 parent.rmdir()

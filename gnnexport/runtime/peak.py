@@ -21,7 +21,7 @@ def peak_memory_bytes(bundle: Path, *, timeout_s: float = 600.0) -> int | None:
 
     The interpreter and the engine are counted: it is what a server needs.
     """
-    command = [sys.executable, "-m", "gnnexport.runtime.peak", str(bundle)]
+    command = [sys.executable, "-P", "-m", "gnnexport.runtime.peak", str(bundle)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
         return int(done.stdout) if done.returncode == 0 else None

@@ -41,8 +41,8 @@ def load(bundle: Bundle | Path | str, *, threads: int | None = None) -> Runner:
         raise UnsupportedError.at(where, what, "Run: pip install --upgrade gnnexport")
     make = _BACKENDS.get(manifest.target.runtime)
     if make is None:
-        what = f"runtime '{manifest.target.runtime}' is unknown"
-        raise UnsupportedError.at(where, what, nearest(manifest.target.runtime, _BACKENDS))
+        what = f"needs the runtime '{manifest.target.runtime}'; this version has {', '.join(_BACKENDS)}"
+        raise UnsupportedError.at(where, what, "Run: pip install --upgrade gnnexport")
     _warn_of_other_processor(opened)
     return Runner(make(opened.model_file, threads or manifest.target.threads), where=where)
 

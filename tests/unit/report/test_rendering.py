@@ -1,0 +1,82 @@
+import pytest
+
+from gnnexport.bundle.report_schema import (
+    Candidate,
+    DataInfo,
+    Latency,
+    Lowering,
+    Measurement,
+    MetricValue,
+    Report,
+    Result,
+    Sizes,
+    Step,
+)
+from gnnexport.report.markdown import to_markdown
+from gnnexport.report.tables import tables
+from gnnexport.report.text import to_text
+
+REPORT = Report(
+    verdict="pass",
+    reasons=("numbers agree",),
+    model={"name": "a|b<script>"},
+    data=DataInfo(name="cora", nodes=2708, edges=10556),
+    environment={"processor": "Fast CPU", "cores": 2, "threads": 2, "versions": {"numpy": "2"}},
+    target="ort{threads=2}",
+    baseline=Measurement(
+        metric=MetricValue(name="accuracy", split="test", value=0.8123, n=1000),
+        parameters=184_391,
+        latency_ms=Latency(p50=1234.5, p95=2, p99=3, runs=24),
+        runner="pytorch-csr",
+        measured_on="Z80",
+    ),
+    result=Result(parameters=92_000, size_bytes=2_345_678, sizes=Sizes(weights_bytes=2_000_000)),
+    steps=(Step(name="prune-channels{keep=0.5}", kept=True, seconds=3.21, metric=0.8, notes=("128 to 64",)),),
+    lowering=(Lowering(op="aggregate_0", chosen="ell", candidates=(Candidate(name="ell", latency_ms=0.5),)),),
+    notes=("validation is a quarter of train",),
+)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "81.23 %",
+        "184,391",
+        "1,234 ms",
+        "pytorch-csr",
+        "Z80",
+        "2.35 MB",
+        "not measured",
+        "prune-channels{keep=0.5}",
+        "ell",
+    ],
+)
+@pytest.mark.parametrize("render", [to_markdown, to_text])
+def test_every_figure_is_shown(render, words):
+    """Both forms show the same figures."""
+    assert words in render(REPORT)
+
+
+def test_markdown_names_cannot_break_out():
+    """A name from a file stays inside its cell and is no tag."""
+    text = to_markdown(REPORT)
+    assert "a\\|b&lt;script>" in text
+    assert "<script" not in text
+
+
+def test_text_does_not_read_markup():
+    """Brackets in a name are text, not markup."""
+    report = REPORT.model_copy(update={"model": {"name": "[bold]model[/bold]"}})
+    assert "[bold]model[/bold]" in to_text(report)
+
+
+def test_tables_are_well_formed():
+    """Every row of a table has as many cells as its head."""
+    for table in tables(REPORT):
+        assert {len(row) for row in table.rows} == {len(table.columns)}
+
+
+def test_an_empty_report_renders():
+    """A report without measurements has no empty tables."""
+    assert "Passes" not in to_markdown(Report())
+    assert "inconclusive" in to_text(Report())

@@ -1,0 +1,20 @@
+from gnnexport.runtime.peak import peak_memory_bytes, read_peak
+from tests.unit.tiny_bundle import write_tiny_bundle
+
+
+def test_peak_of_a_bundle(tmp_path):
+    """The peak is that of the engine and the interpreter, not of this process."""
+    peak = peak_memory_bytes(write_tiny_bundle(tmp_path / "m"))
+    assert 10_000_000 < peak < 500_000_000
+
+
+def test_no_peak_without_a_bundle(tmp_path):
+    """What cannot be run has no peak."""
+    assert peak_memory_bytes(tmp_path) is None
+
+
+def test_systems_without_a_status_file(tmp_path):
+    """Elsewhere than on Linux the peak is not measured."""
+    assert read_peak(tmp_path / "status") is None
+    (tmp_path / "status").write_text("Name:\tpython\nVmHWM:\t  12 kB\n")
+    assert read_peak(tmp_path / "status") == 12288
