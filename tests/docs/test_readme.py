@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch_geometric.data import Data
+
+from gnnexport.cli import app
+from tests.docs.documents import REPOSITORY, blocks, command_lines
+from tests.road import small_graph, write_road
+
+README = REPOSITORY / "README.md"
+
+
+def test_own_model_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the README says about one's own model works when it is followed word for word."""
+    model = torch.load(write_road(tmp_path / "trained"), weights_only=False)
+    graph = {name: torch.from_numpy(array) for name, array in small_graph().items()}
+    data = Data(**{**graph, "edge_index": graph["edge_index"].long()})
+    save, load = blocks(README, "python")
+    (sidecar,) = blocks(README, "toml")
+    monkeypatch.chdir(tmp_path)
+
+    exec(save, {"torch": torch, "model": model, "data": data})
+    Path("gnnexport.toml").write_text(sidecar)
+    inspect, compress, validate, _ = [shlex.split(line)[1:] for line in command_lines(README)]
+    assert app.run(inspect) == 0
+    # The graph has 21 test nodes, so that one of them may cost the budget; the bundle is there either way.
+    assert app.run([*compress, "--time-budget", "20s"]) in (0, 3)
+    assert app.run([*validate, "--time-budget", "1s"]) in (0, 3)
+
+    namespace: dict[str, Any] = {"x": small_graph()["x"]}
+    exec(load, namespace)
+    assert namespace["logits"].shape == (60, 3)
+    assert np.isfinite(namespace["logits"]).all()
