@@ -123,5 +123,5 @@ def _aggregate_first(graph: fx.Graph, linear: fx.Node, aggregation: fx.Node) -> 
     with graph.inserting_before(aggregation):
         summed = graph.call_function(gnn.aggregate.default, (source, *aggregation.args[1:]))
         result = graph.call_function(aten.linear.default, (summed, linear.args[1]))
-    summed.meta = {**source.meta, SHAPES: source.meta[SHAPES]}
+    summed.meta = {**aggregation.meta, SHAPES: source.meta[SHAPES]}
     aggregation.replace_all_uses_with(like(result, aggregation))

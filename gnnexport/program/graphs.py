@@ -59,3 +59,16 @@ def add_parameter(module: fx.GraphModule, name: str, value: Tensor) -> fx.Node:
     free = next(candidate for i in range(len(taken) + 1) if (candidate := f"{name}_{i}") not in taken)
     module.register_parameter(free, torch.nn.Parameter(value.detach().clone()))
     return module.graph.get_attr(free)
+
+
+def replace_tensor(module: fx.GraphModule, node: fx.Node, value: Tensor) -> None:
+    """Give the parameter or buffer that a `get_attr` node reads a new value, of another shape if need be."""
+    *path, name = str(node.target).split(".")
+    owner: Any = module
+    for part in path:
+        owner = getattr(owner, part)
+    old = getattr(owner, name)
+    if isinstance(old, torch.nn.Parameter):
+        setattr(owner, name, torch.nn.Parameter(value.detach().clone(), requires_grad=old.requires_grad))
+    else:
+        setattr(owner, name, value.detach().clone())

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 SHAPES = "shapes"
 DTYPE = "dtype"
@@ -52,10 +53,11 @@ def annotate(module: fx.GraphModule, runs: Sequence[Sequence[Any]]) -> None:
 
 
 def record_shapes(module: fx.GraphModule, inputs: Sequence[Any]) -> dict[fx.Node, tuple[int, ...]]:
-    """Return the shape of every tensor node for these inputs."""
-    recorder = _Recorder(module)
-    with torch.no_grad():
-        recorder.run(*inputs)
+    """Return the shape of every tensor node for these inputs, without computing anything."""
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        fakes = [mode.from_tensor(value) if isinstance(value, Tensor) else value for value in inputs]
+        recorder = _Recorder(module)
+        recorder.run(*fakes)
     return recorder.shapes
 
 

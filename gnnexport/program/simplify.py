@@ -11,6 +11,7 @@ aten = torch.ops.aten
 
 _RANDOM = {aten.dropout.default, aten.rand.default, aten.randn.default, aten.rand_like.default, aten.bernoulli.default}
 _STATEFUL = {aten.batch_norm.default}
+_END = torch.iinfo(torch.int64).max
 _IDENTITIES = {aten.alias.default, aten.clone.default, aten.contiguous.default}
 
 
@@ -22,14 +23,22 @@ def drop_dead(graph: fx.Graph) -> int:
 
 
 def drop_identities(graph: fx.Graph) -> int:
-    """Erase copies and aliases, which mean nothing in a functional graph. Returns how many went."""
+    """Erase copies, aliases and slices of everything, which change nothing. Returns how many went."""
     erased = 0
     for node in list(graph.nodes):
-        if node.op == "call_function" and node.target in _IDENTITIES:
+        if node.op == "call_function" and (node.target in _IDENTITIES or _is_whole_slice(node)):
             node.replace_all_uses_with(node.args[0])
             graph.erase_node(node)
             erased += 1
     return erased
+
+
+def _is_whole_slice(node: fx.Node) -> bool:
+    """Tell whether a node is `x[:]`."""
+    if node.target is not aten.slice.Tensor:
+        return False
+    start, end, step = (*node.args[2:], *(None, _END, 1)[len(node.args) - 2 :])
+    return start in (None, 0) and end in (None, _END) and step == 1
 
 
 def merge_duplicates(graph: fx.Graph) -> int:

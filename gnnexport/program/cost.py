@@ -1,0 +1,112 @@
+"""Parameters, multiply-accumulates and bytes of a Program on one graph, counted in Python integers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, fx
+
+from gnnexport.program.graphs import module_of, parameter_of
+from gnnexport.program.program import Program
+from gnnexport.program.shapes import record_shapes
+
+aten = torch.ops.aten
+gnn = torch.ops.gnn
+
+Kind = Literal["linear", "aggregation", "other"]
+
+_PRODUCTS = {aten.linear.default, aten.matmul.default, aten.mm.default, aten.addmm.default}
+_AGGREGATIONS = {gnn.aggregate.default, gnn.reduce_edges.default, gnn.edge_softmax.default}
+_FREE = {aten.view.default, aten.reshape.default, aten.unsqueeze.default, aten.squeeze.dim, aten.detach.default,
+         aten.expand.default, aten.dropout.default, aten.alias.default, aten.select.int}  # fmt: skip
+_FLOAT_BYTES = 4
+
+
+@dataclass(frozen=True)
+class OpCost:
+    """One op of the body.
+
+    Args:
+        name: of the node.
+        module: PyTorch module it was captured from.
+        kind: `linear` for products with weights, `aggregation` for sums over edges.
+        macs: multiply-accumulates; an unweighted sum counts one per added number.
+        bytes_moved: read and written, with gathered rows counted once per edge.
+    """
+
+    name: str
+    module: str
+    kind: Kind
+    macs: int
+    bytes_moved: int
+
+
+@dataclass(frozen=True)
+class Cost:
+    """All ops of a body on one graph."""
+
+    ops: tuple[OpCost, ...]
+    parameters: int
+    parameter_bytes: int
+
+    def macs(self, kind: Kind | None = None) -> int:
+        """Sum the multiply-accumulates, of one kind or of all."""
+        return sum(op.macs for op in self.ops if kind in (None, op.kind))
+
+    @property
+    def bytes_moved(self) -> int:
+        """Sum of the bytes all ops read and write."""
+        return sum(op.bytes_moved for op in self.ops)
+
+
+def measure_cost(program: Program, inputs: Mapping[str, Tensor]) -> Cost:
+    """Count what one inference on this graph costs; the Program must be split."""
+    structure = program.structure(inputs)
+    shapes = record_shapes(program.body, [*(inputs[item.name] for item in program.features), *structure])
+    ops = tuple(
+        _op_cost(node, shapes)
+        for node in program.body.graph.nodes
+        if node.op == "call_function" and node in shapes and node.target not in _FREE
+    )
+    tensors = {
+        str(node.target): value
+        for node in program.body.graph.nodes
+        if (value := parameter_of(program.body, node)) is not None
+    }
+    weights = [value for value in tensors.values() if isinstance(value, torch.nn.Parameter)]
+    return Cost(
+        ops,
+        parameters=sum(value.numel() for value in weights),
+        parameter_bytes=sum(value.numel() * value.element_size() for value in tensors.values()),
+    )
+
+
+def _op_cost(node: fx.Node, shapes: Mapping[fx.Node, tuple[int, ...]]) -> OpCost:
+    out = math.prod(shapes[node])
+    read = sum(math.prod(shapes[item]) for item in node.all_input_nodes if item in shapes)
+    kind: Kind = "other"
+    macs = 0
+    if node.target in _PRODUCTS:
+        kind = "linear"
+        macs = out * _inner_size(node, shapes)
+    elif node.target in _AGGREGATIONS:
+        kind = "aggregation"
+        width = math.prod(shapes[node][1:])
+        slots = _slots(node, shapes)
+        macs = slots * width
+        read += slots * width
+    return OpCost(node.name, module_of(node), kind, macs, (read + out) * _FLOAT_BYTES)
+
+
+def _inner_size(node: fx.Node, shapes: Mapping[fx.Node, tuple[int, ...]]) -> int:
+    first: Any = node.args[1] if node.target is aten.addmm.default else node.args[0]
+    return shapes[first][-1]
+
+
+def _slots(node: fx.Node, shapes: Mapping[fx.Node, tuple[int, ...]]) -> int:
+    edges: Any = node.args[2] if node.target is gnn.aggregate.default else node.args[0]
+    return shapes[edges][0]
