@@ -11,17 +11,19 @@ DEMO   := demo
 help: ## list the tasks
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.product ## train the digits samples, compress them to ONNX Runtime, print the reports
-	$(BIN)/python samples/digits/train.py gcn $(DEMO)/gcn
+demo: $(DEMO)/gcn/model.pt $(DEMO)/sage/model.pt ## train the digits samples, compress them to ONNX Runtime, print the reports
 	$(BIN)/gnnexport compress $(DEMO)/gcn/model.pt --force
-	$(BIN)/python samples/digits/train.py sage $(DEMO)/sage
 	$(BIN)/gnnexport compress $(DEMO)/sage/model.pt --force
+
+$(DEMO)/%/model.pt: samples/digits/train.py $(VENV)/.product
+	$(BIN)/python samples/digits/train.py $* $(DEMO)/$*
 
 test: $(VENV)/.development ## run the tests
 	$(BIN)/python -m pytest
 
-lint: $(VENV)/.development ## check style and formatting of imports
+lint: $(VENV)/.development ## check style and format
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 
 types: $(VENV)/.development ## check types
 	$(BIN)/mypy -p gnnexport

@@ -66,7 +66,7 @@ def write_road(folder: Path, spoil: Callable[[Arrays], Arrays] = lambda arrays: 
     optimizer = torch.optim.Adam(model.parameters(), lr=0.05)
     for _ in range(20):
         optimizer.zero_grad()
-        torch.autograd.backward(torch.nn.functional.cross_entropy(model(x, edge_index)[mask], y[mask]))
+        torch.nn.functional.cross_entropy(model(x, edge_index)[mask], y[mask]).backward()
         optimizer.step()
     folder.mkdir(parents=True, exist_ok=True)
     torch.save(model.eval(), folder / "model.pt")

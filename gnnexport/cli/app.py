@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Annotated, NoReturn
 
@@ -53,6 +54,14 @@ def run(arguments: Sequence[str]) -> int:
         return failure.tell(error, as_json="--json" in arguments)
 
 
+def _one_line(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    del category, filename, lineno, line
+    return f"warning: {message}\n"
+
+
 def main() -> NoReturn:
     """Run the command line of this process."""
+    warnings.formatwarning = _one_line
     sys.exit(run(sys.argv[1:]))

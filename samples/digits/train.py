@@ -103,8 +103,7 @@ def train(name: str, graph: dict[str, np.ndarray], seed: int) -> tuple[torch.nn.
     for _ in range(EPOCHS):
         model.train()
         optimizer.zero_grad()
-        loss = F.cross_entropy(model(x, edge_index)[train_mask], y[train_mask])
-        torch.autograd.backward(loss)
+        F.cross_entropy(model(x, edge_index)[train_mask], y[train_mask]).backward()
         optimizer.step()
         score = accuracy(model, x, edge_index, y, val_mask)
         if score > best:
