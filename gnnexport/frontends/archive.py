@@ -88,6 +88,9 @@ class Archive:
 
     def _check_layout(self) -> dict[str, zipfile.ZipInfo]:
         entries: dict[str, zipfile.ZipInfo] = {}
+        folders = {tuple(info.filename.split("/")[1:2]) for info in self._zip.infolist()}
+        if any((name,) in folders for name in TORCHSCRIPT_RECORDS):
+            raise unsafe(self.path, "is a TorchScript archive, not a pickled module")
         for info in self._zip.infolist():
             _, slash, name = info.filename.partition("/")
             if not slash or name in entries:
@@ -95,8 +98,6 @@ class Archive:
             if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 0x1:
                 raise unsafe(self.path, f"record {quoted(info.filename)} is compressed or encrypted")
             entries[name] = info
-        if any(name.split("/")[0] in TORCHSCRIPT_RECORDS for name in entries):
-            raise unsafe(self.path, "is a TorchScript archive, not a pickled module")
         if len({info.filename.partition("/")[0] for info in entries.values()}) > 1:
             raise unsafe(self.path, "holds records in several folders")
         if sum(info.file_size for info in entries.values()) > self.path.stat().st_size:

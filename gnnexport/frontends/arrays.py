@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -40,14 +41,14 @@ def read_arrays(path: Path, *, trust: bool = False) -> dict[str, Tensor]:
 def _read_npz(path: Path) -> dict[str, Tensor]:
     arrays: dict[str, Any] = {}
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            if not isinstance(stored, np.lib.npyio.NpzFile):
-                raise DataError.at(str(path), "is not an .npz file", FORMAT_MEND)
+        with path.open("rb") as file, zipfile.ZipFile(file), np.load(file, allow_pickle=False) as stored:
             for name in stored.files:
                 array = stored[name]
                 if array.dtype.kind in "biuf":
                     arrays[name] = array
-    except (zipfile.BadZipFile, EOFError, OSError, ValueError) as error:
+    except MemoryError as error:
+        raise DataError.at(str(path), "does not fit into memory", "Use a smaller graph or fewer features") from error
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, RuntimeError) as error:
         pickled = "allow_pickle" in str(error)
         what = "holds Python objects, not plain arrays" if pickled else "is truncated or damaged"
         mend = "Convert object arrays to numbers before numpy.savez" if pickled else "Copy it again, or write it again"

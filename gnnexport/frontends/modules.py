@@ -18,6 +18,7 @@ from torch_geometric.nn import MessagePassing, Sequential
 
 from gnnexport.frontends import generated, vocabulary
 from gnnexport.frontends.records import Call, Global, New, Pairs, Value
+from gnnexport.frontends.recurrent import restore_recurrent
 from gnnexport.frontends.refusal import quoted, unsafe
 from gnnexport.frontends.tensors import TensorRebuilder
 
@@ -138,11 +139,14 @@ class ModuleRebuilder:
         if cls.__new__ is not object.__new__:
             raise unsafe(self._path, f"{where}: class {cls.__name__} has a constructor of its own")
         module = cls.__new__(cls)
-        torch.nn.Module.__setstate__(module, state)  # type: ignore[no-untyped-call]
+        restore: Any = torch.nn.Module.__setstate__
+        restore(module, state)
         if isinstance(module, MessagePassing):
             generated.restore_message_passing(module, self._path, where)
         elif isinstance(module, Sequential):
             generated.restore_sequential(module, self._path, where)
+        elif isinstance(module, torch.nn.RNNBase):
+            restore_recurrent(module, self._path, where)
         return module
 
     def _fields(self, cls: type[torch.nn.Module], record: New, where: str) -> dict[str, Value]:

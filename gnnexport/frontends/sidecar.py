@@ -174,5 +174,7 @@ def _problem(path: Path, item: dict[str, Any]) -> Problem:
     where = f"{path}: " + (f"[{keys[0]}] {keys[1]}" if len(keys) > 1 else keys[0] if keys else "file")
     if item["type"] == "literal_error":
         return Problem(where, f"{item['input']!r} is not a choice", f"Known: {item['ctx']['expected']}")
+    if item["type"] == "missing":
+        return Problem(where, "missing", f"Write {where.rpartition(': ')[2]} = 1")
     message = str(item["msg"]).rstrip(".")
-    return Problem(where, f"{item['input']!r} does not fit" if item["input"] else "missing", message)
+    return Problem(where, f"{item['input']!r} does not fit", message)

@@ -52,7 +52,7 @@ EXCLUDED_MODULES = (
 )
 """Modules that look up functions by an attribute's text, or need compiled packages."""
 
-CELLS = ("torch.nn.modules.rnn.GRUCell", "torch.nn.modules.rnn.LSTMCell", "torch.nn.modules.rnn.RNNCell")
+RECURRENT = tuple(f"torch.nn.modules.rnn.{name}" for name in ("GRU", "GRUCell", "LSTM", "LSTMCell", "RNN", "RNNCell"))
 EXCLUDED_CLASSES = ("LazyBatchNorm", "LazyInstanceNorm", "LazyLinear", "_LazyNormBase")
 
 FUNCTIONS: Mapping[str, Callable[..., Any]] = {
@@ -147,7 +147,7 @@ def is_known(name: str) -> bool:
 def module_class(name: str) -> type[torch.nn.Module] | None:
     """Return the installed `torch.nn.Module` class of a name on the safe list, else `None`."""
     module_name, _, class_name = name.rpartition(".")
-    if not (_is_listed(module_name) or name in CELLS) or class_name.startswith(EXCLUDED_CLASSES):
+    if not (_is_listed(module_name) or name in RECURRENT) or class_name.startswith(EXCLUDED_CLASSES):
         return None
     module = sys.modules.get(module_name)
     found = None if module is None else vars(module).get(class_name)
