@@ -47,6 +47,8 @@ class Pass(ABC):
 
     name: ClassVar[str]
     stage: ClassVar[Stage]
+    ladder: ClassVar[tuple[str, ...]] = ()
+    """Options that the pipeline `auto` tries in turn until one is kept, the strongest first."""
 
     def check(self, program: Program, ctx: PassContext) -> list[Problem]:
         """Tell what keeps this pass from running on this Program; an empty list when nothing does."""

@@ -33,6 +33,7 @@ class PruneChannels(Pass):
 
     name: ClassVar[str] = "prune-channels"
     stage: ClassVar[Stage] = Stage.COMPRESS
+    ladder: ClassVar[tuple[str, ...]] = ("keep=0.25", "keep=0.5", "keep=0.75")
     keep: float = 0.5
     """Share of each hidden value's channels that stays."""
     multiple: int = 8

@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 
 from gnnexport.program.dialect import ops as _dialect  # noqa: F401  registers the ops that graphs refer to
 from gnnexport.program.functional import set_training
-from gnnexport.program.inputs import NUM_EDGES, NUM_NODES, Input
+from gnnexport.program.inputs import NUM_EDGES, NUM_NODES, Input, Role
 from gnnexport.program.shapes import annotate
 
 EXAMPLE_SEED = 0
@@ -113,20 +113,27 @@ class Program(nn.Module):
         annotate(self.body, [[*x, *self.structure(example)] for x, example in zip(features, examples, strict=True)])
 
     def example(self, num_nodes: int = EXAMPLE_NODES[0], seed: int = EXAMPLE_SEED) -> dict[str, Tensor]:
-        """Make inputs with isolated nodes, self-loops, duplicates and a hub, to check passes with."""
-        generator = torch.Generator().manual_seed(seed)
-        edges = example_edges(num_nodes, generator)
-        sizes = {NUM_NODES: num_nodes, NUM_EDGES: edges.shape[1]}
-        values: dict[str, Tensor] = {}
-        for item in self.inputs:
-            shape = [sizes[size] if isinstance(size, str) else size for size in item.shape]
-            if item.dtype.startswith("int"):
-                values[item.name] = edges
-            elif item.role.value == "edge_weight":
-                values[item.name] = torch.rand(shape, generator=generator) + 0.1
-            else:
-                values[item.name] = torch.randn(shape, generator=generator)
-        return values
+        """Make inputs for a small graph to check passes with."""
+        return example_inputs(self.inputs, num_nodes, seed)
+
+
+def example_inputs(
+    inputs: Sequence[Input], num_nodes: int = EXAMPLE_NODES[0], seed: int = EXAMPLE_SEED
+) -> dict[str, Tensor]:
+    """Make values for a graph with isolated nodes, self-loops, duplicates and a hub."""
+    generator = torch.Generator().manual_seed(seed)
+    edges = example_edges(num_nodes, generator)
+    sizes = {NUM_NODES: num_nodes, NUM_EDGES: edges.shape[1]}
+    values: dict[str, Tensor] = {}
+    for item in inputs:
+        shape = [sizes[size] if isinstance(size, str) else size for size in item.shape]
+        if item.role is Role.EDGE_INDEX:
+            values[item.name] = edges
+        elif item.role is Role.EDGE_WEIGHT:
+            values[item.name] = torch.rand(shape, generator=generator) + 0.1
+        else:
+            values[item.name] = torch.randn(shape, generator=generator)
+    return values
 
 
 def example_edges(num_nodes: int, generator: torch.Generator) -> Tensor:

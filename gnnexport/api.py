@@ -1,0 +1,325 @@
+"""The commands of `gnnexport` as functions, which return typed objects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gnnexport.bundle.manifest import Manifest
+from gnnexport.bundle.reader import open_bundle
+from gnnexport.bundle.report_files import write_reports
+from gnnexport.bundle.report_schema import Budgets, Report
+from gnnexport.errors import EXIT_OK, Problem, UnsupportedError, UsageError, nearest
+from gnnexport.measure.budgets import parse_budget, parse_bytes, parse_duration, parse_speedup
+from gnnexport.report.markdown import to_markdown
+from gnnexport.report.verdict import judge
+from gnnexport.validate.bundle import Validation, bench_bundle, validate_bundle
+
+if TYPE_CHECKING:
+    from gnnexport.catalogue import CatalogueEntry
+    from gnnexport.diagnosis import DoctorEntry
+    from gnnexport.pipeline.request import Request
+
+Texts = str | Sequence[str] | None
+FilePath = Path | str
+
+MODES = ("full", "batched", "graphs")
+DEFAULT_TARGET = "ort"
+DEFAULT_MAX_DROP = "0.5pp"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command measured.
+
+    Args:
+        reports: by target.
+        bundles: folders, by target; empty after a dry run.
+        exit_code: of the command line: the gravest of all targets.
+    """
+
+    reports: dict[str, Report]
+    bundles: dict[str, Path] = field(default_factory=dict)
+    exit_code: int = EXIT_OK
+
+    @property
+    def report(self) -> Report:
+        """The report of the only, or the first, target."""
+        return next(iter(self.reports.values()))
+
+    @property
+    def bundle(self) -> Path:
+        """The folder of the only, or the first, target."""
+        return next(iter(self.bundles.values()))
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a model or a bundle holds."""
+
+    text: str
+    values: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give it as plain values."""
+        return self.values
+
+
+def compress(
+    model: FilePath,
+    *,
+    target: Texts = None,
+    passes: Texts = None,
+    recipe: FilePath | None = None,
+    data: FilePath | None = None,
+    mode: str | None = None,
+    max_drop: str | None = None,
+    min_speedup: str | float | None = None,
+    time_budget: str | None = None,
+    output: FilePath | None = None,
+    seed: int = 0,
+    force: bool = False,
+    trust: bool = False,
+    builder: str | None = None,
+    embed_data: str = "64MB",
+    dry_run: bool = False,
+    progress: Callable[[str], None] | None = None,
+) -> Outcome:
+    """Compress a trained model, lower it, and prove the result.
+
+    What is not given comes from the recipe, then from `gnnexport.toml` beside the model, then from the
+    defaults.
+
+    Args:
+        model: a module saved with `torch.save`, or with `builder` its state dict.
+        target: specs such as `ort{threads=2}`.
+        passes: specs of compressing passes; `auto` chooses, `none` compresses nothing.
+        recipe: TOML file with passes, target and budgets.
+        data: `.npz` or a PyG `Data` as `.pt`.
+        mode: only `full` so far.
+        max_drop: largest drop of the metric, such as `0.5pp`.
+        min_speedup: `2`, or `2x-exported` against the uncompressed export.
+        time_budget: such as `10m`.
+        output: folder of the bundle.
+        embed_data: features and labels of the test go into the bundle up to this size.
+        progress: takes a line for each step.
+
+    Raises:
+        GnnExportError: nothing is left behind; its `exit_code` is that of the command line.
+    """
+    from gnnexport.frontends.sidecar import read_recipe, read_sidecar
+
+    _check_mode(mode)
+    model_path = _existing(model)
+    sidecar = read_sidecar(model_path)
+    chosen = read_recipe(Path(recipe)) if recipe is not None else None
+    given = [table for table in (chosen, sidecar.compress) if table is not None]
+
+    def first(option: Any, name: str) -> Any:
+        return option if option is not None else next((v for t in given if (v := getattr(t, name)) is not None), None)
+
+    request = _request(
+        model_path,
+        target=first(target, "target"),
+        passes=_texts(first(passes, "passes")) or ["auto"],
+        budgets=_budgets(first(max_drop, "max_drop"), first(min_speedup, "min_speedup"), sidecar.task.metric),
+        time_budget=time_budget, output=output, seed=seed, force=force, embed_data=embed_data, dry_run=dry_run,
+        progress=progress,
+    )  # fmt: skip
+    return _run(request, sidecar, data, trust, builder)
+
+
+def export(
+    model: FilePath,
+    *,
+    target: Texts = None,
+    data: FilePath | None = None,
+    mode: str | None = None,
+    min_speedup: str | float | None = None,
+    time_budget: str | None = None,
+    output: FilePath | None = None,
+    seed: int = 0,
+    force: bool = False,
+    trust: bool = False,
+    builder: str | None = None,
+    embed_data: str = "64MB",
+    dry_run: bool = False,
+    progress: Callable[[str], None] | None = None,
+) -> Outcome:
+    """Lower a trained model as it is, and prove the result; arguments as in `compress`."""
+    from gnnexport.frontends.sidecar import read_sidecar
+
+    _check_mode(mode)
+    model_path = _existing(model)
+    sidecar = read_sidecar(model_path)
+    request = _request(
+        model_path,
+        target=target if target is not None else sidecar.compress.target,
+        passes=["none"],
+        budgets=_budgets(None, min_speedup, sidecar.task.metric),
+        time_budget=time_budget, output=output, seed=seed, force=force, embed_data=embed_data, dry_run=dry_run,
+        progress=progress,
+    )  # fmt: skip
+    return _run(request, sidecar, data, trust, builder)
+
+
+def inspect(
+    path: FilePath, *, data: FilePath | None = None, trust: bool = False, builder: str | None = None
+) -> Inspection:
+    """Show a model's Program, cost and message passing, or what a bundle's manifest says."""
+    path = _existing(path)
+    if path.is_dir():
+        bundle = open_bundle(path)
+        values: dict[str, Any] = bundle.manifest.model_dump(mode="json", by_alias=True)
+        return Inspection(_bundle_text(bundle.manifest, bundle.size_bytes), values)
+    from gnnexport.frontends.sidecar import read_sidecar
+    from gnnexport.pipeline.inspection import inspect_program, inspection_text
+    from gnnexport.pipeline.run import simplify
+    from gnnexport.pipeline.source import load_source
+
+    source = load_source(
+        path, read_sidecar(path), data=None if data is None else Path(data), trust=trust, builder=builder
+    )
+    found = inspect_program(source, simplify(source).program)
+    return Inspection(inspection_text(found), found)
+
+
+def validate(bundle: FilePath, *, data: FilePath | None = None, time_budget: str | None = None) -> Outcome:
+    """Prove a bundle on this machine: its numbers, its accuracy, its latency. Needs no torch.
+
+    Raises:
+        ParityError: the numbers differ from those stored in the bundle.
+    """
+    seconds = {} if time_budget is None else {"time_budget_s": parse_duration(time_budget)}
+    return _judged(validate_bundle(Path(bundle), data=None if data is None else Path(data), **seconds))
+
+
+def bench(bundle: FilePath, *, time_budget: str | None = None) -> Outcome:
+    """Measure latency and throughput of a bundle on this machine. Needs no torch."""
+    seconds = {} if time_budget is None else {"time_budget_s": parse_duration(time_budget)}
+    return _judged(bench_bundle(Path(bundle), **seconds))
+
+
+def passes() -> list[CatalogueEntry]:
+    """List the passes with their options."""
+    from gnnexport.catalogue import list_passes
+
+    return list_passes()
+
+
+def targets() -> list[CatalogueEntry]:
+    """List the targets with their options."""
+    from gnnexport.catalogue import list_targets
+
+    return list_targets()
+
+
+def doctor() -> list[DoctorEntry]:
+    """Tell what works on this machine, and what to install for the rest."""
+    from gnnexport.diagnosis import examine
+
+    return examine()
+
+
+def _run(request: Request, sidecar: Any, data: FilePath | None, trust: bool, builder: str | None) -> Outcome:
+    from gnnexport.pipeline.run import run
+    from gnnexport.pipeline.source import load_source
+
+    codes: list[int] = []
+
+    def judged(report: Report) -> tuple[Report, str]:
+        verdict = judge(report)
+        codes.append(verdict.exit_code)
+        report = verdict.write_into(report)
+        return report, to_markdown(report)
+
+    source = load_source(
+        request.model, sidecar, data=None if data is None else Path(data), trust=trust, builder=builder
+    )
+    product = run(request, source, judged)
+    return Outcome(product.reports, product.bundles, _gravest(codes))
+
+
+def _judged(validation: Validation) -> Outcome:
+    verdict = judge(validation.report)
+    report = verdict.write_into(validation.report)
+    return Outcome({report.target or "bundle": report}, {}, verdict.exit_code)
+
+
+def _gravest(codes: Sequence[int]) -> int:
+    """Return the code that says most: any miss before inconclusive, both before success."""
+    return next((code for code in (3, 4, 7) if code in codes), EXIT_OK)
+
+
+def _request(
+    model: Path, *, target: Texts, passes: list[str], budgets: Budgets, time_budget: str | None,
+    output: FilePath | None, seed: int, force: bool, embed_data: str, dry_run: bool,
+    progress: Callable[[str], None] | None,
+) -> Request:  # fmt: skip
+    from gnnexport.pipeline.request import AUTO, NONE, Request
+    from gnnexport.registry import build_passes, build_targets
+
+    alone = len(passes) == 1 and passes[0] in (AUTO, NONE)
+    if not alone and {AUTO, NONE} & set(passes):
+        raise UsageError.at("passes", "'auto' and 'none' stand alone", "Give one of them, or name the passes")
+    chosen = None if passes == [AUTO] else () if passes == [NONE] else tuple(build_passes(passes))
+    return Request(
+        model=model,
+        targets=tuple(build_targets(_texts(target) or [DEFAULT_TARGET])),
+        passes=chosen,
+        budgets=budgets,
+        output=Path(output) if output is not None else model.with_suffix(".bundle"),
+        time_budget_s=None if time_budget is None else parse_duration(time_budget),
+        seed=seed,
+        force=force,
+        embed_bytes=parse_bytes(embed_data),
+        dry_run=dry_run,
+        progress=progress or (lambda line: None),
+    )
+
+
+def _budgets(max_drop: str | None, min_speedup: str | float | None, metric: str) -> Budgets:
+    if max_drop is not None:
+        parse_budget(max_drop, metric)
+    speedup = None if min_speedup is None else str(parse_speedup(str(min_speedup)))
+    return Budgets(
+        max_drop=max_drop or DEFAULT_MAX_DROP,
+        max_drop_set=max_drop is not None,
+        min_speedup=speedup,
+        min_speedup_set=speedup is not None,
+    )
+
+
+def _texts(value: Texts) -> list[str]:
+    return [] if value is None else [value] if isinstance(value, str) else list(value)
+
+
+def _check_mode(mode: str | None) -> None:
+    if mode is not None and mode not in MODES:
+        raise UsageError.at("--mode", f"unknown mode '{mode}'", nearest(mode, MODES))
+    if mode not in (None, "full"):
+        raise UnsupportedError.at("--mode", f"mode '{mode}' is not available in this version", "Use --mode full")
+
+
+def _existing(path: FilePath) -> Path:
+    path = Path(path)
+    if not path.exists():
+        raise UsageError(Problem(str(path), "no such file", "Give the path of a saved model or of a bundle"))
+    return path
+
+
+def _bundle_text(manifest: Manifest, size_bytes: int) -> str:
+    graph = manifest.graph
+    lines = [
+        f"bundle of {manifest.model.class_name} ({manifest.model.name}), mode {manifest.mode}",
+        f"target {manifest.target.spec}, {manifest.target.threads} threads",
+        f"model file {manifest.target.model_file}, bundle {size_bytes:,} bytes, digest {manifest.digest}",
+        "" if graph is None else f"graph of {graph.nodes:,} nodes and {graph.edges:,} edges, {manifest.prepare}",
+        "inputs: " + ", ".join(f"{t.name} {t.dtype} {list(t.shape)}" for t in manifest.inputs),
+        "outputs: " + ", ".join(f"{t.name} {t.dtype} {list(t.shape)}" for t in manifest.outputs),
+        "passes: " + (", ".join(item.spec for item in manifest.passes) or "none"),
+        *(f"  {file.size_bytes:>12,}  {file.kind:<10} {file.path}" for file in manifest.files),
+    ]
+    return "\n".join(line for line in lines if line)

@@ -1,0 +1,69 @@
+"""What works on this machine: libraries, targets, processor."""
+
+from __future__ import annotations
+
+import importlib
+import platform
+import sys
+from dataclasses import dataclass
+from importlib import metadata
+
+from gnnexport.bundle.processor import this_processor
+
+_LIBRARIES = {
+    "numpy": ("numpy", "pip install gnnexport"),
+    "scikit-learn": ("sklearn", "pip install gnnexport"),
+    "onnxruntime": ("onnxruntime", "pip install 'gnnexport[ort]'"),
+    "torch": ("torch", "pip install 'gnnexport[compress]'"),
+    "torch_geometric": ("torch_geometric", "pip install 'gnnexport[compress]'"),
+    "onnx": ("onnx", "pip install 'gnnexport[compress]'"),
+    "onnx-ir": ("onnx_ir", "pip install 'gnnexport[compress]'"),
+    "onnxscript": ("onnxscript", "pip install 'gnnexport[compress]'"),
+}
+
+_MAKE = ("torch", "torch_geometric", "onnx", "onnx-ir", "onnxscript")
+_JOBS = {
+    "compress and export": (*_MAKE, "onnxruntime"),
+    "target onnx": _MAKE,
+    "target ort": (*_MAKE, "onnxruntime"),
+    "validate and bench": ("onnxruntime",),
+}
+
+
+@dataclass(frozen=True)
+class DoctorEntry:
+    """Something gnnexport can use, and how to get it when it is missing."""
+
+    name: str
+    ok: bool
+    version: str
+    mend: str = ""
+
+
+def examine() -> list[DoctorEntry]:
+    """Import each library and report it."""
+    processor = this_processor()
+    entries = [
+        DoctorEntry("python", sys.version_info >= (3, 11), platform.python_version(), "Install Python 3.11 or newer"),
+        DoctorEntry("processor", True, f"{processor.name} ({', '.join(processor.features) or 'no vector extensions'})"),
+    ]
+    libraries = {name: _library(name, module, mend) for name, (module, mend) in _LIBRARIES.items()}
+    jobs = [_job(name, [libraries[item] for item in needed]) for name, needed in _JOBS.items()]
+    return [*entries, *libraries.values(), *jobs]
+
+
+def _job(name: str, needed: list[DoctorEntry]) -> DoctorEntry:
+    """Tell whether everything a job needs is there."""
+    missing = [entry for entry in needed if not entry.ok]
+    mends = dict.fromkeys(entry.mend for entry in missing)
+    return DoctorEntry(name, not missing, "" if missing else "works", ". ".join(mends))
+
+
+def _library(name: str, module: str, mend: str) -> DoctorEntry:
+    try:
+        importlib.import_module(module)
+        return DoctorEntry(name, True, metadata.version(name))
+    except metadata.PackageNotFoundError:
+        return DoctorEntry(name, True, "unknown version")
+    except ImportError as error:
+        return DoctorEntry(name, False, "", f"{mend} ({error})" if not isinstance(error, ModuleNotFoundError) else mend)

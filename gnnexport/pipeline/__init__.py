@@ -1,0 +1,1 @@
+"""From a saved model to a proven bundle: the only place that runs passes."""

@@ -1,0 +1,163 @@
+"""Write a Program for a target as a complete bundle folder, ready to be measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from gnnexport import spec
+from gnnexport.bundle import layout
+from gnnexport.bundle.digest import structure_digest
+from gnnexport.bundle.evaluation import EvalData, write_eval
+from gnnexport.bundle.golden import GoldenCase, make_features, sample_rows, write_golden
+from gnnexport.bundle.manifest import AppliedPass, Graph, Manifest, SourceModel, Tensor
+from gnnexport.bundle.manifest import Target as TargetRecord
+from gnnexport.bundle.processor import this_processor
+from gnnexport.bundle.report_schema import Lowering, Sizes
+from gnnexport.bundle.writer import BundleWriter
+from gnnexport.errors import UnsupportedError
+from gnnexport.pipeline.source import Source
+from gnnexport.pipeline.steps import finalise
+from gnnexport.program.inputs import NUM_EDGES, NUM_NODES
+from gnnexport.program.program import Program
+from gnnexport.targets.contract import Artefact, EmitContext, Target
+from gnnexport.targets.onnx.translate import translate
+
+Decisions = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Emission:
+    """What was written of a Program.
+
+    Args:
+        artefact: as the target wrote it.
+        evaluation: test split with labels and features, whether or not it was stored; `None` without labels.
+        size_bytes: of the model's files.
+        notes: of the target.
+    """
+
+    artefact: Artefact
+    evaluation: EvalData | None
+    size_bytes: int
+    notes: tuple[str, ...]
+
+    @property
+    def sizes(self) -> Sizes:
+        """Where the bytes go."""
+        return Sizes(**self.artefact.sizes)
+
+    @property
+    def lowering(self) -> tuple[Lowering, ...]:
+        """The lowerings chosen, as the report has them."""
+        return tuple(Lowering.model_validate(row) for row in self.artefact.lowering)
+
+
+@dataclass(frozen=True)
+class Emitter:
+    """Write Programs of one source for one target.
+
+    Args:
+        threads: that inference may use.
+        lowering_budget_s: seconds for choosing lowerings.
+        applied: compressing passes that shaped the Program.
+    """
+
+    source: Source
+    target: Target
+    threads: int
+    lowering_budget_s: float
+    seed: int
+    embed_bytes: int
+    applied: tuple[str, ...] = ()
+
+    def emit(self, program: Program, writer: BundleWriter) -> Emission:
+        """Lower a simplified Program into the writer's folder and seal it.
+
+        Raises:
+            UnsupportedError: what the target cannot do.
+        """
+        data = self.source.data
+        final = finalise(program, data)
+        problems = self.target.check(final)
+        if problems:
+            raise UnsupportedError(*problems)
+        notes: list[str] = []
+        ctx = EmitContext(self.threads, self.lowering_budget_s, self.seed, notes.append)
+        artefact = self.target.emit(translate(final, data.inputs), writer.folder, ctx)
+        size = sum((writer.folder / name).stat().st_size for name in artefact.files)
+        write_golden(writer.folder / layout.GOLDEN, self._golden(program))
+        evaluation = self._evaluation()
+        if evaluation is not None:
+            write_eval(writer.folder / layout.EVAL, evaluation, limit_bytes=self.embed_bytes)
+        writer.write_decisions({**artefact.decisions, "threads": self.threads, "passes": list(self.applied)})
+        writer.seal(self._manifest(program, artefact))
+        return Emission(artefact, evaluation, size, tuple(notes))
+
+    def _golden(self, program: Program) -> list[GoldenCase]:
+        """Run the Program in PyTorch on the features that the artefact will be checked with."""
+        data = self.source.data
+        name = program.features[0].name
+        real = data.inputs[name].numpy()
+        structure = program.structure(data.inputs)
+        features = make_features(real.shape, real, seed=self.seed)
+        width = self.source.logits.shape[1] * np.dtype(np.float32).itemsize
+        rows = sample_rows(data.num_nodes, width, len(features), seed=self.seed)
+        cases = []
+        for case, value in features.items():
+            x = value if isinstance(value, np.ndarray) else value.make()
+            with torch.no_grad():
+                output = program.run_body({**data.inputs, name: torch.from_numpy(x)}, structure).numpy()
+            kept = output if rows is None else output[rows]
+            cases.append(GoldenCase(case, {name: value}, {program.output: kept}, rows))
+        return cases
+
+    def _evaluation(self) -> EvalData | None:
+        """Return the test split with what the original model answers there."""
+        if not self.source.labelled or self.source.data.y is None:
+            return None
+        data = self.source.data
+        rows = torch.nonzero(data.masks["test"]).flatten()
+        return EvalData(
+            metric=self.source.task.metric,
+            rows=rows.numpy(),
+            baseline=self.source.logits[rows].argmax(1).numpy(),
+            y=self.source.data.y[rows].numpy(),
+            x=data.inputs["x"].numpy(),
+        )
+
+    def _manifest(self, program: Program, artefact: Artefact) -> Manifest:
+        data = self.source.data
+        sizes = {NUM_NODES: data.num_nodes, NUM_EDGES: data.num_edges}
+        inputs = tuple(
+            Tensor(name=item.name, dtype=item.dtype, shape=tuple(sizes.get(str(size), size) for size in item.shape),
+                   role=item.role.value)
+            for item in program.features
+        )  # fmt: skip
+        classes = self.source.logits.shape[1]
+        outputs = (Tensor(name=program.output, dtype="float32", shape=(data.num_nodes, classes)),)
+        edges = structure_digest(data.inputs["edge_index"].numpy())
+        return Manifest(
+            model=SourceModel(
+                name=self.source.path.name, class_name=self.source.class_name, sha256=self.source.digest()
+            ),
+            task=self.source.task.kind,
+            inputs=inputs,
+            outputs=outputs,
+            graph=Graph(nodes=data.num_nodes, edges=data.num_edges, edge_index_sha256=edges),
+            passes=tuple(AppliedPass(spec=text, seed=self.seed) for text in self.applied),
+            seed=self.seed,
+            target=TargetRecord(
+                spec=str(spec.describe(self.target)),
+                runtime=self.target.runtime,
+                model_file=artefact.model_file,
+                threads=self.threads,
+                versions=dict(artefact.requirements.get("versions", {})),
+                requirements={key: value for key, value in artefact.requirements.items() if key != "versions"},
+            ),
+            decided_on=this_processor(),
+        )

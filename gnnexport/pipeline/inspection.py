@@ -1,0 +1,97 @@
+"""Look into a model without lowering it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import torch
+
+from gnnexport.pipeline.source import Source
+from gnnexport.pipeline.steps import finalise
+from gnnexport.program.cost import Cost, measure_cost
+from gnnexport.program.graphs import module_of
+from gnnexport.program.program import Program
+from gnnexport.program.text import to_text
+from gnnexport.registry import target_classes
+
+gnn = torch.ops.gnn
+
+_MESSAGE_PASSING = {
+    gnn.aggregate.default, gnn.reduce_edges.default, gnn.edge_softmax.default,
+    gnn.gather_source.default, gnn.gather_destination.default,
+}  # fmt: skip
+_SLOW = ("scatter", "index_add", "index_select", "index_put")
+
+
+def inspect_program(source: Source, program: Program) -> dict[str, Any]:
+    """Describe a simplified Program on its data, as plain values."""
+    cost = measure_cost(program, source.data.inputs)
+    recognised = [
+        {"op": str(node.target).removesuffix(".default"), "reduce": _reduce(node), "module": module_of(node)}
+        for node in program.body.graph.nodes
+        if node.target in _MESSAGE_PASSING
+    ]
+    slow = [
+        {"module": module_of(node), "op": str(node.target), "why": "stays a gather or scatter over edges"}
+        for node in program.body.graph.nodes
+        if any(word in str(node.target) for word in _SLOW)
+    ]
+    final = finalise(program, source.data)
+    targets = {
+        name: [str(problem) for problem in cls().check(final)] for name, cls in target_classes().items()
+    }
+    return {
+        "model": {"name": source.path.name, "class": source.class_name, "retrainable": program.training_blocker is None,
+                  "training_blocker": program.training_blocker},
+        "data": {"name": source.data.name, "nodes": source.data.num_nodes, "edges": source.data.num_edges},
+        "inputs": [str(item) for item in source.inputs],
+        "program": to_text(program),
+        "message_passing": recognised,
+        "cost": _cost(cost),
+        "slow": slow,
+        "targets": targets,
+        "notes": list(source.notes),
+    }  # fmt: skip
+
+
+def inspection_text(found: dict[str, Any]) -> str:
+    """Write what `inspect_program` found for a reader."""
+    model, data, cost = found["model"], found["data"], found["cost"]
+    counted = Counter(f"{item['op']}{' ' + item['reduce'] if item['reduce'] else ''}" for item in found["message_passing"])
+    lines = [
+        found["program"],
+        "",
+        f"{model['class']} on {data['name']}: {data['nodes']:,} nodes, {data['edges']:,} edges",
+        f"parameters: {cost['parameters']:,} ({cost['parameter_bytes']:,} bytes)",
+        f"multiply-accumulates: {cost['macs']:,} (linear {cost['macs_linear']:,}, aggregation {cost['macs_aggregation']:,})",
+        f"bytes moved: {cost['bytes_moved']:,}",
+        "",
+        f"{'op':<28}{'kind':<13}{'MACs':>16}{'bytes':>16}  module",
+    ]
+    lines += [
+        f"{op['name']:<28}{op['kind']:<13}{op['macs']:>16,}{op['bytes_moved']:>16,}  {op['module']}" for op in cost["ops"]
+    ]
+    recognised = ", ".join(f"{count} × {name}" for name, count in sorted(counted.items()))
+    lines += ["", "message passing: " + (recognised or "none recognised")]
+    lines += [f"slow: {item['module']}: {item['op']} {item['why']}" for item in found["slow"]] or ["slow: nothing"]
+    lines += [f"target {name}: {'; '.join(problems) or 'supported'}" for name, problems in found["targets"].items()]
+    blocker = model["training_blocker"]
+    lines.append("retraining: possible" if blocker is None else f"retraining: not possible, {blocker}")
+    return "\n".join([*lines, *(f"note: {note}" for note in found["notes"])])
+
+
+def _reduce(node: torch.fx.Node) -> str:
+    return next((str(item) for item in reversed(node.args) if isinstance(item, str)), "")
+
+
+def _cost(cost: Cost) -> dict[str, Any]:
+    return {
+        "parameters": cost.parameters,
+        "parameter_bytes": cost.parameter_bytes,
+        "macs": cost.macs(),
+        "macs_linear": cost.macs("linear"),
+        "macs_aggregation": cost.macs("aggregation"),
+        "bytes_moved": cost.bytes_moved,
+        "ops": [vars(op) for op in cost.ops],
+    }

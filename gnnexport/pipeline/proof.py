@@ -1,0 +1,190 @@
+"""Measure original, uncompressed export and result side by side, and write it all into a report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from gnnexport.bundle.reader import open_bundle
+from gnnexport.bundle.report_schema import (
+    Budgets,
+    DataInfo,
+    Drop,
+    Measurement,
+    MetricValue,
+    ParityResult,
+    Report,
+    Result,
+    Speedup,
+)
+from gnnexport.errors import ParityError
+from gnnexport.frontends.baseline import Baseline
+from gnnexport.measure import metrics
+from gnnexport.measure.budgets import parse_budget
+from gnnexport.measure.environment import describe_environment
+from gnnexport.measure.records import latency_record, ratio_record
+from gnnexport.measure.timing import Timing, compare, ratio
+from gnnexport.pipeline.emission import Emission
+from gnnexport.pipeline.source import Source
+from gnnexport.program.cost import Cost, measure_cost
+from gnnexport.program.program import Program
+from gnnexport.runtime.peak import peak_memory_bytes
+from gnnexport.runtime.runner import Runner, load
+from gnnexport.validate.accuracy import measure_accuracy
+from gnnexport.validate.bundle import check_parity
+from gnnexport.validate.parity import compare_outputs
+
+BASELINE, EXPORTED, RESULT = "baseline", "exported", "result"
+
+
+@dataclass(frozen=True)
+class Form:
+    """One form of the model on the target: its Program, its files, its folder."""
+
+    program: Program
+    emission: Emission
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Prover:
+    """Measure the forms of one source on one target.
+
+    Args:
+        baseline: the best way to run the original in PyTorch.
+        original: the Program before anything was reordered, for its cost.
+        timing_budget_s: seconds of timing.
+    """
+
+    source: Source
+    baseline: Baseline
+    original: Program
+    budgets: Budgets
+    threads: int
+    timing_budget_s: float
+
+    def prove(self, exported: Form, result: Form) -> Report:
+        """Return the report, not yet judged; the forms are one and the same when nothing was compressed.
+
+        Raises:
+            ParityError: an artefact does not compute what its Program computes.
+        """
+        same = exported is result
+        notes: list[str] = [*self.source.notes, *result.emission.notes]
+        with load(exported.folder, threads=self.threads) as plain, load(result.folder, threads=self.threads) as small:
+            parity = self._parity(exported, plain, result, small, notes)
+            timings = self._time(plain, small, same)
+            plain_metric, _ = self._accuracy(plain, exported)
+            metric, drop = self._accuracy(small, result)
+        measured = self._measurement(exported, timings, EXPORTED, plain_metric)
+        final = self._measurement(result, timings, RESULT, metric)
+        return Report(
+            model={"name": self.source.path.name, "class": self.source.class_name, "sha256": self.source.digest()},
+            data=DataInfo(
+                name=self.source.data.name, nodes=self.source.data.num_nodes, edges=self.source.data.num_edges
+            ),
+            environment={**describe_environment(), "threads": self.threads},
+            budgets=self.budgets,
+            baseline=self._baseline(timings),
+            exported=measured,
+            result=Result(
+                **{**final.model_dump(), "sizes": result.emission.sizes},
+            ),
+            drop=drop,
+            speedup=Speedup(
+                against_baseline=ratio_record(ratio(timings[BASELINE], timings[RESULT])),
+                against_exported=None if same else ratio_record(ratio(timings[EXPORTED], timings[RESULT])),
+            ),
+            parity=parity,
+            lowering=result.emission.lowering,
+            notes=tuple(notes),
+        )
+
+    def _parity(
+        self, exported: Form, plain: Runner, result: Form, small: Runner, notes: list[str]
+    ) -> ParityResult | None:
+        """Check both artefacts on golden cases, and the uncompressed one against the original model."""
+        bundle = open_bundle(result.folder)
+        seen = check_parity(bundle, small, notes)
+        if exported is not result:
+            check_parity(open_bundle(exported.folder), plain, notes)
+        name = plain.outputs[0].name
+        against_original = compare_outputs(
+            {name: self.source.logits.numpy()}, {name: plain(self._feeds(plain))[name]}
+        )
+        tolerance = bundle.manifest.tolerance
+        if against_original.max_rel_error > tolerance or against_original.flips:
+            raise ParityError.at(
+                "export",
+                f"the uncompressed export differs from the original model by {against_original.max_rel_error:.2g} "
+                f"of the largest output and changes {against_original.flips} predictions",
+                "This is a bug: report it with the model",
+            )
+        if exported is result and seen is not None:
+            seen = seen.merge(against_original)
+        notes.append(
+            f"uncompressed export against the original model: largest error {against_original.max_rel_error:.2g} of "
+            f"the largest output, {against_original.flips} predictions changed, {against_original.near_ties} near-ties"
+        )
+        return None if seen is None else seen.record(tolerance, len(bundle.golden()))
+
+    def _feeds(self, runner: Runner) -> dict[str, np.ndarray]:
+        return {tensor.name: self.source.data.inputs[tensor.name].numpy() for tensor in runner.inputs}
+
+    def _time(self, plain: Runner, small: Runner, same: bool) -> dict[str, Timing]:
+        feeds = self._feeds(plain)
+        contenders: dict[str, Callable[[], object]] = {
+            BASELINE: self.baseline.run,
+            RESULT: lambda: small(feeds),
+        }
+        if not same:
+            contenders[EXPORTED] = lambda: plain(feeds)
+        timings = compare(contenders, budget_s=self.timing_budget_s)
+        return {EXPORTED: timings[RESULT], **timings}
+
+    def _accuracy(self, runner: Runner, form: Form) -> tuple[MetricValue | None, Drop | None]:
+        if form.emission.evaluation is None:
+            return None, None
+        budget = parse_budget(self.budgets.max_drop).value if self.budgets.max_drop else 0.0
+        return measure_accuracy(runner, form.emission.evaluation, budget=budget)
+
+    def _measurement(
+        self, form: Form, timings: Mapping[str, Timing], key: str, metric: MetricValue | None
+    ) -> Measurement:
+        cost = measure_cost(form.program, self.source.data.inputs)
+        return Measurement(
+            metric=metric,
+            **_costs(cost),
+            size_bytes=form.emission.size_bytes,
+            latency_ms=latency_record(timings[key]),
+            peak_memory_bytes=peak_memory_bytes(form.folder),
+            runner="onnxruntime",
+        )
+
+    def _baseline(self, timings: Mapping[str, Timing]) -> Measurement:
+        cost = measure_cost(self.original, self.source.data.inputs)
+        data, task = self.source.data, self.source.task
+        metric = None
+        if self.source.labelled and data.y is not None:
+            test = data.masks["test"]
+            value = metrics.evaluate(task.metric, data.y[test].numpy(), self.source.logits[test].numpy())
+            metric = MetricValue(name=task.metric, split="test", value=value, n=int(test.sum()))
+        return Measurement(
+            metric=metric,
+            **_costs(cost),
+            size_bytes=sum(item.numel() * item.element_size() for item in self.source.model.state_dict().values()),
+            latency_ms=latency_record(timings[BASELINE]),
+            runner=self.baseline.name,
+        )
+
+
+def _costs(cost: Cost) -> dict[str, int]:
+    return {
+        "parameters": cost.parameters,
+        "macs": cost.macs(),
+        "macs_linear": cost.macs("linear"),
+        "macs_aggregation": cost.macs("aggregation"),
+    }

@@ -1,0 +1,47 @@
+"""What a user asks for, gathered from the command line, a recipe and the sidecar."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gnnexport.bundle.report_schema import Budgets
+from gnnexport.passes.contract import Pass
+from gnnexport.targets.contract import Target
+
+AUTO = "auto"
+NONE = "none"
+
+
+@dataclass(frozen=True)
+class Request:
+    """One run of `compress` or `export`.
+
+    Args:
+        model: file of the model.
+        targets: at least one.
+        passes: compressing passes in order; `None` lets the pipeline choose.
+        budgets: what the result is judged against.
+        output: folder of the bundle, or of one subfolder per target when there are several.
+        time_budget_s: seconds for choosing passes and lowerings and for timing; `None` for the defaults.
+        embed_bytes: features and labels go into the bundle up to this size.
+        dry_run: check everything and write nothing.
+        progress: takes a line for each step.
+    """
+
+    model: Path
+    targets: tuple[Target, ...]
+    passes: tuple[Pass, ...] | None
+    budgets: Budgets
+    output: Path
+    time_budget_s: float | None = None
+    seed: int = 0
+    force: bool = False
+    embed_bytes: int = 64_000_000
+    dry_run: bool = False
+    progress: Callable[[str], None] = field(default=lambda line: None)
+
+    def folder(self, target: Target) -> Path:
+        """Return where the bundle of a target goes."""
+        return self.output if len(self.targets) == 1 else self.output / target.name

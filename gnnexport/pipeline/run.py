@@ -1,0 +1,183 @@
+"""The whole way: capture, simplify, compress, lower, prove, and put the bundle in its place."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from gnnexport import spec
+from gnnexport.bundle.report_files import write_reports
+from gnnexport.bundle.report_schema import Report, Step
+from gnnexport.bundle.writer import BundleWriter, check_destination
+from gnnexport.errors import UnsupportedError
+from gnnexport.frontends.baseline import best_pytorch
+from gnnexport.measure.budgets import Budget, parse_budget
+from gnnexport.measure.environment import usable_cores
+from gnnexport.passes.contract import PassContext
+from gnnexport.pipeline.compression import Auto, run_given, scratch_form
+from gnnexport.pipeline.emission import Emitter
+from gnnexport.pipeline.proof import Form, Prover
+from gnnexport.pipeline.request import Request
+from gnnexport.pipeline.source import Source, capture_source
+from gnnexport.pipeline.steps import CANONICAL, Stepped, finalise, run_passes
+from gnnexport.program.program import Program
+from gnnexport.targets.contract import Target
+from gnnexport.training.trainer import Trainer
+
+DEFAULT_BUDGET = Budget(0.005, "pp")
+"""What `auto` holds to when no budget is set."""
+TIMING_S = 10.0
+LOWERING_S = 20.0
+AUTO_S = 600.0
+
+Judge = Callable[[Report], tuple[Report, str]]
+"""Puts a verdict into a report and writes it as text."""
+
+
+@dataclass(frozen=True)
+class Product:
+    """What a run made: reports and bundles by target."""
+
+    reports: dict[str, Report] = field(default_factory=dict)
+    bundles: dict[str, Path] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Simplified:
+    """A captured Program before and after the order of propagation was chosen."""
+
+    original: Program
+    program: Program
+    steps: tuple[Step, ...]
+
+
+def run(request: Request, source: Source, judge: Judge) -> Product:
+    """Carry out a request.
+
+    Raises:
+        GnnExportError: nothing of the target concerned is left behind.
+    """
+    start = time.perf_counter()
+    for target in request.targets:
+        check_destination(request.folder(target), force=request.force)
+    request.progress(f"capturing {source.class_name}")
+    simplified = simplify(source)
+    ctx = _pass_context(request, source)
+    if request.dry_run:
+        return _dry(request, source, simplified, ctx)
+    baseline = best_pytorch(source.model, source.data, source.inputs)
+    product = Product()
+    compressed: Stepped | None = None
+    for target in request.targets:
+        threads = threads_of(target)
+        with _torch_threads(threads):
+            emitter = Emitter(source, target, threads, _lowering_s(request), request.seed, request.embed_bytes)
+            if compressed is None:
+                compressed = _compress(request, simplified, ctx, emitter, start)
+            prover = Prover(source, baseline, simplified.original, request.budgets, threads, _timing_s(request))
+            report, folder = _produce(request, emitter, prover, simplified, compressed, judge)
+        product.reports[target.name] = report
+        product.bundles[target.name] = folder
+    return product
+
+
+def simplify(source: Source) -> Simplified:
+    """Capture and run the canonical passes."""
+    ctx = PassContext(data=source.data.hide("test"))
+    captured = capture_source(source)
+    ordered = len(CANONICAL) - 1
+    split = run_passes(captured, CANONICAL[:ordered], ctx)
+    done = run_passes(split.program, CANONICAL[ordered:], ctx)
+    return Simplified(split.program, done.program, (*split.steps, *done.steps))
+
+
+def threads_of(target: Target) -> int:
+    """Return the thread count a target asks for, else one per core this process may use."""
+    asked = getattr(target, "threads", None)
+    return usable_cores() if asked is None else int(asked)
+
+
+def _pass_context(request: Request, source: Source) -> PassContext:
+    data = source.data.hide("test")
+    trainer = Trainer(data, source.task, request.progress) if source.labelled else None
+    return PassContext(data=data, trainer=trainer, seed=request.seed)
+
+
+def _compress(request: Request, simplified: Simplified, ctx: PassContext, emitter: Emitter, start: float) -> Stepped:
+    if request.passes is not None:
+        return run_given(simplified.program, request.passes, ctx, request.progress)
+    budget = parse_budget(request.budgets.max_drop) if request.budgets.max_drop else DEFAULT_BUDGET
+    deadline = start + (AUTO_S if request.time_budget_s is None else request.time_budget_s)
+    return Auto(emitter, ctx, budget, deadline, emitter.threads, request.progress).run(simplified.program)
+
+
+def _produce(
+    request: Request, emitter: Emitter, prover: Prover, simplified: Simplified, compressed: Stepped, judge: Judge
+) -> tuple[Report, Path]:
+    """Write, prove and commit the bundle of one target."""
+    kept = tuple(step.name for step in compressed.steps if step.kept)
+    target = emitter.target.name
+    final = Emitter(**{**vars(emitter), "applied": kept})
+    with BundleWriter(request.folder(emitter.target), force=request.force) as writer:
+        request.progress(f"lowering to {target}")
+        result = Form(compressed.program, final.emit(compressed.program, writer), writer.folder)
+        request.progress(f"measuring on {target}")
+        if kept:
+            with scratch_form(emitter, simplified.program) as exported:
+                report = prover.prove(exported, result)
+        else:
+            report = prover.prove(result, result)
+        steps = (*simplified.steps, *compressed.steps)
+        report, text = judge(report.model_copy(update={"target": target, "steps": steps}))
+        write_reports(writer.folder, report, text)
+        return report, writer.commit()
+
+
+def _dry(request: Request, source: Source, simplified: Simplified, ctx: PassContext) -> Product:
+    """Check passes and targets and say what would run."""
+    problems = [problem for item in request.passes or () for problem in item.check(simplified.program, ctx)]
+    final = finalise(simplified.program, source.data)
+    problems += [problem for target in request.targets for problem in target.check(final)]
+    if problems:
+        raise UnsupportedError(*problems)
+    chosen = "auto" if request.passes is None else "; ".join(str(spec.describe(item)) for item in request.passes)
+    reports = {
+        target.name: Report(
+            target=target.name,
+            model={"name": source.path.name, "class": source.class_name},
+            budgets=request.budgets,
+            steps=simplified.steps,
+            reasons=("dry run: nothing was lowered, measured or written",),
+            notes=(
+                *source.notes,
+                f"would run the compressing passes: {chosen or 'none'}",
+                f"would lower to {spec.describe(target)} and write {request.folder(target)}",
+            ),
+        )
+        for target in request.targets
+    }
+    return Product(reports)
+
+
+def _timing_s(request: Request) -> float:
+    return TIMING_S if request.time_budget_s is None else min(TIMING_S, max(1.0, request.time_budget_s / 4))
+
+
+def _lowering_s(request: Request) -> float:
+    return LOWERING_S if request.time_budget_s is None else min(LOWERING_S, max(1.0, request.time_budget_s / 4))
+
+
+@contextmanager
+def _torch_threads(threads: int) -> Iterator[None]:
+    """Let PyTorch use as many threads as the target, so that both are compared on equal terms."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
