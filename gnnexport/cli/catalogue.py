@@ -10,7 +10,7 @@ import typer
 from gnnexport.cli.document import print_json
 
 if TYPE_CHECKING:
-    from gnnexport.api import CatalogueEntry
+    from gnnexport.catalogue import CatalogueEntry
 
 
 def print_catalogue(entries: Iterable[CatalogueEntry], *, as_json: bool) -> None:

@@ -39,7 +39,6 @@ def compress(
     embed_data: options.EmbedData = options.EMBED_DATA,
     no_embed: options.NoEmbed = False,
     dry_run: options.DryRun = False,
-    inputs: options.Inputs = None,
     json: options.Json = False,
 ) -> int:
     """Compress and lower a trained model, and prove the result.
@@ -66,7 +65,6 @@ def compress(
             builder=builder,
             embed_data=options.EMBED_NOTHING if no_embed else embed_data,
             dry_run=dry_run,
-            inputs=tuple(inputs or ()),
             progress=show,
         )
     return tell(outcome, as_json=json)

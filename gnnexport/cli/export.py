@@ -22,7 +22,6 @@ def export(
     embed_data: options.EmbedData = options.EMBED_DATA,
     no_embed: options.NoEmbed = False,
     dry_run: options.DryRun = False,
-    inputs: options.Inputs = None,
     json: options.Json = False,
 ) -> int:
     """Lower a trained model as it is, and prove the result."""
@@ -43,7 +42,6 @@ def export(
             builder=builder,
             embed_data=options.EMBED_NOTHING if no_embed else embed_data,
             dry_run=dry_run,
-            inputs=tuple(inputs or ()),
             progress=show,
         )
     return tell(outcome, as_json=json)

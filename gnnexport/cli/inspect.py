@@ -17,7 +17,6 @@ def inspect(
     data: options.Data = None,
     trust: options.Trust = False,
     builder: options.Builder = None,
-    inputs: options.Inputs = None,
     json: options.Json = False,
 ) -> int:
     """Show a model's ops, their cost, and what would be slow.
@@ -28,7 +27,7 @@ def inspect(
     with progress():
         from gnnexport import api
 
-        inspection = api.inspect(path, data=data, trust=trust, builder=builder, inputs=tuple(inputs or ()))
+        inspection = api.inspect(path, data=data, trust=trust, builder=builder)
     if json:
         print_json(inspection.to_dict())
     else:

@@ -43,10 +43,6 @@ EmbedData = Annotated[
 ]
 NoEmbed = Annotated[bool, typer.Option("--no-embed", help="Store no features and no labels in the bundle.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, say what would run, and write nothing.")]
-Inputs = Annotated[
-    list[str] | None,
-    typer.Option("--input", metavar="x=N,16", help="The shape of an input that neither data nor model tell."),
-]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
 
 EMBED_DATA = "64MB"

@@ -21,7 +21,6 @@ DEFAULTS: dict[str, Any] = {
     "builder": None,
     "embed_data": "64MB",
     "dry_run": False,
-    "inputs": (),
 }
 
 
@@ -44,7 +43,7 @@ def test_compress_hands_every_option_on(api: FakeApi) -> None:
     line = (
         "compress m.pt --target ort,onnx --passes a{k=1} --passes b --recipe r.toml --data d.npz --mode full "
         "--max-drop 0.5pp --min-speedup 2 --time-budget 10m -o out --seed 3 --force --trust "
-        "--builder pkg:make --embed-data 1MB --dry-run --input x=N,16"
+        "--builder pkg:make --embed-data 1MB --dry-run"
     )
     assert app.run(line.split()) == 0
     assert last_call(api)[2] == {
@@ -63,7 +62,6 @@ def test_compress_hands_every_option_on(api: FakeApi) -> None:
         "builder": "pkg:make",
         "embed_data": "1MB",
         "dry_run": True,
-        "inputs": ("x=N,16",),
     }
 
 
