@@ -1,0 +1,69 @@
+"""Bake the structure into a model: what depends on the graph alone becomes a constant."""
+
+from __future__ import annotations
+
+import logging
+
+import onnx_ir as ir
+import onnxscript.optimizer
+from onnx_ir.passes import common as passes
+
+from gnnexport.errors import UnsupportedError
+from gnnexport.targets.contract import DialectModel
+from gnnexport.targets.onnx.tape import OF_GRAPH
+
+_FOLD_BYTES = 1 << 31
+"""Constants up to this size are folded: they stem from the graph and would be computed in every run."""
+
+
+def bake(dialect: DialectModel) -> ir.Model:
+    """Return a copy of the model whose only inputs are features.
+
+    Raises:
+        UnsupportedError: an input whose value or size is not known.
+    """
+    model = dialect.model.clone()
+    graph = model.graph
+    for value in list(graph.inputs):
+        if value.name in dialect.structure:
+            _make_constant(graph, value, dialect)
+    _check_sizes(graph)
+    _fold(model)
+    return model
+
+
+def _make_constant(graph: ir.Graph, value: ir.Value, dialect: DialectModel) -> None:
+    array = dialect.structure[str(value.name)]
+    graph.inputs.remove(value)
+    value.const_value = ir.Tensor(array, name=value.name)
+    value.shape = ir.Shape(array.shape)
+    value.type = ir.TensorType(ir.DataType.from_numpy(array.dtype))
+    value.meta[OF_GRAPH] = True
+    graph.register_initializer(value)
+
+
+def _check_sizes(graph: ir.Graph) -> None:
+    for value in graph.inputs:
+        if value.shape is None or not all(isinstance(size, int) for size in value.shape):
+            what = f"the input '{value.name}' has no fixed size ({value.shape})"
+            raise UnsupportedError.at("onnx", what, "Translate the model for one graph")
+
+
+def _fold(model: ir.Model) -> None:
+    logger = logging.getLogger("onnxscript.optimizer")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        onnxscript.optimizer.fold_constants(
+            model, onnx_shape_inference=False, input_size_limit=_FOLD_BYTES, output_size_limit=_FOLD_BYTES
+        )
+    finally:
+        logger.setLevel(level)
+    for tidy in (
+        passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        passes.RemoveUnusedNodesPass(),
+        passes.CommonSubexpressionEliminationPass(),
+        passes.DeduplicateHashedInitializersPass(),
+        passes.RemoveUnusedNodesPass(),
+    ):
+        tidy(model)

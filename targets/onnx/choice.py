@@ -1,0 +1,172 @@
+"""Choose the lowering of each reduction: shortlist by cost, then time the few that are left on this machine."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import onnx_ir as ir
+
+from gnnexport.targets.contract import EmitContext
+from gnnexport.targets.onnx.dense import dense_applies
+from gnnexport.targets.onnx.lower import lower_one
+from gnnexport.targets.onnx.operators import Operator
+from gnnexport.targets.onnx.pieces import cut
+from gnnexport.targets.onnx.tape import Constants, Tape, sizes
+
+Lowering = Literal["auto", "ell", "dense", "scatter"]
+
+SHORTLIST = 3
+FAR = 4.0
+"""A lowering estimated this many times slower than the best is not timed."""
+
+MOST_SCATTERED = 1_000_000
+"""Elements above which scatter is not timed: it is serial, and one run would take long."""
+
+MARGIN = 0.05
+"""Share by which a winner must beat the cost model's favourite, where the noise is less."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A lowering with its estimate, and its time where it was measured."""
+
+    name: str
+    estimate_ms: float
+    latency_ms: float | None = None
+
+
+@dataclass
+class Choices:
+    """Decides each distinct reduction once and remembers how.
+
+    Args:
+        forced: the lowering asked for, or `auto`.
+        ctx: threads, time and decisions to replay.
+        run: opens a model's bytes and returns a function that runs it once, or `None` where nothing can be timed.
+    """
+
+    forced: Lowering
+    ctx: EmitContext
+    run: Callable[[ir.Model, int], Callable[[], object]] | None
+    decisions: dict[str, str] = field(default_factory=dict)
+    rows: list[Mapping[str, Any]] = field(default_factory=list)
+    spent_s: float = 0.0
+
+    def __call__(self, op: Operator) -> str:
+        """Name the lowering of a reduction."""
+        key = describe(op)
+        if key not in self.decisions:
+            candidates = self._candidates(op, key)
+            self.decisions[key] = candidates[0].name
+            listed = [{"name": item.name, "latency_ms": item.latency_ms} for item in candidates]
+            self.rows.append({"op": key, "chosen": candidates[0].name, "candidates": listed})
+        return self.decisions[key]
+
+    def _candidates(self, op: Operator, key: str) -> list[Candidate]:
+        """Return what was considered, the winner first."""
+        replayed = (self.ctx.decisions or {}).get("lowerings", {}).get(key)
+        listed = shortlist(op)
+        if replayed is not None or self.forced != "auto":
+            wanted = replayed or self.forced
+            fitting = [item for item in _estimates(op) if item.name == wanted]
+            if not fitting:
+                self.ctx.note(f"{key}: '{wanted}' cannot do this; ell is taken")
+            return fitting or [Candidate("ell", 0.0)]
+        if len(listed) == 1 or self.run is None or self.spent_s > self.ctx.time_budget_s:
+            return listed
+        start = time.perf_counter()
+        timed = self._time(op, listed)
+        self.spent_s += time.perf_counter() - start
+        return timed
+
+    def _time(self, op: Operator, listed: list[Candidate]) -> list[Candidate]:
+        assert self.run is not None
+        runs = {item.name: self.run(alone(op, item.name), self.ctx.seed) for item in listed}
+        medians, noise = _medians(runs, self.ctx.time_budget_s / 10)
+        measured = [Candidate(item.name, item.estimate_ms, medians[item.name]) for item in listed]
+        favourite = measured[0]
+        best = min(measured, key=lambda item: item.latency_ms or math.inf)
+        assert best.latency_ms is not None
+        assert favourite.latency_ms is not None
+        if best.latency_ms > favourite.latency_ms * (1 - max(MARGIN, noise)):
+            best = favourite
+        return [best, *(item for item in measured if item is not best)]
+
+
+def describe(op: Operator) -> str:
+    """Name a reduction by what decides its speed: the same text, the same lowering."""
+    weight = "" if op.weight is None else " weighted" if op.static_weight is not None else " attention"
+    rows = 0 if op.rowptr is None else len(op.rowptr) - 1
+    tail = "×".join(str(size) for size in op.tail)
+    return f"{op.kind} {op.reduce}{weight} {rows} rows {op.num_slots} slots [{tail}]"
+
+
+def shortlist(op: Operator) -> list[Candidate]:
+    """Return at most three lowerings, the cheapest by estimate first."""
+    ordered = sorted(_estimates(op), key=lambda item: item.estimate_ms)
+    near = [item for item in ordered if item.estimate_ms <= FAR * ordered[0].estimate_ms]
+    elements = op.num_slots * math.prod(op.tail)
+    return [item for item in near if item.name != "scatter" or elements <= MOST_SCATTERED][:SHORTLIST] or ordered[:1]
+
+
+def _estimates(op: Operator) -> list[Candidate]:
+    """Estimate each lowering that applies, in milliseconds on two cores; only the order of magnitude counts."""
+    assert op.rowptr is not None
+    width = math.prod(op.tail)
+    pieces = cut(op.rowptr)
+    gathered = op.num_slots * (12e-6 + width * 0.25e-6) * (2 if op.weight is not None and len(op.tail) > 1 else 1)
+    estimates = [Candidate("ell", gathered + 0.006 * pieces.table_count + 0.01)]
+    if dense_applies(op):
+        rows, columns = len(op.rowptr) - 1, sizes(op.x)[0]
+        estimates.append(Candidate("dense", rows * columns * (0.1e-6 + width * 0.015e-6) + 0.005))
+    estimates.append(Candidate("scatter", op.num_slots * width * 5e-6 + 0.03))
+    return estimates
+
+
+def alone(op: Operator, lowering: str) -> ir.Model:
+    """Return a model of one reduction, to be timed."""
+    inputs = [_input(op.x)] + ([_input(op.weight)] if op.weight is not None and op.static_weight is None else [])
+    x = inputs[0]
+    weight = inputs[1] if len(inputs) > 1 else op.weight
+    graph = ir.Graph(inputs, [], nodes=[], name="reduction", opset_imports={"": 20})
+    if op.static_weight is not None and weight is not None:
+        weight = ir.Value(name="weight", shape=weight.shape, type=weight.type, const_value=weight.const_value)
+        graph.register_initializer(weight)
+    tape = Tape(Constants(graph), "node")
+    copy = Operator(op.node, x, weight, op.reduce, op.rowptr, op.col)
+    out = lower_one(copy, lowering, tape, {})
+    if not tape.nodes:
+        out = tape.like("Identity", [out], sizes(op.out))
+    graph.extend(tape.nodes)
+    graph.outputs.append(out)
+    return ir.Model(graph, ir_version=10)
+
+
+def _input(value: ir.Value) -> ir.Value:
+    return ir.Value(name=str(value.name), shape=value.shape, type=value.type)
+
+
+def _medians(runs: Mapping[str, Callable[[], object]], budget_s: float) -> tuple[dict[str, float], float]:
+    """Time contenders in alternating blocks; return milliseconds and the relative noise of the medians."""
+    blocks: dict[str, list[float]] = {name: [] for name in runs}
+    for run in runs.values():
+        run()
+    start = time.perf_counter()
+    while len(blocks[next(iter(runs))]) < 3 or time.perf_counter() - start < budget_s / 3:
+        for name, run in runs.items():
+            seconds = []
+            for _ in range(5):
+                begin = time.perf_counter()
+                run()
+                seconds.append(time.perf_counter() - begin)
+            blocks[name].append(float(np.median(seconds[1:])) * 1000)
+        if len(blocks[next(iter(runs))]) >= 20:
+            break
+    medians = {name: float(np.median(values)) for name, values in blocks.items()}
+    spread = [float(np.subtract(*np.percentile(values, [75, 25]))) / medians[name] for name, values in blocks.items()]
+    return medians, max(spread)

@@ -1,0 +1,81 @@
+"""Replace the dialect's operators by standard ones, each in the lowering chosen for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from gnnexport.targets.onnx import schemas
+from gnnexport.targets.onnx.dense import lower_dense
+from gnnexport.targets.onnx.ell import lower_ell
+from gnnexport.targets.onnx.operators import Operator, dialect_nodes, read
+from gnnexport.targets.onnx.pieces import Pieces, cut
+from gnnexport.targets.onnx.scatter import lower_scatter
+from gnnexport.targets.onnx.tape import Constants, Tape, sizes
+
+REDUCING = (schemas.AGGREGATE, schemas.REDUCE_EDGES)
+
+
+def lower(graph: ir.Graph, choose: Callable[[Operator], str]) -> None:
+    """Lower every operator of the dialect in place.
+
+    Args:
+        graph: baked, without `EdgeSoftmax`.
+        choose: names the lowering of an operator that reduces: `ell`, `dense` or `scatter`.
+    """
+    constants = Constants(graph)
+    cuts: dict[bytes, Pieces] = {}
+    for node in dialect_nodes(graph):
+        op = read(node)
+        tape = Tape(constants, str(op.out.name))
+        result = lower_one(op, choose(op), tape, cuts) if op.kind in REDUCING else _gather(op, tape)
+        replace(graph, op, tape, result)
+
+
+def lower_one(op: Operator, lowering: str, tape: Tape, cuts: dict[bytes, Pieces]) -> ir.Value:
+    """Record the operators that compute one reduction, rows in their own order; `cuts` remembers structures."""
+    if lowering == "dense":
+        return lower_dense(op, tape)
+    if lowering == "scatter":
+        return lower_scatter(op, tape)
+    pieces = _pieces(op, cuts)
+    rows = lower_ell(op, pieces, tape)
+    back = inverse(pieces.order)
+    return tape.like("Gather", [rows, back.astype(np.int32)], sizes(op.out), axis=0)
+
+
+def replace(graph: ir.Graph, op: Operator, tape: Tape, result: ir.Value) -> None:
+    """Put the recorded nodes in the place of an operator."""
+    node = op.node
+    if not tape.nodes:
+        result = tape.like("Identity", [result], sizes(op.out))
+    ir.convenience.replace_nodes_and_values(graph, node, [node], tape.nodes, [op.out], [result])
+
+
+def inverse(order: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the permutation that undoes one."""
+    back = np.empty_like(order)
+    back[order] = np.arange(len(order))
+    return back
+
+
+def _pieces(op: Operator, cuts: dict[bytes, Pieces]) -> Pieces:
+    assert op.rowptr is not None
+    key = op.rowptr.tobytes()
+    if key not in cuts:
+        cuts[key] = cut(op.rowptr)
+    return cuts[key]
+
+
+def _gather(op: Operator, tape: Tape) -> ir.Value:
+    """Take node values to the edges: by source, or by destination."""
+    if op.kind == schemas.GATHER_SOURCE:
+        assert op.col is not None
+        index = op.col
+    else:
+        assert op.rowptr is not None
+        index = np.repeat(np.arange(len(op.rowptr) - 1), np.diff(op.rowptr))
+    return tape.like("Gather", [op.x, index.astype(np.int32)], (len(index), *op.tail), axis=0)

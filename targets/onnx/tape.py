@@ -1,0 +1,97 @@
+"""Record new ONNX nodes and constants that are to replace a node of the dialect."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+OF_GRAPH = "gnnexport.structure"
+"""Key of `Value.meta` of initialisers that hold the graph rather than weights."""
+
+
+class Constants:
+    """Initialisers added to a graph; equal arrays become one."""
+
+    def __init__(self, graph: ir.Graph) -> None:
+        self._graph = graph
+        self._known: dict[bytes, ir.Value] = {}
+
+    def add(self, array: NDArray[Any]) -> ir.Value:
+        """Return an initialiser that holds an array which stems from the graph's structure."""
+        array = np.ascontiguousarray(array)
+        digest = hashlib.sha256(f"{array.dtype}{array.shape}".encode())
+        digest.update(array.data)
+        key = digest.digest()
+        if key not in self._known:
+            name = f"structure_{len(self._known)}"
+            value = ir.Value(
+                name=name,
+                shape=ir.Shape(array.shape),
+                type=ir.TensorType(ir.DataType.from_numpy(array.dtype)),
+                const_value=ir.Tensor(array, name=name),
+            )
+            value.meta[OF_GRAPH] = True
+            self._graph.register_initializer(value)
+            self._known[key] = value
+        return self._known[key]
+
+
+class Tape:
+    """Nodes in the order recorded, with the shapes of their outputs."""
+
+    def __init__(self, constants: Constants, prefix: str) -> None:
+        self.nodes: list[ir.Node] = []
+        self.constants = constants
+        self._prefix = prefix
+
+    def op(
+        self,
+        op_type: str,
+        inputs: Sequence[ir.Value | NDArray[Any] | None],
+        dtype: ir.DataType,
+        shape: Sequence[int],
+        **attributes: int | float | str | Sequence[int],
+    ) -> ir.Value:
+        """Record a node with one output and return that output; arrays become initialisers."""
+        values = [self.constants.add(item) if isinstance(item, np.ndarray) else item for item in inputs]
+        name = f"{self._prefix}_{len(self.nodes)}"
+        output = ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(dtype))
+        self.nodes.append(ir.node(op_type, values, attributes, outputs=[output], name=f"{name}_{op_type}"))
+        return output
+
+    def like(
+        self,
+        op_type: str,
+        inputs: Sequence[ir.Value | NDArray[Any] | None],
+        shape: Sequence[int],
+        **attributes: int | float | str | Sequence[int],
+    ) -> ir.Value:
+        """Record a node whose output has the element type of its first input."""
+        first = inputs[0]
+        assert isinstance(first, ir.Value)
+        assert first.dtype is not None
+        return self.op(op_type, inputs, first.dtype, shape, **attributes)
+
+    def concat(self, parts: Sequence[ir.Value]) -> ir.Value:
+        """Join values along their rows; a single one is itself."""
+        if len(parts) == 1:
+            return parts[0]
+        shapes = [sizes(part) for part in parts]
+        return self.like("Concat", parts, (sum(shape[0] for shape in shapes), *shapes[0][1:]), axis=0)
+
+    def zeros(self, like: ir.Value, shape: Sequence[int]) -> ir.Value:
+        """Return a constant of zeros with the element type of a value."""
+        assert like.dtype is not None
+        return self.constants.add(np.zeros(tuple(shape), like.dtype.numpy()))
+
+
+def sizes(value: ir.Value) -> tuple[int, ...]:
+    """Return the shape of a value of which every size is known."""
+    assert value.shape is not None, value.name
+    assert all(isinstance(size, int) for size in value.shape), value
+    return tuple(int(size) for size in value.shape)  # type: ignore[arg-type]

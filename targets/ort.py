@@ -1,0 +1,29 @@
+"""The target `ort`: ONNX Runtime on the processor, in standard operators."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar
+
+from gnnexport.targets.contract import Artefact, DialectModel, EmitContext
+from gnnexport.targets.onnx.target import OnnxTarget
+
+OLDEST = "1.17"
+"""First release of ONNX Runtime that knows the opset and IR version written."""
+
+
+@dataclass(frozen=True)
+class OrtTarget(OnnxTarget):
+    """ONNX Runtime on the processor: the lowerings are timed there."""
+
+    name: ClassVar[str] = "ort"
+
+    def emit(self, dialect: DialectModel, folder: Path, ctx: EmitContext) -> Artefact:
+        """Write the model, and say which ONNX Runtime it needs and how many threads were decided.
+
+        Raises:
+            UnsupportedError: the model is not translated for one graph.
+        """
+        artefact = super().emit(dialect, folder, ctx)
+        return replace(artefact, requirements={**artefact.requirements, "onnxruntime": f">={OLDEST}"})
