@@ -6,7 +6,9 @@ it was given, and believes the sizes that a file claims. This reader knows one l
 
 from __future__ import annotations
 
+import struct
 import zipfile
+import zlib
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -14,6 +16,9 @@ from typing import Self
 from gnnexport.frontends.refusal import broken, quoted, unsafe
 
 LEGACY_MEND = "Save it again with torch.save of torch 1.6 or later, which writes zip files"
+DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, OSError, EOFError, ValueError, RuntimeError)
+"""What the standard library raises on a damaged zip file."""
+
 TORCHSCRIPT_RECORDS = ("constants.pkl", "code")
 
 
@@ -36,7 +41,7 @@ class Archive:
             raise broken(path, what, LEGACY_MEND)
         try:
             self._zip = zipfile.ZipFile(path)
-        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        except DAMAGE as error:
             raise broken(path, "is truncated or damaged: its table of contents cannot be read") from error
         try:
             self._entries = self._check_layout()
@@ -72,7 +77,7 @@ class Archive:
                     buffer[done : done + len(chunk)] = chunk
                     done += len(chunk)
                 file.read(1)
-        except (zipfile.BadZipFile, OSError, EOFError, RuntimeError) as error:
+        except DAMAGE as error:
             raise broken(self.path, f"is damaged in storage {quoted(key)}") from error
 
     def _entry(self, name: str) -> zipfile.ZipInfo:
@@ -83,7 +88,7 @@ class Archive:
     def _read(self, entry: zipfile.ZipInfo) -> bytes:
         try:
             return self._zip.read(entry)
-        except (zipfile.BadZipFile, OSError, EOFError, RuntimeError) as error:
+        except DAMAGE as error:
             raise broken(self.path, f"is damaged in record {quoted(entry.filename)}") from error
 
     def _check_layout(self) -> dict[str, zipfile.ZipInfo]:

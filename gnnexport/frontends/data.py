@@ -104,7 +104,7 @@ class _Checker:
         if x.is_complex():
             raise self.error("x is complex", "Give x as float32")
         count = arrays.get("num_nodes")
-        if count is not None and (count.numel() != 1 or int(count) != len(x)):
+        if count is not None and (count.numel() != 1 or count.item() != len(x)):
             raise self.error(f"num_nodes does not agree with the {len(x)} rows of x", "Make them equal")
         return self._finite("x", x.to(torch.float32).contiguous())
 

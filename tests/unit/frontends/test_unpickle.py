@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch_geometric.nn import GAT, GCN, GIN, MLP, PNA, BatchNorm, GCNConv, GraphSAGE, SAGEConv, Sequential
 
@@ -236,6 +238,41 @@ def test_tensors_are_checked_against_their_storage(old: bytes, new: bytes, words
         return
     with pytest.raises(UsageError, match=words):
         load_object(tmp_path / "bad.pt")
+
+
+def test_recurrent_weights_must_fit_their_sizes(tmp_path: Path) -> None:
+    """Compiled code gets a flat list of weights, so none may be smaller than it believes."""
+    layer = nn.LSTM(4, 8)
+    layer.weight_hh_l0 = nn.Parameter(torch.ones(2, 2))
+    torch.save(layer, tmp_path / "model.pt")
+    with pytest.raises(UnsafeFileError, match="parameters that do not fit its sizes"):
+        load_object(tmp_path / "model.pt")
+
+
+@pytest.fixture(scope="module")
+def honest(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes]:
+    """An honest file, and its pickle."""
+    path = tmp_path_factory.mktemp("honest") / "model.pt"
+    model = Sequential("x, edge_index", [(GCNConv(8, 8), "x, edge_index -> x"), (nn.BatchNorm1d(8), "x -> x")])
+    path.write_bytes(hostile.saved(model))
+    with zipfile.ZipFile(path) as archive:
+        return path, archive.read("archive/data.pkl")
+
+
+@given(at=st.floats(0, 1, exclude_max=True), byte=st.integers(0, 255), drop=st.integers(0, 3))
+def test_a_changed_pickle_never_ends_in_a_crash(honest: tuple[Path, bytes], at: float, byte: int, drop: int) -> None:
+    """With any byte of its pickle exchanged or dropped, a file loads as a module or is refused with a reason."""
+    path, pickled = honest
+    place = int(at * len(pickled))
+    changed = pickled[:place] + bytes([byte]) + pickled[place + drop :]
+    target = path.with_name("changed.pt")
+    hostile.rewrite(path, target, lambda name, content: changed if name.endswith(".pkl") else content)
+    outcome: object
+    try:
+        outcome = load_object(target)
+    except UsageError as error:
+        outcome = error.problems[0].mend
+    assert outcome is None or isinstance(outcome, nn.Module | dict | list | tuple | str | int | float)
 
 
 def test_hooks_of_tensors_are_refused(tmp_path: Path) -> None:
