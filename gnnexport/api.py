@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from gnnexport.bundle.manifest import Manifest
 from gnnexport.bundle.reader import open_bundle
-from gnnexport.bundle.report_files import write_reports
 from gnnexport.bundle.report_schema import Budgets, Report
 from gnnexport.errors import EXIT_OK, Problem, UnsupportedError, UsageError, nearest
 from gnnexport.measure.budgets import parse_budget, parse_bytes, parse_duration, parse_speedup
@@ -103,7 +102,12 @@ def compress(
         min_speedup: `2`, or `2x-exported` against the uncompressed export.
         time_budget: such as `10m`.
         output: folder of the bundle.
+        seed: of every random choice.
+        force: replace an existing bundle.
+        trust: let the model, data and sidecar files run their code.
+        builder: `package.module:function` or `file.py:function` that makes the module.
         embed_data: features and labels of the test go into the bundle up to this size.
+        dry_run: check everything, say what would run, and write nothing.
         progress: takes a line for each step.
 
     Raises:

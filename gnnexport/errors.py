@@ -18,7 +18,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 EXIT_OK = 0
 EXIT_BUG = 1
@@ -53,7 +53,7 @@ class GnnExportError(Exception):
         self.problems: Sequence[Problem] = problems
 
     @classmethod
-    def at(cls, where: str, what: str, mend: str = "") -> GnnExportError:
+    def at(cls, where: str, what: str, mend: str = "") -> Self:
         """Build an error of this class from a single problem."""
         return cls(Problem(where, what.rstrip("."), mend.rstrip(".")))
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx
 
 from gnnexport.passes.contract import Pass, PassContext, Stage
-from gnnexport.program.graphs import add_parameter, argument, calls, parameter_of, rebuild
+from gnnexport.program.graphs import add_parameter, args_of, argument, calls, parameter_of, rebuild
 from gnnexport.program.program import Program
 from gnnexport.program.shapes import is_scalar, like, rank_of
 from gnnexport.program.simplify import drop_dead
@@ -34,7 +34,7 @@ class FoldNorms(Pass):
         program.annotate()
         graph = program.body.graph
         for dropout in calls(graph, aten.dropout.default):
-            dropout.replace_all_uses_with(dropout.args[0])
+            dropout.replace_all_uses_with(args_of(dropout)[0])
             graph.erase_node(dropout)
         folded = 0
         for norm in calls(graph, aten.batch_norm.default):
@@ -51,7 +51,9 @@ class FoldNorms(Pass):
 def _foldable(module: fx.GraphModule, norm: fx.Node) -> bool:
     """Tell whether a scale per channel can be moved into the parameters that make the normalised value."""
     made: set[fx.Node] = set()
-    return _producers(module, norm.args[0], made) and all(user in made | {norm} for node in made for user in node.users)
+    return _producers(module, args_of(norm)[0], made) and all(
+        user in made | {norm} for node in made for user in node.users
+    )
 
 
 def _producers(module: fx.GraphModule, node: Any, made: set[fx.Node]) -> bool:
@@ -62,7 +64,7 @@ def _producers(module: fx.GraphModule, node: Any, made: set[fx.Node]) -> bool:
         return rank_of(node) == 1
     made.add(node)
     if node.target is aten.linear.default:
-        return parameter_of(module, node.args[1]) is not None
+        return parameter_of(module, args_of(node)[1]) is not None
     parts = _scaled_parts(node)
     return bool(parts) and all(_producers(module, item, made) for item in parts)
 
@@ -70,19 +72,20 @@ def _producers(module: fx.GraphModule, node: Any, made: set[fx.Node]) -> bool:
 def _scaled_parts(node: fx.Node) -> list[Any]:
     """Return the arguments to scale so that the result is scaled; empty when there are none such."""
     if node.target is aten.add.Tensor and not node.kwargs and rank_of(node) == 2:
-        return list(node.args)
+        return list(args_of(node))
     if node.target is aten.mul.Tensor:
-        return [item for item, other in (node.args, node.args[::-1]) if rank_of(item) == 2 and is_scalar(other)]
-    if node.target is gnn.aggregate.default and node.args[4] in ("sum", "mean") and rank_of(node) == 2:
-        return [node.args[0]]
+        return [item for item, other in (args_of(node), args_of(node)[::-1]) if rank_of(item) == 2 and is_scalar(other)]
+    if node.target is gnn.aggregate.default and args_of(node)[4] in ("sum", "mean") and rank_of(node) == 2:
+        return [args_of(node)[0]]
     return []
 
 
 def _fold(module: fx.GraphModule, norm: fx.Node) -> None:
-    source, weight, bias, mean, variance = norm.args[:5]
-    eps = float(norm.args[7])  # type: ignore[arg-type]
+    source, weight, bias, mean, variance = args_of(norm)[:5]
+    eps = float(args_of(norm)[7])
     mean_value, variance_value = parameter_of(module, mean), parameter_of(module, variance)
-    assert mean_value is not None and variance_value is not None
+    assert mean_value is not None
+    assert variance_value is not None
     scale = torch.rsqrt(variance_value.double() + eps)
     given = parameter_of(module, weight)
     scale = scale if given is None else scale * given.detach().double()
@@ -107,16 +110,16 @@ def _scaled(module: fx.GraphModule, node: Any, scale: Tensor, done: dict[fx.Node
         with graph.inserting_before(next(iter(node.users))):
             return like(add_parameter(module, "folded_bias", (value.detach().double() * scale).float()), node)
     if node.target is aten.linear.default:
-        weight, bias = parameter_of(module, node.args[1]), parameter_of(module, argument(node, 2, "bias"))
+        weight, bias = parameter_of(module, args_of(node)[1]), parameter_of(module, argument(node, 2, "bias"))
         assert weight is not None
         with graph.inserting_before(node):
             scaled_weight = (weight.detach().double() * scale[:, None]).float()
-            args: list[Any] = [node.args[0], add_parameter(module, "folded_weight", scaled_weight)]
+            args: list[Any] = [args_of(node)[0], add_parameter(module, "folded_weight", scaled_weight)]
             if bias is not None:
                 args.append(add_parameter(module, "folded_bias", (bias.detach().double() * scale).float()))
     else:
         parts = _scaled_parts(node)
-        args = [_scaled(module, item, scale, done) if item in parts else item for item in node.args]
+        args = [_scaled(module, item, scale, done) if item in parts else item for item in args_of(node)]
     with graph.inserting_before(node):
         done[node] = like(graph.call_function(node.target, tuple(args)), node)
     return done[node]
@@ -124,18 +127,18 @@ def _scaled(module: fx.GraphModule, node: Any, scale: Tensor, done: dict[fx.Node
 
 def _merge_biases(module: fx.GraphModule, addition: fx.Node) -> fx.Node:
     """Add two constant vectors that are added one after the other beforehand."""
-    inner: Any = addition.args[0]
-    outer = parameter_of(module, addition.args[1])
+    inner: Any = args_of(addition)[0]
+    outer = parameter_of(module, args_of(addition)[1])
     graph = module.graph
     if inner.target is aten.add.Tensor and outer is not None:
-        known = parameter_of(module, inner.args[1])
+        known = parameter_of(module, args_of(inner)[1])
         if known is not None and known.dim() == 1:
             with graph.inserting_before(addition):
                 both = add_parameter(module, "folded_bias", known.detach() + outer)
-                return like(graph.call_function(aten.add.Tensor, (inner.args[0], both)), addition)
+                return like(graph.call_function(aten.add.Tensor, (args_of(inner)[0], both)), addition)
     if inner.target is aten.linear.default and outer is not None:
         known = parameter_of(module, argument(inner, 2, "bias"))
         with graph.inserting_before(addition):
             both = add_parameter(module, "folded_bias", outer if known is None else known.detach() + outer)
-            return like(graph.call_function(aten.linear.default, (*inner.args[:2], both)), addition)
+            return like(graph.call_function(aten.linear.default, (*args_of(inner)[:2], both)), addition)
     return addition

@@ -9,7 +9,7 @@ import torch
 from torch import fx
 
 from gnnexport.passes.contract import Pass, PassContext, Stage
-from gnnexport.program.graphs import argument, calls, parameter_of, rebuild
+from gnnexport.program.graphs import args_of, argument, calls, parameter_of, rebuild
 from gnnexport.program.program import Program
 from gnnexport.program.shapes import SHAPES, is_scalar, like, rank_of
 from gnnexport.program.simplify import drop_dead
@@ -36,11 +36,11 @@ class OrderPropagation(Pass):
         program.annotate()
         graph = program.body.graph
         for linear in calls(graph, aten.linear.default):
-            weight = parameter_of(program.body, linear.args[1])
+            weight = parameter_of(program.body, args_of(linear)[1])
             if weight is None or weight.dim() != 2:
                 continue
             width_out, width_in = weight.shape
-            leaf, after = _propagated_leaf(linear.args[0]), _aggregation_after(linear)
+            leaf, after = _propagated_leaf(args_of(linear)[0]), _aggregation_after(linear)
             if leaf is not None and width_in > width_out * self.margin:
                 _transform_first(graph, linear, leaf)
                 ctx.note(f"{linear.name}: aggregates {width_out} channels instead of {width_in}")
@@ -57,7 +57,7 @@ def _is_linear_aggregation(node: Any) -> bool:
     return (
         isinstance(node, fx.Node)
         and node.target is gnn.aggregate.default
-        and node.args[4] in ("sum", "mean")
+        and args_of(node)[4] in ("sum", "mean")
         and rank_of(node) == 2
     )
 
@@ -84,13 +84,13 @@ def _combination(node: Any) -> list[fx.Node]:
 
 def _terms(node: fx.Node) -> list[fx.Node]:
     if _is_linear_aggregation(node):
-        return [node.args[0]]  # type: ignore[list-item]
+        return [args_of(node)[0]]
     if rank_of(node) != 2 or node.kwargs:
         return []
-    if node.target is aten.add.Tensor and all(rank_of(item) == 2 for item in node.args):
-        return list(node.args)  # type: ignore[arg-type]
+    if node.target is aten.add.Tensor and all(rank_of(item) == 2 for item in args_of(node)):
+        return list(args_of(node))
     if node.target is aten.mul.Tensor:
-        return [item for item, other in (node.args, node.args[::-1]) if rank_of(item) == 2 and is_scalar(other)]  # type: ignore[misc]
+        return [item for item, other in (args_of(node), args_of(node)[::-1]) if rank_of(item) == 2 and is_scalar(other)]
     return []
 
 
@@ -103,15 +103,16 @@ def _aggregation_after(linear: fx.Node) -> fx.Node | None:
 
 def _transform_first(graph: fx.Graph, linear: fx.Node, leaf: fx.Node) -> None:
     """Apply the linear map to the leaf and repeat the combination on the result, then add the bias."""
-    source: Any = linear.args[0]
+    source: Any = args_of(linear)[0]
     bias = argument(linear, 2, "bias")
     with graph.inserting_before(linear):
-        product = like(graph.call_function(aten.linear.default, (leaf, linear.args[1])), linear)
+        product = like(graph.call_function(aten.linear.default, (leaf, args_of(linear)[1])), linear)
         done = {leaf: product}
         for item in reversed(_combination(source)):
             terms = set(_terms(item))
-            args = tuple(done[part] if part in terms else part for part in item.args)
-            done[item] = like(graph.call_function(item.target, args), linear)  # type: ignore[arg-type]
+            target: Any = item.target
+            args = tuple(done[part] if part in terms else part for part in args_of(item))
+            done[item] = like(graph.call_function(target, args), linear)
         result = done[source]
         if bias is not None:
             result = like(graph.call_function(aten.add.Tensor, (result, bias)), linear)
@@ -119,9 +120,9 @@ def _transform_first(graph: fx.Graph, linear: fx.Node, leaf: fx.Node) -> None:
 
 
 def _aggregate_first(graph: fx.Graph, linear: fx.Node, aggregation: fx.Node) -> None:
-    source: Any = linear.args[0]
+    source: Any = args_of(linear)[0]
     with graph.inserting_before(aggregation):
-        summed = graph.call_function(gnn.aggregate.default, (source, *aggregation.args[1:]))
-        result = graph.call_function(aten.linear.default, (summed, linear.args[1]))
+        summed = graph.call_function(gnn.aggregate.default, (source, *args_of(aggregation)[1:]))
+        result = graph.call_function(aten.linear.default, (summed, args_of(linear)[1]))
     summed.meta = {**aggregation.meta, SHAPES: source.meta[SHAPES]}
     aggregation.replace_all_uses_with(like(result, aggregation))

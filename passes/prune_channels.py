@@ -13,7 +13,7 @@ from torch import Tensor, fx
 from gnnexport.errors import Problem
 from gnnexport.passes.contract import Pass, PassContext, Stage
 from gnnexport.program.channels import Group, find_groups, shrink
-from gnnexport.program.graphs import parameter_of, replace_tensor
+from gnnexport.program.graphs import args_of, parameter_of, replace_tensor
 from gnnexport.program.program import Program
 from gnnexport.program.shapes import rank_of
 from gnnexport.program.values import body_values
@@ -118,7 +118,7 @@ def _prune(program: Program, group: Group, count: int, values: Mapping[fx.Node, 
     shrink(program.body, group, torch.from_numpy(kept))
     for nodes, weights in zip(sums, fitted, strict=True):
         for node, weight in zip(nodes, weights, strict=True):
-            replace_tensor(program.body, node.args[1], torch.from_numpy(weight).float())  # type: ignore[arg-type]
+            replace_tensor(program.body, args_of(node)[1], torch.from_numpy(weight).float())
 
 
 def _summed_readers(group: Group) -> list[list[fx.Node]]:
@@ -128,7 +128,7 @@ def _summed_readers(group: Group) -> list[list[fx.Node]]:
         result = _aggregated(node)[-1]
         while len(result.users) == 1:
             user = next(iter(result.users))
-            if user.target is not aten.add.Tensor or any(rank_of(item) != 2 for item in user.args):
+            if user.target is not aten.add.Tensor or any(rank_of(item) != 2 for item in args_of(user)):
                 break
             result = user
         sums.setdefault(result, []).append(node)
@@ -140,8 +140,8 @@ def _aggregated(linear: fx.Node) -> list[fx.Node]:
     chain = [linear]
     while len(chain[-1].users) == 1:
         user = next(iter(chain[-1].users))
-        linear_sum = user.target is gnn.aggregate.default and user.args[4] in ("sum", "mean") and rank_of(user) == 2
-        if not linear_sum or user.args[0] is not chain[-1]:
+        linear_sum = user.target is gnn.aggregate.default and args_of(user)[4] in ("sum", "mean") and rank_of(user) == 2
+        if not linear_sum or args_of(user)[0] is not chain[-1]:
             break
         chain.append(user)
     return chain
@@ -151,11 +151,11 @@ def _readers(program: Program, nodes: list[fx.Node], values: Mapping[fx.Node, An
     """Take what the maps read, as their results see it: aggregated where the result is aggregated later."""
     inputs, weights = [], []
     for node in nodes:
-        rows = values[node.args[0]]  # type: ignore[index]
+        rows = values[args_of(node)[0]]
         for aggregation in _aggregated(node)[1:]:
-            arguments = [values[item] if isinstance(item, fx.Node) else item for item in aggregation.args[1:]]
+            arguments = [values[item] if isinstance(item, fx.Node) else item for item in args_of(aggregation)[1:]]
             rows = gnn.aggregate.default(rows, *arguments)
-        weight = parameter_of(program.body, node.args[1])
+        weight = parameter_of(program.body, args_of(node)[1])
         assert weight is not None
         inputs.append(rows[sample].numpy().astype(np.float64))
         weights.append(weight.detach().numpy().astype(np.float64))

@@ -13,7 +13,7 @@ from torch import fx
 from gnnexport.passes.contract import Pass, PassContext, Stage
 from gnnexport.program.aggregation import fuse_aggregations, fuse_softmax
 from gnnexport.program.binding import structure_nodes
-from gnnexport.program.graphs import rebuild
+from gnnexport.program.graphs import args_of, rebuild
 from gnnexport.program.messages import Reduction, find_reduction, is_count
 from gnnexport.program.program import Program
 from gnnexport.program.shapes import like
@@ -91,15 +91,12 @@ def _replace(graph: fx.Graph, reduction: Reduction, csr: Csr, order: SlotOrder) 
         new = graph.call_function(gnn.reduce_edges.default, (messages, csr.rowptr, reduction.reduce))
     reduction.node.replace_all_uses_with(like(new, reduction.node))
     for user in list(new.users):
-        if reduction.reduce == "sum" and user.target is aten.div.Tensor and user.args[0] is new:
-            if is_count(user.args[1], reduction.dst):
-                _make_mean(graph, user, new)
+        divides = reduction.reduce == "sum" and user.target is aten.div.Tensor and args_of(user)[0] is new
+        if divides and is_count(args_of(user)[1], reduction.dst):
+            _make_mean(graph, user, new)
 
 
 def _make_mean(graph: fx.Graph, division: fx.Node, total: fx.Node) -> None:
     with graph.inserting_before(division):
-        mean = graph.call_function(gnn.reduce_edges.default, (*total.args[:2], "mean"))
+        mean = graph.call_function(gnn.reduce_edges.default, (*args_of(total)[:2], "mean"))
     division.replace_all_uses_with(like(mean, division))
-
-
-

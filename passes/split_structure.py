@@ -11,7 +11,7 @@ from torch import fx
 from gnnexport.errors import Problem
 from gnnexport.passes.contract import Pass, PassContext, Stage
 from gnnexport.program.binding import CREATIONS, structure_nodes, takes_like
-from gnnexport.program.graphs import output_node, rebuild
+from gnnexport.program.graphs import args_of, output_node, rebuild
 from gnnexport.program.inputs import NUM_NODES, Role
 from gnnexport.program.program import Program
 from gnnexport.program.shapes import DTYPE, like, rank_of, sizes_of
@@ -72,7 +72,7 @@ def _boundary(graph: fx.Graph, structure: set[fx.Node]) -> list[fx.Node]:
 
 def _stays(node: fx.Node, structure: set[fx.Node]) -> bool:
     if node.target is aten.sym_size.int:
-        return node.args[0] not in structure
+        return args_of(node)[0] not in structure
     return node.target in CREATIONS or node.target in _STAYS_WITH_READER
 
 
@@ -97,9 +97,9 @@ def _prepare_graph(program: Program, structure: set[fx.Node], boundary: list[fx.
 def _copy_structure(
     graph: fx.Graph, node: fx.Node, values: dict[fx.Node, Any], num_nodes: fx.Node, feature: str
 ) -> Any:
-    source = node.args[0] if node.args else None
+    source = args_of(node)[0] if args_of(node) else None
     if node.target is aten.sym_size.int and isinstance(source, fx.Node) and source not in values:
-        if source.target == feature and node.args[1] == 0:
+        if source.target == feature and args_of(node)[1] == 0:
             return num_nodes
         return _size_elsewhere(node, source, values, graph)
     if node.target in CREATIONS and takes_like(node) and source not in values:
@@ -110,7 +110,7 @@ def _copy_structure(
 
 def _size_elsewhere(node: fx.Node, source: fx.Node, values: dict[fx.Node, Any], graph: fx.Graph) -> Any:
     """Find a structure value that has the size asked of a feature tensor."""
-    wanted = sizes_of(source, node.args[1])  # type: ignore[arg-type]
+    wanted = sizes_of(source, args_of(node)[1])
     for known, value in values.items():
         for axis in range(rank_of(known)):
             if sizes_of(known, axis) == wanted:
@@ -121,10 +121,10 @@ def _size_elsewhere(node: fx.Node, source: fx.Node, values: dict[fx.Node, Any], 
 def _created(graph: fx.Graph, node: fx.Node, values: dict[fx.Node, Any]) -> Any:
     """Create without reading the feature tensor that only lent its dtype."""
     dtype = node.meta[DTYPE]
-    sizes = fx.node.map_arg(node.args[1], lambda item: values[item]) if len(node.args) > 1 else None
+    sizes = fx.node.map_arg(args_of(node)[1], lambda item: values[item]) if len(args_of(node)) > 1 else None
     if sizes is None or any(size is None for size in sizes):
         return None
-    made = graph.call_function(aten.full.default, (sizes, CREATIONS[node.target]), {"dtype": dtype})  # type: ignore[index]
+    made = graph.call_function(aten.full.default, (sizes, CREATIONS[node.target]), {"dtype": dtype})
     return like(made, node)
 
 
@@ -156,10 +156,12 @@ def _structure_name(node: fx.Node, counts: dict[str, int]) -> str:
     kind = "value"
     for user in node.users:
         if user.target in (gnn.aggregate.default, gnn.gather_source.default):
-            kind = {1: "rowptr", 2: "col", 3: "weight"}.get(list(user.args).index(node) if node in user.args else -1, kind)
+            kind = {1: "rowptr", 2: "col", 3: "weight"}.get(
+                list(args_of(user)).index(node) if node in args_of(user) else -1, kind
+            )
         elif user.target in (gnn.reduce_edges.default, gnn.edge_softmax.default):
             kind = "rowptr"
         elif user.target is gnn.gather_destination.default:
-            kind = {1: "rowptr", 2: "row"}.get(list(user.args).index(node), kind)
+            kind = {1: "rowptr", 2: "row"}.get(list(args_of(user)).index(node), kind)
     counts[kind] = counts.get(kind, -1) + 1
     return f"{kind}_{counts[kind]}"

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
@@ -73,6 +72,8 @@ class Target(ABC):
     """Turn a translated Program into files that a runtime executes."""
 
     name: ClassVar[str]
+    runtime: ClassVar[str] = "ort"
+    """The backend of `gnnexport.runtime` that runs what this target writes."""
 
     def check(self, program: Program) -> list[Problem]:
         """Tell what this target cannot do with a Program; an empty list when nothing."""

@@ -105,10 +105,12 @@ class Auto:
 @contextmanager
 def scratch_form(emitter: Emitter, program: Program) -> Iterator[Form]:
     """Write a Program into a folder that goes away, and yield it."""
-    with tempfile.TemporaryDirectory(prefix="gnnexport-") as folder:
-        with BundleWriter(Path(folder) / "trial.bundle") as writer:
-            emission = emitter.emit(program, writer)
-            yield Form(program, emission, writer.folder)
+    with (
+        tempfile.TemporaryDirectory(prefix="gnnexport-") as folder,
+        BundleWriter(Path(folder) / "trial.bundle") as writer,
+    ):
+        emission = emitter.emit(program, writer)
+        yield Form(program, emission, writer.folder)
 
 
 def run_given(start: Program, passes: Sequence[Pass], ctx: PassContext, progress: Callable[[str], None]) -> Stepped:

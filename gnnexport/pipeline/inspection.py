@@ -10,7 +10,7 @@ import torch
 from gnnexport.pipeline.source import Source
 from gnnexport.pipeline.steps import finalise
 from gnnexport.program.cost import Cost, measure_cost
-from gnnexport.program.graphs import module_of
+from gnnexport.program.graphs import args_of, module_of
 from gnnexport.program.program import Program
 from gnnexport.program.text import to_text
 from gnnexport.registry import target_classes
@@ -38,9 +38,7 @@ def inspect_program(source: Source, program: Program) -> dict[str, Any]:
         if any(word in str(node.target) for word in _SLOW)
     ]
     final = finalise(program, source.data)
-    targets = {
-        name: [str(problem) for problem in cls().check(final)] for name, cls in target_classes().items()
-    }
+    targets = {name: [str(problem) for problem in cls().check(final)] for name, cls in target_classes().items()}
     return {
         "model": {"name": source.path.name, "class": source.class_name, "retrainable": program.training_blocker is None,
                   "training_blocker": program.training_blocker},
@@ -58,19 +56,23 @@ def inspect_program(source: Source, program: Program) -> dict[str, Any]:
 def inspection_text(found: dict[str, Any]) -> str:
     """Write what `inspect_program` found for a reader."""
     model, data, cost = found["model"], found["data"], found["cost"]
-    counted = Counter(f"{item['op']}{' ' + item['reduce'] if item['reduce'] else ''}" for item in found["message_passing"])
+    counted = Counter(
+        f"{item['op']}{' ' + item['reduce'] if item['reduce'] else ''}" for item in found["message_passing"]
+    )
     lines = [
         found["program"],
         "",
         f"{model['class']} on {data['name']}: {data['nodes']:,} nodes, {data['edges']:,} edges",
         f"parameters: {cost['parameters']:,} ({cost['parameter_bytes']:,} bytes)",
-        f"multiply-accumulates: {cost['macs']:,} (linear {cost['macs_linear']:,}, aggregation {cost['macs_aggregation']:,})",
+        f"multiply-accumulates: {cost['macs']:,} "
+        f"(linear {cost['macs_linear']:,}, aggregation {cost['macs_aggregation']:,})",
         f"bytes moved: {cost['bytes_moved']:,}",
         "",
         f"{'op':<28}{'kind':<13}{'MACs':>16}{'bytes':>16}  module",
     ]
     lines += [
-        f"{op['name']:<28}{op['kind']:<13}{op['macs']:>16,}{op['bytes_moved']:>16,}  {op['module']}" for op in cost["ops"]
+        f"{op['name']:<28}{op['kind']:<13}{op['macs']:>16,}{op['bytes_moved']:>16,}  {op['module']}"
+        for op in cost["ops"]
     ]
     recognised = ", ".join(f"{count} × {name}" for name, count in sorted(counted.items()))
     lines += ["", "message passing: " + (recognised or "none recognised")]
@@ -82,7 +84,7 @@ def inspection_text(found: dict[str, Any]) -> str:
 
 
 def _reduce(node: torch.fx.Node) -> str:
-    return next((str(item) for item in reversed(node.args) if isinstance(item, str)), "")
+    return next((str(item) for item in reversed(args_of(node)) if isinstance(item, str)), "")
 
 
 def _cost(cost: Cost) -> dict[str, Any]:

@@ -112,9 +112,7 @@ class Prover:
         if exported is not result:
             check_parity(open_bundle(exported.folder), plain, notes)
         name = plain.outputs[0].name
-        against_original = compare_outputs(
-            {name: self.source.logits.numpy()}, {name: plain(self._feeds(plain))[name]}
-        )
+        against_original = compare_outputs({name: self.source.logits.numpy()}, {name: plain(self._feeds(plain))[name]})
         tolerance = bundle.manifest.tolerance
         if against_original.max_rel_error > tolerance or against_original.flips:
             raise ParityError.at(

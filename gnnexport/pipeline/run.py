@@ -11,13 +11,13 @@ from pathlib import Path
 import torch
 
 from gnnexport import spec
+from gnnexport.bundle.processor import usable_cores
 from gnnexport.bundle.report_files import write_reports
 from gnnexport.bundle.report_schema import Report, Step
 from gnnexport.bundle.writer import BundleWriter, check_destination
 from gnnexport.errors import UnsupportedError
 from gnnexport.frontends.baseline import best_pytorch
 from gnnexport.measure.budgets import Budget, parse_budget
-from gnnexport.measure.environment import usable_cores
 from gnnexport.passes.contract import PassContext
 from gnnexport.pipeline.compression import Auto, run_given, scratch_form
 from gnnexport.pipeline.emission import Emitter

@@ -21,7 +21,7 @@ from gnnexport.program.verify import TOLERANCE
 from gnnexport.training.task import LOSSES, Task
 
 NO_DATA = "no data is given"
-NO_DATA_MEND = "Give the graph with --data FILE, or name it in gnnexport.toml beside the model: [data] path = \"…\""
+NO_DATA_MEND = 'Give the graph with --data FILE, or name it in gnnexport.toml beside the model: [data] path = "…"'
 
 
 @dataclass(frozen=True)
@@ -58,13 +58,14 @@ class Source:
         return model_digest(self.path)
 
 
-def load_source(
-    model_path: Path, sidecar: Sidecar, *, data: Path | None, trust: bool, builder: str | None
-) -> Source:
+def load_source(model_path: Path, sidecar: Sidecar, *, data: Path | None, trust: bool, builder: str | None) -> Source:
     """Load model and data and run the model once.
 
     Args:
+        model_path: a pickled module, or with a builder its state dict.
+        sidecar: settings that lie beside the model.
         data: overrides the sidecar's.
+        trust: let files run their code.
         builder: as given by the user; the sidecar's counts only with `trust`.
 
     Raises:

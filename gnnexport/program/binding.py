@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from torch import fx
 
+from gnnexport.program.graphs import args_of
+
 aten = torch.ops.aten
 
-CREATIONS = {
+CREATIONS: dict[Any, float] = {
     aten.new_zeros.default: 0.0,
     aten.zeros_like.default: 0.0,
     aten.zeros.default: 0.0,
@@ -49,13 +51,13 @@ def _is_structure(node: fx.Node, found: set[fx.Node]) -> bool:
     if node.target in _SIZE_ONLY:
         return True
     if node.target in CREATIONS:
-        read: list[Any] = list(node.args[1:]) if takes_like(node) else list(node.args)
+        read: list[Any] = list(args_of(node)[1:]) if takes_like(node) else list(args_of(node))
         sizes: list[fx.Node] = []
         fx.node.map_arg(read, sizes.append)
-        like = node.args[0]
-        sized_by_tensor = len(node.args) == 1 and isinstance(like, fx.Node)
+        like = args_of(node)[0]
+        sized_by_tensor = len(args_of(node)) == 1 and isinstance(like, fx.Node)
         return all(item in found for item in sizes) and (like in found or not sized_by_tensor)
-    if node.target in _LIKE_SECOND and node.args[1] not in found:
+    if node.target in _LIKE_SECOND and args_of(node)[1] not in found:
         return False
     return all(item in found for item in node.all_input_nodes)
 

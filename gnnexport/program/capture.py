@@ -14,7 +14,7 @@ from torch.export import Dim
 
 from gnnexport.errors import DataError, UnsupportedError
 from gnnexport.program.functional import functionalise, is_mutating, training_arguments_cleared
-from gnnexport.program.graphs import module_of, output_node
+from gnnexport.program.graphs import args_of, module_of, output_node
 from gnnexport.program.inputs import NUM_EDGES, NUM_NODES, Input
 from gnnexport.program.program import Program
 from gnnexport.program.simplify import drop_dead
@@ -56,7 +56,8 @@ def _functional_capture(model: nn.Module, inputs: Sequence[Input], example: Mapp
 def _export(model: nn.Module, inputs: Sequence[Input], example: Mapping[str, Tensor]) -> fx.GraphModule:
     dims = {NUM_NODES: Dim(NUM_NODES, min=_MINIMUM), NUM_EDGES: Dim(NUM_EDGES, min=_MINIMUM)}
     dynamic = {
-        item.name: {axis: dims[size] for axis, size in enumerate(item.shape) if isinstance(size, str)} for item in inputs
+        item.name: {axis: dims[size] for axis, size in enumerate(item.shape) if isinstance(size, str)}
+        for item in inputs
     }
     # A size that equals another makes torch.export take both for one.
     arguments = {item.name: example[item.name] for item in inputs}
@@ -72,7 +73,7 @@ def _export(model: nn.Module, inputs: Sequence[Input], example: Mapping[str, Ten
             module = exported.module()
     except Exception as error:
         raise _explain(error) from error
-    return module  # type: ignore[return-value]
+    return module
 
 
 def _takes_positional(model: nn.Module) -> bool:
@@ -103,19 +104,24 @@ def _plain_graph(captured: fx.GraphModule, inputs: Sequence[Input]) -> fx.Graph:
             values[node].meta = dict(node.meta)
         elif node.op == "output":
             graph.output(values[_single_output(node)])
-        elif node.op == "call_module" or node.target in _ASSERTIONS:
-            continue
-        elif node.target in _COMPARISONS and all(user.target in _ASSERTIONS for user in node.users):
-            continue
-        elif node.target is aten.add_.Tensor and "num_batches_tracked" in str(node.args[0]):
+        elif _is_guard(node):
             continue
         else:
             values[node] = graph.node_copy(node, values.__getitem__)
     return graph
 
 
+def _is_guard(node: fx.Node) -> bool:
+    """Tell whether a node only asserts, compares for an assertion, or counts batches."""
+    if node.op == "call_module" or node.target in _ASSERTIONS:
+        return True
+    if node.target in _COMPARISONS:
+        return all(user.target in _ASSERTIONS for user in node.users)
+    return node.target is aten.add_.Tensor and "num_batches_tracked" in str(args_of(node)[0])
+
+
 def _single_output(node: fx.Node) -> fx.Node:
-    results = node.args[0]
+    results = args_of(node)[0]
     while isinstance(results, tuple | list) and len(results) == 1:
         results = results[0]
     if not isinstance(results, fx.Node):
@@ -127,7 +133,8 @@ def _check_inputs_are_read(body: fx.GraphModule, inputs: Sequence[Input]) -> Non
     unread = [node.target for node in body.graph.nodes if node.op == "placeholder" and not node.users]
     if unread:
         raise DataError.at(
-            "model", f"nothing reads the input '{unread[0]}'",
+            "model",
+            f"nothing reads the input '{unread[0]}'",
             "A layer has kept values of another graph, or the argument is not needed: clear caches, or leave it out",
         )
     del inputs

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from gnnexport.program.graphs import argument, module_of, parameter_of, replace_tensor
+from gnnexport.program.graphs import args_of, argument, module_of, parameter_of, replace_tensor
 from gnnexport.program.program import Program
 from gnnexport.program.shapes import rank_of, shape_of
 
@@ -101,7 +101,7 @@ def _channel_arguments(node: fx.Node) -> Iterator[fx.Node]:
     width = (shape_of(node) or (0,))[-1]
     if rank_of(node) != 2:
         return
-    given = node.args[:1] if node.target in _STRUCTURED else node.args
+    given = args_of(node)[:1] if node.target in _STRUCTURED else args_of(node)
     for item in given:
         shape = shape_of(item)
         if isinstance(item, fx.Node) and shape and shape[-1] == width and width > 1:
@@ -117,7 +117,7 @@ def _register(body: fx.GraphModule, node: fx.Node, group_of: Any) -> None:
     if node.op == "placeholder" and rank_of(node) == 2:
         group_of(node).blockers.append(f"they are the input '{node.target}'")
     elif node.op == "output":
-        group_of(node.args[0]).blockers.append("they are the model's output")
+        group_of(args_of(node)[0]).blockers.append("they are the model's output")
     elif node.op == "get_attr" and rank_of(node) == 1 and (shape_of(node) or (0,))[0] > 1:
         group_of(node).vectors.append(node)
         readers = {user for user in node.users if user.target is aten.linear.default}
@@ -138,11 +138,11 @@ def _register(body: fx.GraphModule, node: fx.Node, group_of: Any) -> None:
 
 
 def _register_linear(body: fx.GraphModule, node: fx.Node, group_of: Any) -> None:
-    weight, bias = node.args[1], argument(node, 2, "bias")
-    made, read = group_of(node), group_of(node.args[0])
+    weight, bias = args_of(node)[1], argument(node, 2, "bias")
+    made, read = group_of(node), group_of(args_of(node)[0])
     made.producers.append(node)
     read.consumers.append(node)
-    if parameter_of(body, weight) is None or len(weight.users) > 1:  # type: ignore[union-attr]
+    if parameter_of(body, weight) is None or len(weight.users) > 1:
         for group in (made, read):
             group.blockers.append(f"the weight of {module_of(node)} is computed or shared")
     if rank_of(node) != 2:
@@ -161,11 +161,11 @@ def shrink(body: fx.GraphModule, group: Group, kept: torch.Tensor) -> None:
         kept: int64 [channels to keep], ascending.
     """
     for node in group.producers:
-        _select(body, node.args[1], kept, 0)
+        _select(body, args_of(node)[1], kept, 0)
     for vector in dict.fromkeys(group.vectors):
         _select(body, vector, kept, 0)
     for node in group.consumers:
-        _select(body, node.args[1], kept, 1)
+        _select(body, args_of(node)[1], kept, 1)
     for norm in group.norms:
         norm.update_arg(1, [len(kept)])
     body.recompile()

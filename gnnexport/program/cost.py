@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, fx
 
-from gnnexport.program.graphs import module_of, parameter_of
+from gnnexport.program.graphs import args_of, module_of, parameter_of
 from gnnexport.program.program import Program
 from gnnexport.program.shapes import record_shapes
 
@@ -103,10 +103,10 @@ def _op_cost(node: fx.Node, shapes: Mapping[fx.Node, tuple[int, ...]]) -> OpCost
 
 
 def _inner_size(node: fx.Node, shapes: Mapping[fx.Node, tuple[int, ...]]) -> int:
-    first: Any = node.args[1] if node.target is aten.addmm.default else node.args[0]
+    first: Any = args_of(node)[1] if node.target is aten.addmm.default else args_of(node)[0]
     return shapes[first][-1]
 
 
 def _slots(node: fx.Node, shapes: Mapping[fx.Node, tuple[int, ...]]) -> int:
-    edges: Any = node.args[2] if node.target is gnn.aggregate.default else node.args[0]
+    edges: Any = args_of(node)[2] if node.target is gnn.aggregate.default else args_of(node)[0]
     return shapes[edges][0]

@@ -8,12 +8,12 @@ import torch
 from torch import fx
 
 from gnnexport.errors import UnsupportedError
-from gnnexport.program.graphs import module_of
+from gnnexport.program.graphs import args_of, module_of
 
 aten = torch.ops.aten
 
-_TRAINING_ARGUMENT = {aten.dropout.default: 2, aten.batch_norm.default: 5}
-_NO_FUNCTIONAL_NAMESAKE = {
+_TRAINING_ARGUMENT: dict[Any, int] = {aten.dropout.default: 2, aten.batch_norm.default: 5}
+_NO_FUNCTIONAL_NAMESAKE: dict[Any, Any] = {
     aten.pow_.Scalar: aten.pow.Tensor_Scalar,
     aten.pow_.Tensor: aten.pow.Tensor_Tensor,
     aten.zero_.default: aten.zeros_like.default,
@@ -48,7 +48,7 @@ def functionalise(graph: fx.Graph) -> None:
     for node in list(graph.nodes):
         if not is_mutating(node):
             continue
-        written = node.args[0]
+        written = args_of(node)[0]
         if not isinstance(written, fx.Node) or _writes_through_view(written, node, order):
             raise UnsupportedError.at(
                 module_of(node), f"{node.target} writes in place through a view", "Write x = x.op(…) in the model"
@@ -76,13 +76,18 @@ def _functional_twin(node: fx.Node) -> Any:
 def _writes_through_view(written: fx.Node, writer: fx.Node, order: dict[fx.Node, int]) -> bool:
     """Tell whether someone else would see the write through shared memory."""
     base = written
-    while base.target in _VIEWS and isinstance(base.args[0], fx.Node):
-        base = base.args[0]
+    while base.target in _VIEWS and isinstance(args_of(base)[0], fx.Node):
+        base = args_of(base)[0]
     if base.op in ("placeholder", "get_attr"):
         return True
     others = set(base.users) | (set(written.users) if written is not base else set())
-    later_views = any(user.target in _VIEWS and user is not written and order[user] < order[writer] and
-                      any(order[reader] > order[writer] for reader in user.users) for user in others)
+    later_views = any(
+        user.target in _VIEWS
+        and user is not written
+        and order[user] < order[writer]
+        and any(order[reader] > order[writer] for reader in user.users)
+        for user in others
+    )
     later_base = written is not base and any(order[user] > order[writer] for user in base.users)
     return later_views or later_base
 
@@ -98,5 +103,5 @@ def set_training(module: fx.GraphModule, mode: bool) -> None:
 
 def training_arguments_cleared(node: fx.Node) -> tuple[Any, ...]:
     """Return a node's arguments without its training argument, to compare two captures."""
-    position = _TRAINING_ARGUMENT.get(node.target)  # type: ignore[arg-type]
-    return tuple(None if i == position else argument for i, argument in enumerate(node.args))
+    position = _TRAINING_ARGUMENT.get(node.target)
+    return tuple(None if i == position else argument for i, argument in enumerate(args_of(node)))

@@ -29,6 +29,11 @@ def parameter_of(module: torch.nn.Module, node: Any) -> Tensor | None:
     return value if isinstance(value, Tensor) else None
 
 
+def args_of(node: fx.Node) -> tuple[Any, ...]:
+    """Return a node's positional arguments; fx types each as a union of a dozen types."""
+    return node.args
+
+
 def calls(graph: fx.Graph, *targets: Any) -> Iterator[fx.Node]:
     """Iterate over the nodes that call one of the targets."""
     for node in list(graph.nodes):
@@ -38,7 +43,8 @@ def calls(graph: fx.Graph, *targets: Any) -> Iterator[fx.Node]:
 
 def output_node(graph: fx.Graph) -> fx.Node:
     """Return the node that returns."""
-    return next(iter(reversed(graph.nodes)))
+    last: fx.Node = next(iter(reversed(graph.nodes)))
+    return last
 
 
 def rebuild(module: fx.GraphModule, graph: fx.Graph) -> fx.GraphModule:

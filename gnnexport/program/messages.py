@@ -9,7 +9,7 @@ import torch
 from torch import fx
 
 from gnnexport.program.binding import CREATIONS
-from gnnexport.program.graphs import argument
+from gnnexport.program.graphs import args_of, argument
 from gnnexport.program.shapes import rank_of
 
 aten = torch.ops.aten
@@ -32,14 +32,13 @@ class Reduction:
 
 def find_reduction(node: fx.Node) -> Reduction | None:
     """Recognise a scatter along the first dimension into zeros."""
-    if node.target is aten.scatter_add.default:
-        init, dim, index, messages = node.args[:4]
-        reduce = "sum"
-    elif node.target is aten.index_add.default and argument(node, 4, "alpha", 1) == 1:
-        init, dim, index, messages = node.args[:4]
+    if node.target is aten.scatter_add.default or (
+        node.target is aten.index_add.default and argument(node, 4, "alpha", 1) == 1
+    ):
+        init, dim, index, messages = args_of(node)[:4]
         reduce = "sum"
     elif node.target is aten.scatter_reduce.two:
-        init, dim, index, messages = node.args[:4]
+        init, dim, index, messages = args_of(node)[:4]
         reduce = _REDUCTIONS.get(str(argument(node, 4, "reduce")), "")
         if argument(node, 5, "include_self", True) and reduce != "sum":
             return None
@@ -47,7 +46,7 @@ def find_reduction(node: fx.Node) -> Reduction | None:
         return None
     rank = rank_of(node)
     dst = broadcast_source(index)
-    if not reduce or not rank or dim % rank or dst is None or not creates(init, 0.0):  # type: ignore[operator]
+    if not reduce or not rank or dim % rank or dst is None or not creates(init, 0.0):
         return None
     if not isinstance(messages, fx.Node) or rank_of(messages) != rank:
         return None
@@ -56,12 +55,12 @@ def find_reduction(node: fx.Node) -> Reduction | None:
 
 def creates(node: Any, value: float) -> bool:
     """Tell whether a node makes a tensor filled with `value`."""
-    return isinstance(node, fx.Node) and CREATIONS.get(node.target) == value  # type: ignore[arg-type]
+    return isinstance(node, fx.Node) and CREATIONS.get(node.target) == value
 
 
 def rows_created(node: Any) -> Any:
     """Return the first size of a created tensor: a node, a number, or `None` when it is taken from another tensor."""
-    sizes = node.args[1] if node.target in (aten.new_zeros.default, aten.new_ones.default) else node.args[0]
+    sizes = args_of(node)[1] if node.target in (aten.new_zeros.default, aten.new_ones.default) else args_of(node)[0]
     return sizes[0] if isinstance(sizes, list | tuple) and sizes else None
 
 
@@ -72,18 +71,18 @@ def broadcast_source(node: Any) -> fx.Node | None:
             return node
         if node.target not in _BROADCASTS:
             return None
-        node = node.args[0]
+        node = args_of(node)[0]
     return None
 
 
 def is_count(node: Any, dst: fx.Node) -> bool:
     """Tell whether a node is the number of edges into each destination, at least one, in any shape."""
     while isinstance(node, fx.Node) and node.target in _BROADCASTS:
-        node = node.args[0]
+        node = args_of(node)[0]
     if not isinstance(node, fx.Node) or node.target not in (aten.clamp.default, aten.clamp_min.default):
         return False
     if argument(node, 1, "min") != 1 or argument(node, 2, "max") is not None:
         return False
-    counted = node.args[0]
+    counted = args_of(node)[0]
     reduction = find_reduction(counted) if isinstance(counted, fx.Node) else None
     return reduction is not None and reduction.dst is dst and creates(reduction.messages, 1.0)

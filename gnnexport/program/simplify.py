@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import fx
 
+from gnnexport.program.graphs import args_of, argument
+
 aten = torch.ops.aten
 
 _RANDOM = {aten.dropout.default, aten.rand.default, aten.randn.default, aten.rand_like.default, aten.bernoulli.default}
@@ -27,7 +29,7 @@ def drop_identities(graph: fx.Graph) -> int:
     erased = 0
     for node in list(graph.nodes):
         if node.op == "call_function" and (node.target in _IDENTITIES or _is_whole_slice(node)):
-            node.replace_all_uses_with(node.args[0])
+            node.replace_all_uses_with(args_of(node)[0])
             graph.erase_node(node)
             erased += 1
     return erased
@@ -37,7 +39,7 @@ def _is_whole_slice(node: fx.Node) -> bool:
     """Tell whether a node is `x[:]`."""
     if node.target is not aten.slice.Tensor:
         return False
-    start, end, step = (*node.args[2:], *(None, _END, 1)[len(node.args) - 2 :])
+    start, end, step = argument(node, 2, "start"), argument(node, 3, "end"), argument(node, 4, "step", 1)
     return start in (None, 0) and end in (None, _END) and step == 1
 
 
@@ -51,7 +53,7 @@ def merge_duplicates(graph: fx.Graph) -> int:
     for node in list(graph.nodes):
         if node.op not in ("call_function", "get_attr") or node.target in _RANDOM | _STATEFUL:
             continue
-        key = (node.op, node.target, _hashable(node.args), _hashable(node.kwargs))
+        key = (node.op, node.target, _hashable(args_of(node)), _hashable(node.kwargs))
         twin = known.setdefault(key, node)
         if twin is not node:
             node.replace_all_uses_with(twin)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from gnnexport.program.graphs import args_of
 from gnnexport.program.shapes import like, rank_of, sizes_of
 
 aten = torch.ops.aten
@@ -74,7 +75,7 @@ class SlotOrder:
         if gathered is not None:
             return gathered
         if self._commutes(node):
-            args = fx.node.map_arg(node.args, self._row_argument(node))
+            args = fx.node.map_arg(args_of(node), self._row_argument(node))
             return self._call(node.target, args, dict(node.kwargs), shaped_as=node, after=node)
         return self._reindex(node, at=node)
 
@@ -111,10 +112,10 @@ class SlotOrder:
         if target in _ROW_WISE or target in _MATMULS:
             return True
         if target in _RESHAPES:
-            return self._has_edge_rows(node.args[0])
+            return self._has_edge_rows(args_of(node)[0])
         if target in _KEEPS_ROWS_UNLESS_FIRST:
             rank = rank_of(node)
-            given = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)
+            given = args_of(node)[1] if len(args_of(node)) > 1 else node.kwargs.get("dim", 0)
             dims = given if isinstance(given, list | tuple) else [given]
             rank_in = rank + (target in (aten.select.int, aten.sum.dim_IntList, aten.mean.dim, aten.squeeze.dim))
             return all(isinstance(dim, int) and dim % max(rank_in, 1) != 0 for dim in dims)
@@ -137,12 +138,12 @@ class SlotOrder:
 def gather_arguments(node: fx.Node) -> tuple[fx.Node | None, fx.Node | None]:
     """Return what a node gathers rows of, and the index, if it is a gather along the first dimension."""
     if node.target is aten.index_select.default:
-        source, dim, index = node.args
+        source, dim, index = args_of(node)
         rank = rank_of(source)
         if isinstance(dim, int) and rank and dim % rank == 0:
-            return source, index  # type: ignore[return-value]
+            return source, index
     if node.target is aten.index.Tensor:
-        source, indices = node.args
-        if len(indices) == 1 and rank_of(indices[0]) == 1:  # type: ignore[arg-type, index]
-            return source, indices[0]  # type: ignore[return-value, index]
+        source, indices = args_of(node)
+        if len(indices) == 1 and rank_of(indices[0]) == 1:
+            return source, indices[0]
     return None, None

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import fx
 
-from gnnexport.program.graphs import module_of, output_node, parameter_of
+from gnnexport.program.graphs import args_of, module_of, output_node, parameter_of
 from gnnexport.program.inputs import NUM_NODES
 from gnnexport.program.program import EXAMPLE_NODES, Program
 from gnnexport.program.shapes import DTYPE, SHAPES
@@ -33,7 +33,9 @@ def _body(module: fx.GraphModule) -> list[str]:
             lines.append(f"  %{node.name}: {_dtype(value.dtype)} {list(value.shape)} = parameter" if value is not None
                          else f"  %{node.name} = constant")  # fmt: skip
         elif node.op == "call_function":
-            arguments = ", ".join([*map(_argument, node.args), *(f"{k}={_argument(v)}" for k, v in node.kwargs.items())])
+            arguments = ", ".join(
+                [*map(_argument, args_of(node)), *(f"{k}={_argument(v)}" for k, v in node.kwargs.items())]
+            )
             lines.append(f"  %{node.name}{_type(node)} = {_op_name(node)}({arguments})  # {module_of(node)}")
     lines.append(f"  return {_argument(output_node(module.graph).args[0])}")
     return lines

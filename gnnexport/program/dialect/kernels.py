@@ -58,9 +58,7 @@ def _bag(values: Tensor, index: Tensor, rowptr: Tensor, reduce: str, weight: Ten
     if reduce == "min":
         return -_bag(-values, index, rowptr, "max", None)
     values = values.contiguous()
-    return embedding_bag(
-        index, values, rowptr, mode=reduce, per_sample_weights=weight, include_last_offset=True
-    )
+    return embedding_bag(index, values, rowptr, mode=reduce, per_sample_weights=weight, include_last_offset=True)
 
 
 def aggregate(x: Tensor, rowptr: Tensor, col: Tensor, weight: Tensor | None, reduce: str) -> Tensor:
