@@ -23,7 +23,7 @@ class OnnxTarget(Target):
     """An ONNX model in standard operators, for one graph; runs in any runtime."""
 
     name: ClassVar[str] = "onnx"
-    runtime: ClassVar[str] = "onnxruntime"
+    runtime: ClassVar[str] = "ort"
 
     aggregate: Lowering = "auto"
     """Lowering of aggregation; `auto` picks by timing where ONNX Runtime is installed, else by estimate."""
