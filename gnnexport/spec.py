@@ -48,7 +48,7 @@ def parse(text: str, known: Iterable[str] = ()) -> Spec:
     match = _SPEC.match(text)
     if match is None:
         raise _wrecked(text, known) or SpecError.at(
-            f"spec '{text}'", "not of the form name{key=value,…}", "Write for example \"prune-channels{keep=0.5}\""
+            f"spec '{text}'", "not of the form name{key=value,…}", 'Write for example "prune-channels{keep=0.5}"'
         )
     options: dict[str, str] = {}
     for item in _split(match["options"] or "", ","):
@@ -160,7 +160,7 @@ def _wrecked(text: str, known: Iterable[str]) -> SpecError | None:
     """Recognise `prune-channelskeep=0.5`, which is what a shell makes of unquoted braces."""
     for name in sorted(known, key=len, reverse=True):
         if text.startswith(name) and "=" in text:
-            whole = f'"{name}{{{text[len(name):]},…}}"'
+            whole = f'"{name}{{{text[len(name) :]},…}}"'
             mend = f"Quote the spec: {whole}"
             return SpecError.at(f"spec '{text}'", "the shell has expanded the braces of an unquoted spec", mend)
     return None

@@ -147,27 +147,38 @@ def _build(builder: str, folder: Path) -> torch.nn.Module:
 
 
 def _import(source: str, builder: str, folder: Path) -> ModuleType:
-    """Import the builder's module; its folder, the model's and the current one are searched."""
+    """Import the builder's module or script, with its own folder importable meanwhile.
+
+    A module is looked for in the current folder and among the installed ones, and only then beside the
+    model: a file that came with a downloaded model must not stand in for a module the user meant.
+    """
     script = Path(source) if source.endswith(".py") else None
     if script is not None and not script.is_absolute() and not script.is_file():
         script = folder / script
     if script is not None and not script.is_file():
         raise UsageError.at(f"builder '{builder}'", f"there is no file '{source}'", BUILDER_MEND)
-    added = [str(place.resolve()) for place in (script.parent if script else folder, Path.cwd())]
-    sys.path[:0] = added
+    before = list(sys.path)
+    sys.path.insert(0, str((script.parent if script else Path.cwd()).resolve()))
     try:
-        if script is None:
-            return importlib.import_module(source)
-        spec = importlib.util.spec_from_file_location(script.stem, script)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[script.stem] = module
-        spec.loader.exec_module(module)
-        return module
+        if script is not None:
+            return _run_script(script)
+        if importlib.util.find_spec(source.partition(".")[0]) is None:
+            sys.path.append(str(folder.resolve()))
+        return importlib.import_module(source)
     except Exception as error:
         what = f"cannot be imported: {type(error).__name__}: {error}"
         raise UsageError.at(f"builder '{builder}'", what, BUILDER_MEND) from error
     finally:
-        for place in added:
-            sys.path.remove(place)
+        sys.path[:] = before
+
+
+def _run_script(script: Path) -> ModuleType:
+    """Import a script under a name that no installed module has."""
+    name = f"gnnexport_builder_{script.stem}"
+    spec = importlib.util.spec_from_file_location(name, script)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module

@@ -53,7 +53,8 @@ EXCLUDED_MODULES = (
 """Modules that look up functions by an attribute's text, or need compiled packages."""
 
 RECURRENT = tuple(f"torch.nn.modules.rnn.{name}" for name in ("GRU", "GRUCell", "LSTM", "LSTMCell", "RNN", "RNNCell"))
-EXCLUDED_CLASSES = ("LazyBatchNorm", "LazyInstanceNorm", "LazyLinear", "_LazyNormBase")
+EXCLUDED_CLASSES = ("LazyBatchNorm", "LazyInstanceNorm", "LazyLinear", "MessagePassing", "_")
+"""Beginnings of the names of classes that are unfinished, or made to be derived from."""
 
 FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     **{

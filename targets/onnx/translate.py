@@ -38,6 +38,8 @@ def translate(program: Program, inputs: Mapping[str, Tensor]) -> DialectModel:
     """
     schemas.register()
     program = program.clone().train(False)
+    for parameter in program.body.parameters():
+        parameter.data = parameter.data.contiguous()
     structure = program.structure(inputs)
     names = program.structure_names
     numbers = {name: value for name, value in zip(names, structure, strict=True) if not isinstance(value, Tensor)}
@@ -49,7 +51,7 @@ def translate(program: Program, inputs: Mapping[str, Tensor]) -> DialectModel:
     for value in unread:
         model.graph.inputs.remove(value)
         del tensors[str(value.name)]
-    return DialectModel(model, {name: value.numpy() for name, value in tensors.items()})
+    return DialectModel(model, {name: value.contiguous().numpy() for name, value in tensors.items()})
 
 
 def _fix_numbers(body: fx.GraphModule, numbers: Mapping[str, Any]) -> None:
@@ -125,4 +127,3 @@ def _translations() -> dict[Any, Any]:
         gnn.gather_source.default: gather_source,
         gnn.gather_destination.default: gather_destination,
     }
-

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,22 @@ def test_a_builder_makes_the_module_of_a_state_dict(builder: str, weights: Path)
     loaded = load_model(weights, builder=builder)
     expected = torch.load(weights)
     assert all(torch.equal(value, expected[name]) for name, value in loaded.state_dict().items())
+
+
+def test_a_file_beside_the_model_does_not_stand_in_for_a_module(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The current folder and installed modules come first: a downloaded folder cannot take their names."""
+    here = weights.parent / "here"
+    here.mkdir()
+    (here / "own_builder.py").write_text(BUILDER)
+    (weights.parent / "own_builder.py").write_text("raise RuntimeError('the wrong one')")
+    (weights.parent / "json.py").write_text(BUILDER)
+    monkeypatch.chdir(here)
+    assert isinstance(load_model(weights, builder="own_builder:build"), GCN)
+    with pytest.raises(UsageError, match="'json' has no function 'build'"):
+        load_model(weights, builder="json:build")
+    assert isinstance(load_model(weights, builder="json.py:build"), GCN)
+    assert "gnnexport_builder_json" in sys.modules
+    assert hasattr(sys.modules["json"], "loads")
 
 
 def test_weights_inside_a_training_checkpoint_are_found(weights: Path) -> None:
