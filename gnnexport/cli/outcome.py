@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import typer
@@ -10,6 +11,9 @@ from gnnexport.cli.document import print_json
 
 if TYPE_CHECKING:
     from gnnexport.api import Outcome
+
+WIDTH = 120
+"""Columns of a report that goes into a file."""
 
 
 def tell(outcome: Outcome, *, as_json: bool) -> int:
@@ -26,7 +30,7 @@ def tell(outcome: Outcome, *, as_json: bool) -> int:
 
     from gnnexport.report.text import to_renderable
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
     for target, report in outcome.reports.items():
         console.print(to_renderable(report))
         if target in outcome.bundles:

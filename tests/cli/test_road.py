@@ -22,7 +22,7 @@ def road(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with model, data, sidecar and the bundle that `compress` made of them with nothing else given."""
     folder = tmp_path_factory.mktemp("road")
     model = write_road(folder)
-    assert app.run(["compress", str(model), "--time-budget", "20s"]) == 0
+    assert app.run(["compress", str(model), "--time-budget", "5s"]) == 0
     return folder
 
 
@@ -37,8 +37,7 @@ def test_the_sidecar_is_enough(road: Path) -> None:
     """`compress model.pt` with a sidecar beside it makes a bundle with every promised file."""
     report = json.loads((road / "model.bundle" / "report.json").read_text())
     assert report["verdict"] == "pass"
-    assert report["steps"][-1]["pass"] != ""
-    assert "prune-channels{keep=0.5}" in [step["pass"] for step in report["steps"]]
+    assert "prune-channels" in [step["pass"] for step in report["steps"] if step["kept"]]
     held = {path.name for path in (road / "model.bundle").iterdir()}
     assert held >= {"manifest.json", "decisions.json", "golden.npz", "eval.npz", "report.json", "report.md"}
 
@@ -81,7 +80,7 @@ def test_a_missed_budget_keeps_the_bundle(tmp_path: Path, capsys: pytest.Capture
     """A speed budget that nothing meets exits 4, and the bundle holds the verdict."""
     model = write_road(tmp_path)
     code, report = run_json(
-        ["compress", str(model), "--passes", "none", "--min-speedup", "1000000", "--time-budget", "20s"], capsys
+        ["compress", str(model), "--passes", "none", "--min-speedup", "1000000", "--time-budget", "5s"], capsys
     )
     assert code == 4
     assert report["verdict"] == "fail"
