@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,20 +14,21 @@ from gnnexport.bundle import layout
 from gnnexport.bundle.digest import structure_digest
 from gnnexport.bundle.evaluation import EvalData, write_eval
 from gnnexport.bundle.golden import GoldenCase, make_features, sample_rows, write_golden
-from gnnexport.bundle.manifest import AppliedPass, Graph, Manifest, SourceModel, Tensor
+from gnnexport.bundle.manifest import TOLERANCE, AppliedPass, Graph, Manifest, SourceModel, Tensor
 from gnnexport.bundle.manifest import Target as TargetRecord
 from gnnexport.bundle.processor import this_processor
 from gnnexport.bundle.report_schema import Lowering, Sizes
 from gnnexport.bundle.writer import BundleWriter
 from gnnexport.errors import UnsupportedError
-from gnnexport.pipeline.source import Source
+from gnnexport.pipeline.source import Source, relative_error
 from gnnexport.pipeline.steps import finalise
 from gnnexport.program.inputs import NUM_EDGES, NUM_NODES
 from gnnexport.program.program import Program
 from gnnexport.targets.contract import Artefact, EmitContext, Target
 from gnnexport.targets.onnx.translate import translate
 
-Decisions = Mapping[str, Any]
+EXTREME = 10.0
+"""Features this many times larger than the data's are checked only where float32 can represent the answer."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ class Emitter:
         ctx = EmitContext(self.threads, self.lowering_budget_s, self.seed, notes.append)
         artefact = self.target.emit(translate(final, data.inputs), writer.folder, ctx)
         size = sum((writer.folder / name).stat().st_size for name in artefact.files)
-        write_golden(writer.folder / layout.GOLDEN, self._golden(program))
+        write_golden(writer.folder / layout.GOLDEN, self._golden(program, notes))
         evaluation = self._evaluation()
         if evaluation is not None:
             write_eval(writer.folder / layout.EVAL, evaluation, limit_bytes=self.embed_bytes)
@@ -98,7 +99,7 @@ class Emitter:
         writer.seal(self._manifest(program, artefact))
         return Emission(artefact, evaluation, size, tuple(notes))
 
-    def _golden(self, program: Program) -> list[GoldenCase]:
+    def _golden(self, program: Program, notes: list[str]) -> list[GoldenCase]:
         """Run the Program in PyTorch on the features that the artefact will be checked with."""
         data = self.source.data
         name = program.features[0].name
@@ -107,12 +108,18 @@ class Emitter:
         features = make_features(real.shape, real, seed=self.seed)
         width = self.source.logits.shape[1] * np.dtype(np.float32).itemsize
         rows = sample_rows(data.num_nodes, width, len(features), seed=self.seed)
+        usual = float(np.abs(real).max(initial=1.0))
         cases = []
         for case, value in features.items():
-            x = value if isinstance(value, np.ndarray) else value.make()
+            x = torch.from_numpy(value if isinstance(value, np.ndarray) else value.make())
             with torch.no_grad():
-                output = program.run_body({**data.inputs, name: torch.from_numpy(x)}, structure).numpy()
-            kept = output if rows is None else output[rows]
+                output = program.run_body({**data.inputs, name: x}, structure)
+            if float(x.abs().max()) > EXTREME * usual:
+                error = relative_error(_in_float64(program, x, structure), output)
+                if error > TOLERANCE / 10:
+                    notes.append(f"golden case '{case}' left out: float32 itself is off by {error:.2g} there")
+                    continue
+            kept = output.numpy() if rows is None else output.numpy()[rows]
             cases.append(GoldenCase(case, {name: value}, {program.output: kept}, rows))
         return cases
 
@@ -161,3 +168,12 @@ class Emitter:
             ),
             decided_on=this_processor(),
         )
+
+
+def _in_float64(program: Program, x: torch.Tensor, structure: Sequence[Any]) -> torch.Tensor:
+    """Run the body in double precision: attention on large logits amplifies the rounding of its inputs."""
+    wide = [value.double() if torch.is_tensor(value) and value.is_floating_point() else value for value in structure]
+    body = program.clone().body.double()
+    with torch.no_grad():
+        result: torch.Tensor = body(x.double(), *wide)
+    return result
