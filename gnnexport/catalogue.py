@@ -9,6 +9,7 @@ import typing
 from dataclasses import dataclass
 from typing import Any
 
+from gnnexport import spec
 from gnnexport.registry import pass_classes, target_classes
 
 
@@ -43,7 +44,7 @@ def _entry(cls: type[Any], stage: str) -> CatalogueEntry:
     hints = typing.get_type_hints(cls)
     meanings = _field_docs(cls)
     options = [
-        (field.name, _type_name(hints[field.name]), str(field.default), meanings.get(field.name, ""))
+        (field.name, _type_name(hints[field.name]), spec.text_of(field.default), meanings.get(field.name, ""))
         for field in dataclasses.fields(cls)
         if field.init
     ]
@@ -57,15 +58,24 @@ def _type_name(hint: Any) -> str:
 
 
 def _field_docs(cls: type[Any]) -> dict[str, str]:
-    """Return the string that stands below each field in the source."""
+    """Return the string that stands below each field in the source, inherited fields included."""
+    docs: dict[str, str] = {}
+    for parent in reversed(cls.__mro__):
+        if dataclasses.is_dataclass(parent):
+            docs.update(_own_field_docs(parent))
+    return docs
+
+
+def _own_field_docs(cls: type[Any]) -> dict[str, str]:
     try:
         body = ast.parse(inspect.getsource(cls)).body[0]
     except (OSError, SyntaxError):
         return {}
     assert isinstance(body, ast.ClassDef)
-    docs = {}
+    docs: dict[str, str] = {}
     for field, text in zip(body.body, body.body[1:], strict=False):
         if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(text, ast.Expr):
-            if isinstance(text.value, ast.Constant) and isinstance(text.value.value, str):
-                docs[field.target.id] = " ".join(text.value.value.split())
+            meaning = ast.literal_eval(text.value) if isinstance(text.value, ast.Constant) else None
+            if isinstance(meaning, str):
+                docs[field.target.id] = " ".join(meaning.split())
     return docs

@@ -91,26 +91,24 @@ def build(cls: type[T], spec: Spec) -> T:
 
 
 def describe(instance: Any) -> Spec:
-    """Give back the spec of a built pass or target: its name and the options that differ from the default."""
+    """Give back the spec of a built pass or target with every option that has a value.
+
+    Defaults are spelled out: a record must say the same after they have changed.
+    """
     options = {
-        field.name: _text(getattr(instance, field.name))
+        field.name: text_of(value)
         for field in dataclasses.fields(instance)
-        if field.init and getattr(instance, field.name) != _default(field)
+        if field.init and (value := getattr(instance, field.name)) is not None
     }
     return Spec(instance.name, options)
 
 
-def _default(field: dataclasses.Field[Any]) -> Any:
-    if field.default_factory is not dataclasses.MISSING:
-        return field.default_factory()
-    return field.default
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, bool):
+def text_of(value: Any) -> str:
+    """Write an option's value as a spec has it."""
+    if isinstance(value, bool) or value is None:
         return str(value).lower()
     if isinstance(value, tuple | list):
-        return "[" + ",".join(_text(item) for item in value) + "]"
+        return "[" + ",".join(text_of(item) for item in value) + "]"
     return str(value)
 
 

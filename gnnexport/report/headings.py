@@ -12,6 +12,11 @@ def title(report: Report) -> str:
     return f"{name}{target}: {report.verdict}"
 
 
+def doings(report: Report) -> tuple[str, ...]:
+    """Say in a line each what the passes did."""
+    return tuple(f"{step.name}: {note}" for step in report.steps for note in step.notes)
+
+
 def facts(report: Report) -> tuple[tuple[str, str], ...]:
     """Say what the numbers were taken on."""
     found: list[tuple[str, str]] = []

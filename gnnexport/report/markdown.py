@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gnnexport.bundle.report_schema import Report
-from gnnexport.report.headings import facts, title
+from gnnexport.report.headings import doings, facts, title
 from gnnexport.report.tables import Table, tables
 
 
@@ -13,6 +13,8 @@ def to_markdown(report: Report) -> str:
     parts.append("\n".join(f"- {name}: {_cell(value)}" for name, value in facts(report)))
     for table in tables(report):
         parts += [f"## {table.title}", _table(table)]
+    if doings(report):
+        parts += ["## What the passes did", _bullets(doings(report))]
     if report.notes:
         parts += ["## Notes", _bullets(report.notes)]
     return "\n\n".join(part for part in parts if part) + "\n"

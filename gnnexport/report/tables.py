@@ -32,7 +32,7 @@ def _measurements(report: Report) -> Table:
         ("result", report.result),
     )
     lines: tuple[tuple[str, Callable[[Measurement], str]], ...] = (
-        ("metric", _metric),
+        (_metric_name(forms), _metric),
         ("parameters", lambda form: count(form.parameters)),
         ("MACs", lambda form: count(form.macs)),
         ("MACs, linear", lambda form: count(form.macs_linear)),
@@ -61,8 +61,12 @@ def _metric(form: Measurement) -> str:
     metric = form.metric
     if metric is None:
         return NOT_MEASURED
-    value = share(metric.value) if find(metric.name).is_share else f"{metric.value:.4g}"
-    return f"{metric.name} {value} ({metric.split}, n = {metric.n:,})"
+    return share(metric.value) if find(metric.name).is_share else f"{metric.value:.4g}"
+
+
+def _metric_name(forms: Sequence[tuple[str, Measurement]]) -> str:
+    metrics = [form.metric for _, form in forms if form.metric is not None]
+    return f"{metrics[0].name} ({metrics[0].split}, n = {metrics[0].n:,})" if metrics else "metric"
 
 
 def _sizes(report: Report) -> Table:
@@ -81,11 +85,10 @@ def _steps(report: Report) -> Table:
             "" if step.metric is None else f"{step.metric:.4f}",
             "" if step.parameters is None else count(step.parameters),
             "" if step.macs is None else count(step.macs),
-            "; ".join(step.notes),
         )
         for step in report.steps
     )
-    return Table("Passes", ("pass", "", "time", "validation", "parameters", "MACs", "notes"), rows)
+    return Table("Passes", ("pass", "", "time", "validation", "parameters", "MACs"), rows)
 
 
 def _lowerings(report: Report) -> Table:

@@ -7,7 +7,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from gnnexport.bundle.report_schema import Report
-from gnnexport.report.headings import facts, title
+from gnnexport.report.headings import doings, facts, title
 from gnnexport.report.tables import Table, tables
 
 _COLOURS = {"pass": "bold green", "fail": "bold red", "inconclusive": "bold yellow"}
@@ -19,7 +19,7 @@ def to_renderable(report: Report) -> Group:
     parts += [Text(f"  {reason}") for reason in report.reasons]
     for table in tables(report):
         parts += [Text(""), _table(table)]
-    parts.append(Text(""))
+    parts += [Text(""), *(Text(f"  {line}") for line in doings(report)), Text("")]
     parts += [Text(f"{name}: {value}", style="dim") for name, value in facts(report)]
     parts += [Text(f"note: {note}") for note in report.notes]
     return Group(*parts)

@@ -100,10 +100,10 @@ def test_only_dataclasses_are_built() -> None:
         build(int, Spec("int"))
 
 
-def test_describe_names_what_differs_from_the_default() -> None:
-    """The spec in a report is as short as what the user had to write."""
-    assert str(describe(Sample())) == "sample"
-    assert str(describe(Sample(keep=0.25, widths=(8, 16)))) == "sample{keep=0.25,widths=[8,16]}"
+def test_describe_spells_defaults_out() -> None:
+    """The spec in a report says the same after a default has changed."""
+    assert str(describe(Sample())) == "sample{keep=0.5,count=8,scheme=full,exact=false,widths=[],label=a}"
+    assert str(describe(Sample(keep=0.25, widths=(8, 16)))) == "sample{keep=0.25,count=8,scheme=full,exact=false,widths=[8,16],label=a}"
 
 
 samples = st.builds(

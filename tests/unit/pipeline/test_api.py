@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import gnnexport
+from gnnexport import api
+from gnnexport.errors import ParityError, UnsupportedError, UsageError
+from tests.road import write_road
+
+QUICK = "4s"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a small trained model with its data and sidecar beside it."""
+    return write_road(tmp_path_factory.mktemp("api"))
+
+
+def fresh(model: Path) -> Path:
+    """Remove the bundle of an earlier test."""
+    shutil.rmtree(model.with_suffix(".bundle"), ignore_errors=True)
+    return model
+
+
+def test_export_computes_what_the_model_computes(model: Path) -> None:
+    """The bundle is called with named arrays and gives the logits of the model."""
+    outcome = gnnexport.export(fresh(model), time_budget=QUICK)
+    data = np.load(model.with_name("data.npz"))
+    original = torch.load(model, weights_only=False)
+    with torch.no_grad():
+        expected = original(torch.from_numpy(data["x"]), torch.from_numpy(data["edge_index"]).long()).numpy()
+    with gnnexport.load(outcome.bundle) as run:
+        logits = run({"x": data["x"]})["logits"]
+    np.testing.assert_allclose(logits, expected, atol=1e-5)
+
+
+def test_command_line_beats_recipe_beats_sidecar(model: Path, tmp_path: Path) -> None:
+    """Passes and budgets are taken from the nearest place that names them."""
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text('schema = 1\npasses = ["none"]\nmax_drop = "50pp"\n')
+    report = api.compress(fresh(model), recipe=recipe, max_drop="60pp", time_budget=QUICK).report
+    assert report.budgets.max_drop == "60pp"
+    assert not any(step.name.startswith("prune") for step in report.steps)
+    dry = api.compress(fresh(model), dry_run=True)
+    assert "prune-channels" in "".join(dry.report.notes)
+    assert dry.report.budgets.max_drop == "100pp"
+
+
+def test_several_targets_get_a_folder_each(model: Path, tmp_path: Path) -> None:
+    """`--target onnx,ort` writes two bundles below the output folder."""
+    outcome = api.export(model, target="onnx,ort", output=tmp_path / "both", time_budget=QUICK)
+    assert {name: path.name for name, path in outcome.bundles.items()} == {"onnx": "onnx", "ort": "ort"}
+    assert all((path / "model.onnx").is_file() for path in outcome.bundles.values())
+
+
+def test_decisions_replay_to_the_same_digest(model: Path, tmp_path: Path) -> None:
+    """Two runs with a forced lowering give bundles of the same digest."""
+    digests = set()
+    for name in ("one", "two"):
+        bundle = api.export(model, target="ort{aggregate=ell}", output=tmp_path / name, time_budget=QUICK).bundle
+        digests.add(json.loads((bundle / "manifest.json").read_text())["digest"])
+    assert len(digests) == 1
+
+
+def test_missed_speed_budget_exits_4_and_keeps_the_bundle(model: Path) -> None:
+    """A verdict is not an error: the bundle stays, with the verdict in it."""
+    outcome = api.export(fresh(model), min_speedup=1e6, time_budget=QUICK)
+    assert outcome.exit_code == 4
+    assert json.loads((outcome.bundle / "report.json").read_text())["verdict"] == "fail"
+
+
+def test_missed_accuracy_budget_exits_3(model: Path) -> None:
+    """Pruning everything but eight channels without retraining costs more than nothing."""
+    spec = "prune-channels{keep=0.01,multiple=1,retrain=false}"
+    outcome = api.compress(fresh(model), passes=spec, max_drop="0pp", time_budget=QUICK)
+    assert outcome.exit_code in (0, 3)
+    assert (outcome.exit_code == 3) == (outcome.report.drop is not None and outcome.report.drop.value > 0)
+
+
+def test_keep_one_changes_no_output(model: Path) -> None:
+    """keep=1 skips refit and retraining."""
+    report = api.compress(fresh(model), passes="prune-channels{keep=1}", time_budget=QUICK).report
+    assert report.result.parameters == report.exported.parameters
+    assert report.drop is not None
+    assert report.drop.value == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"mode": "graphs"}, UnsupportedError, "not available"),
+        ({"mode": "fast"}, UsageError, "Known: batched, full, graphs"),
+        ({"target": "ort,ort"}, UsageError, "given twice"),
+        ({"target": "tensorrt"}, UsageError, "unknown name 'tensorrt'"),
+        ({"passes": ["auto", "prune-channels"]}, UsageError, "stand alone"),
+        ({"passes": "prune-chanels"}, UsageError, "Did you mean 'prune-channels'"),
+        ({"passes": "prune-channels{kep=0.5}"}, UsageError, "unknown option 'kep'"),
+        ({"passes": "prune-channels{keep=2}"}, UsageError, "keep must be in"),
+        ({"max_drop": "2%"}, UsageError, "pp"),
+    ],
+)
+def test_options_that_cannot_be(model: Path, options: dict[str, str], error: type[Exception], words: str) -> None:
+    """Each mistake is named together with its mend, and nothing is written."""
+    with pytest.raises(error, match=words):
+        api.compress(fresh(model), **options)
+    assert not model.with_suffix(".bundle").exists()
+
+
+def test_wrong_artefact_is_caught(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An export that computes something else ends in exit code 5 and leaves no bundle."""
+    from gnnexport.runtime.runner import Runner
+
+    honest = Runner.run
+
+    def run(self: Runner, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {name: value + 1 for name, value in honest(self, feeds).items()}
+
+    monkeypatch.setattr(Runner, "run", run)
+    monkeypatch.setattr(Runner, "__call__", run)
+    with pytest.raises(ParityError) as caught:
+        api.export(fresh(model), time_budget=QUICK)
+    assert caught.value.exit_code == 5
+    assert not model.with_suffix(".bundle").exists()
+
+
+def test_inspect_describes_model_and_bundle(model: Path) -> None:
+    """A model shows ops, cost and support; a bundle shows its manifest."""
+    inspection = api.inspect(model)
+    assert "gnn.aggregate" in inspection.text
+    assert inspection.to_dict()["targets"] == {"onnx": [], "ort": []}
+    bundle = api.export(fresh(model), time_budget=QUICK).bundle
+    assert "mode full" in api.inspect(bundle).text

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from gnnexport import api
+from gnnexport.bundle.report_schema import Report
+from tests.road import write_road
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a small trained model with its data and sidecar beside it."""
+    return write_road(tmp_path_factory.mktemp("auto"))
+
+
+def compress(model: Path, **options: str) -> Report:
+    """Let the pipeline choose, and return its report."""
+    shutil.rmtree(model.with_suffix(".bundle"), ignore_errors=True)
+    return api.compress(model, passes="auto", time_budget="20s", **options).report
+
+
+def tried(report: Report) -> list[tuple[str, bool, str]]:
+    """Return spec, verdict and reason of each setting of prune-channels."""
+    return [(step.name, step.kept, step.notes[-1]) for step in report.steps if step.name.startswith("prune-channels")]
+
+
+def test_auto_keeps_what_fits_the_budget(model: Path) -> None:
+    """With a wide budget the strongest setting is tried, and kept because the file got smaller or faster."""
+    name, kept, reason = tried(compress(model, max_drop="100pp"))[0]
+    assert name == "prune-channels{keep=0.25,multiple=8,retrain=true,rows=100000}"
+    assert kept
+    assert reason.startswith("kept: ")
+
+
+def test_auto_drops_what_costs_accuracy(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A candidate whose validation metric falls by more than the budget is dropped, and the next one tried."""
+    monkeypatch.setattr("gnnexport.pipeline.compression.metrics.drop", lambda *_: 2.0)
+    found = tried(compress(model, max_drop="100pp"))
+    assert [kept for _, kept, _ in found] == [False, False, False]
+    assert all(reason.startswith("dropped: validation accuracy fell") for _, _, reason in found)
+
+
+def test_auto_result_is_the_export_when_nothing_was_kept(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When nothing pays, the uncompressed export is what ships, and the report says what was tried."""
+    monkeypatch.setattr("gnnexport.pipeline.compression.metrics.drop", lambda *_: 2.0)
+    report = compress(model, max_drop="100pp")
+    assert report.result.parameters == report.exported.parameters
+    assert report.speedup.against_exported is None
+    assert len(tried(report)) == 3
