@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from importlib import metadata
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from gnnexport.bundle.layout import DECISIONS, EVAL, GOLDEN, GRAPH
 from gnnexport.bundle.processor import Processor
-from gnnexport.bundle.record import Record
-from gnnexport.errors import UsageError
+from gnnexport.bundle.record import Record, parse_record
 
 SCHEMA = 1
 TOLERANCE = 1e-4
@@ -140,20 +138,5 @@ def parse_manifest(text: str, where: str) -> Manifest:
     Raises:
         UsageError: not a manifest, or one of a schema newer than this.
     """
-    rebuild = "Make the bundle again with 'gnnexport compress' or 'gnnexport export'"
-    try:
-        values = json.loads(text)
-    except ValueError:
-        raise UsageError.at(where, "not JSON; the file is damaged", rebuild) from None
-    version = values.get("schema") if isinstance(values, dict) else None
-    if not isinstance(version, int):
-        raise UsageError.at(where, "not a manifest of gnnexport: it has no schema number", rebuild)
-    if version > SCHEMA:
-        what = f"schema {version} is newer than {SCHEMA}, the newest this installation reads"
-        raise UsageError.at(where, what, "Run 'pip install --upgrade gnnexport'")
-    try:
-        return Manifest.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise UsageError.at(where, f"{key}: {first['msg']}", rebuild) from None
+    mend = "Make the bundle again with 'gnnexport compress' or 'gnnexport export'"
+    return parse_record(Manifest, text, where, schema=SCHEMA, mend=mend)

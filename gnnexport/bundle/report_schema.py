@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
-from gnnexport.bundle.record import Record
-from gnnexport.errors import UsageError
+from gnnexport.bundle.record import Record, parse_record
 
 SCHEMA = 1
 
@@ -227,18 +225,4 @@ def parse_report(text: str, where: str) -> Report:
     Raises:
         UsageError: not a report, or one of a schema newer than this.
     """
-    mend = "Run 'gnnexport compress' again"
-    try:
-        values = json.loads(text)
-    except ValueError:
-        raise UsageError.at(where, "not JSON; the file is damaged", mend) from None
-    version = values.get("schema") if isinstance(values, dict) else None
-    if isinstance(version, int) and version > SCHEMA:
-        what = f"schema {version} is newer than {SCHEMA}, the newest this installation reads"
-        raise UsageError.at(where, what, "Run 'pip install --upgrade gnnexport'")
-    try:
-        return Report.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise UsageError.at(where, f"{key}: {first['msg']}", mend) from None
+    return parse_record(Report, text, where, schema=SCHEMA, mend="Run 'gnnexport compress' again")
