@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -15,6 +15,7 @@ from gnnexport.targets.contract import EmitContext
 from gnnexport.targets.onnx.dense import dense_applies
 from gnnexport.targets.onnx.lower import lower_one
 from gnnexport.targets.onnx.operators import Operator
+from gnnexport.targets.onnx.order import natural
 from gnnexport.targets.onnx.pieces import cut
 from gnnexport.targets.onnx.tape import Constants, Tape, sizes
 
@@ -100,7 +101,7 @@ class Choices:
 
 def describe(op: Operator) -> str:
     """Name a reduction by what decides its speed: the same text, the same lowering."""
-    weight = "" if op.weight is None else " weighted" if op.static_weight is not None else " attention"
+    weight = " attention" if op.weight is not None else " weighted" if op.static_weight is not None else ""
     rows = 0 if op.rowptr is None else len(op.rowptr) - 1
     tail = "×".join(str(size) for size in op.tail)
     return f"{op.kind} {op.reduce}{weight} {rows} rows {op.num_slots} slots [{tail}]"
@@ -119,7 +120,7 @@ def _estimates(op: Operator) -> list[Candidate]:
     assert op.rowptr is not None
     width = math.prod(op.tail)
     pieces = cut(op.rowptr)
-    gathered = op.num_slots * (12e-6 + width * 0.25e-6) * (2 if op.weight is not None and len(op.tail) > 1 else 1)
+    gathered = op.num_slots * (12e-6 + width * 0.25e-6) * (2 if op.weight_shape is not None and len(op.tail) > 1 else 1)
     estimates = [Candidate("ell", gathered + 0.006 * pieces.table_count + 0.01)]
     if dense_applies(op):
         rows, columns = len(op.rowptr) - 1, sizes(op.x)[0]
@@ -130,15 +131,11 @@ def _estimates(op: Operator) -> list[Candidate]:
 
 def alone(op: Operator, lowering: str) -> ir.Model:
     """Return a model of one reduction, to be timed."""
-    inputs = [_input(op.x)] + ([_input(op.weight)] if op.weight is not None and op.static_weight is None else [])
-    x = inputs[0]
-    weight = inputs[1] if len(inputs) > 1 else op.weight
+    op = natural(op) if lowering == "ell" else op
+    inputs = [_input(value) for value in (op.x, op.weight) if value is not None]
     graph = ir.Graph(inputs, [], nodes=[], name="reduction", opset_imports={"": 20})
-    if op.static_weight is not None and weight is not None:
-        weight = ir.Value(name="weight", shape=weight.shape, type=weight.type, const_value=weight.const_value)
-        graph.register_initializer(weight)
     tape = Tape(Constants(graph), "node")
-    copy = Operator(op.node, x, weight, op.reduce, op.rowptr, op.col)
+    copy = replace(op, x=inputs[0], weight=inputs[1] if op.weight is not None else None)
     out = lower_one(copy, lowering, tape, {})
     if not tape.nodes:
         out = tape.like("Identity", [out], sizes(op.out))

@@ -20,7 +20,7 @@ def dense_applies(op: Operator) -> bool:
     """Tell whether an operator is a product with a constant adjacency of bearable size."""
     if op.kind != schemas.AGGREGATE or op.reduce not in ("sum", "mean"):
         return False
-    if op.weight is not None and (op.static_weight is None or len(sizes(op.weight)) != 1):
+    if op.weight is not None or len(op.weight_shape or (1,)) != 1:
         return False
     assert op.rowptr is not None
     return 4 * (len(op.rowptr) - 1) * sizes(op.x)[0] <= MOST_BYTES
@@ -45,7 +45,7 @@ def _adjacency(op: Operator) -> NDArray[np.floating]:
     assert op.col is not None
     assert op.x.dtype is not None
     degree = np.diff(op.rowptr)
-    row = np.repeat(np.arange(len(degree)), degree)
+    row = op.rows_of_slots
     weight = np.ones(len(op.col)) if op.static_weight is None else op.static_weight.astype(np.float64)
     if op.reduce == "mean":
         weight = weight / degree[row]

@@ -12,7 +12,6 @@ from collections.abc import Callable
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from gnnexport.targets.onnx import schemas
 from gnnexport.targets.onnx.operators import Operator
@@ -36,7 +35,7 @@ def lower_ell(op: Operator, pieces: Pieces, tape: Tape) -> ir.Value:
     tail = op.tail
     if op.num_slots == 0:
         return tape.zeros(op.x, (len(op.rowptr) - 1, *tail))
-    reducer = _weighted(op, tape) if op.weight is not None else _plain(op, tape)
+    reducer = _plain(op, tape) if op.weight_shape is None else _weighted(op, tape)
     inner = _inner(op)
     block = max(BLOCK_BYTES, op.num_slots * _row_bytes(op) // MOST_BLOCKS)
     direct = [part for table in pieces.direct for part in _blocks(table, reducer, block // _row_bytes(op), True)]
@@ -59,7 +58,7 @@ def _inner(op: Operator) -> tuple[int, ...]:
 
 
 def _single_head(op: Operator) -> bool:
-    return op.weight is not None and len(sizes(op.weight)) == 2 and sizes(op.weight)[1] == 1
+    return op.weight_shape is not None and op.weight_shape[1:] == (1,)
 
 
 def _blocks(table: Ints, reducer: _Reducer, slots_per_block: int, last: bool) -> list[ir.Value]:
@@ -71,56 +70,64 @@ def _blocks(table: Ints, reducer: _Reducer, slots_per_block: int, last: bool) ->
 
 def _plain(op: Operator, tape: Tape) -> _Reducer:
     """Reduce without weights; `mean` of a decomposed row is a sum here and is divided at the end."""
-    index = op.col if op.kind == schemas.AGGREGATE else None
 
     def reduce(table: Ints, last: bool) -> ir.Value:
-        source = table if index is None else index[table]
-        rows, degree = table.shape
-        gathered = tape.like("Gather", [op.x, source.astype(np.int32)], (rows, degree, *op.tail), axis=0)
-        if degree == 1:
-            return gathered
+        degree = table.shape[1]
+        rows = _edge_rows(op, tape, op.x, table) if op.kind == schemas.REDUCE_EDGES else _sources(op, tape, op.x, table)
         kind = "sum" if op.reduce == "mean" and not last else op.reduce
-        return _reduce(tape, _REDUCE[kind], gathered)
+        return rows if degree == 1 else _reduce(tape, _REDUCE[kind], rows)
 
     return reduce
 
 
 def _weighted(op: Operator, tape: Tape) -> _Reducer:
     """Reduce with edge weights [num_slots] as a product with a 1 × degree matrix, with heads as a sum of products."""
-    assert op.weight is not None
-    assert op.col is not None
-    col, weight, x = op.col, op.weight, op.x
-    inner = _inner(op)
-    num_slots, num_src = sizes(weight)[0], sizes(x)[0]
+    assert op.weight_shape is not None
+    x, inner = op.x, _inner(op)
     if _single_head(op):
-        x = tape.like("Reshape", [x, np.array((num_src, *inner), np.int64)], (num_src, *inner))
-        weight = tape.like("Reshape", [weight, np.array([num_slots], np.int64)], (num_slots,))
-    heads = sizes(weight)[1:]
-    if heads:
-        lifted = (num_slots, *heads, *(1 for _ in inner[len(heads) :]))
-        weight = tape.like("Reshape", [weight, np.array(lifted, np.int64)], lifted)
-
-    static = op.static_weight
+        shape = (sizes(x)[0], *inner)
+        x = tape.like("Reshape", [x, np.array(shape, np.int64)], shape)
+    heads = () if _single_head(op) else op.weight_shape[1:]
+    lifted = (op.num_slots, *heads, *(1 for _ in inner[len(heads) :])) if heads else (op.num_slots,)
+    weight = op.weight and tape.like("Reshape", [op.weight, np.array(lifted, np.int64)], lifted)
+    static = None if op.static_weight is None else op.static_weight.reshape(lifted)
 
     def reduce(table: Ints, last: bool) -> ir.Value:
         del last
         rows, degree = table.shape
-        gathered = tape.like("Gather", [x, col[table].astype(np.int32)], (rows, degree, *inner), axis=0)
+        gathered = _sources(op, tape, x, table)
         slots = table if heads else table[:, None, :]
-        factor = _take(tape, weight, static, slots)
-        if heads:
-            product = tape.like("Mul", [gathered, factor], (rows, degree, *inner))
-            return product if degree == 1 else _reduce(tape, "ReduceSum", product)
-        return tape.like("MatMul", [factor, gathered], (rows, 1, *inner))
+        if static is not None:
+            factor = tape.constants.add(static[slots])
+        else:
+            assert weight is not None
+            factor = _edge_rows(op, tape, weight, slots)
+        if not heads:
+            return tape.like("MatMul", [factor, gathered], (rows, 1, *inner))
+        product = tape.like("Mul", [gathered, factor], (rows, degree, *inner))
+        return product if degree == 1 else _reduce(tape, "ReduceSum", product)
 
     return reduce
 
 
-def _take(tape: Tape, weight: ir.Value, static: NDArray[np.floating] | None, slots: Ints) -> ir.Value:
-    """Return the weights of some slots: a constant where the weights are."""
-    if static is not None:
-        return tape.constants.add(static.reshape(sizes(weight))[slots])
-    return tape.like("Gather", [weight, slots.astype(np.int32)], (*slots.shape, *sizes(weight)[1:]), axis=0)
+def _sources(op: Operator, tape: Tape, x: ir.Value, table: Ints) -> ir.Value:
+    """Gather what the sources of some slots hold."""
+    assert op.col is not None
+    index = op.col[table].astype(np.int32)
+    return tape.like("Gather", [x, index], (*table.shape, *sizes(x)[1:]), axis=0)
+
+
+def _edge_rows(op: Operator, tape: Tape, values: ir.Value, table: Ints) -> ir.Value:
+    """Take the rows of some slots out of edge values: cut them out where they lie together, else gather them."""
+    rows = table if op.position is None else op.position[table]
+    shape = (*table.shape, *sizes(values)[1:])
+    flat = rows.reshape(-1)
+    if not (np.diff(flat) == 1).all():
+        return tape.like("Gather", [values, rows.astype(np.int32)], shape, axis=0)
+    begin, end = int(flat[0]), int(flat[-1]) + 1
+    bounds = [np.array([number], np.int64) for number in (begin, end, 0)]
+    cut = tape.like("Slice", [values, *bounds], (end - begin, *sizes(values)[1:]))
+    return tape.like("Reshape", [cut, np.array(shape, np.int64)], shape)
 
 
 def _reduce(tape: Tape, op_type: str, value: ir.Value) -> ir.Value:

@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from gnnexport.targets.onnx import schemas
 from gnnexport.targets.onnx.dense import lower_dense
 from gnnexport.targets.onnx.ell import lower_ell
 from gnnexport.targets.onnx.operators import Operator, dialect_nodes, read
+from gnnexport.targets.onnx.order import inverse, renumber
 from gnnexport.targets.onnx.pieces import Pieces, cut
 from gnnexport.targets.onnx.scatter import lower_scatter
 from gnnexport.targets.onnx.tape import Constants, Tape, sizes
@@ -19,19 +19,23 @@ from gnnexport.targets.onnx.tape import Constants, Tape, sizes
 REDUCING = (schemas.AGGREGATE, schemas.REDUCE_EDGES)
 
 
-def lower(graph: ir.Graph, choose: Callable[[Operator], str]) -> None:
+def lower(graph: ir.Graph, choose: Callable[[Operator], str], note: Callable[[str], None]) -> None:
     """Lower every operator of the dialect in place.
 
     Args:
         graph: baked, without `EdgeSoftmax`.
         choose: names the lowering of an operator that reduces: `ell`, `dense` or `scatter`.
+        note: takes one line for the report.
     """
     constants = Constants(graph)
+    nodes = dialect_nodes(graph)
+    chosen = {node: choose(read(node)) for node in nodes if node.op_type in REDUCING}
+    frames = renumber(graph, constants, note) if "ell" in chosen.values() else {}
     cuts: dict[bytes, Pieces] = {}
-    for node in dialect_nodes(graph):
-        op = read(node)
+    for node in nodes:
+        op = frames[node].apply(read(node)) if node in frames else read(node)
         tape = Tape(constants, str(op.out.name))
-        result = lower_one(op, choose(op), tape, cuts) if op.kind in REDUCING else _gather(op, tape)
+        result = lower_one(op, chosen[node], tape, cuts) if node in chosen else _gather(op, tape)
         replace(graph, op, tape, result)
 
 
@@ -43,6 +47,8 @@ def lower_one(op: Operator, lowering: str, tape: Tape, cuts: dict[bytes, Pieces]
         return lower_scatter(op, tape)
     pieces = _pieces(op, cuts)
     rows = lower_ell(op, pieces, tape)
+    if (pieces.order == np.arange(len(pieces.order))).all():
+        return rows
     back = inverse(pieces.order)
     return tape.like("Gather", [rows, back.astype(np.int32)], sizes(op.out), axis=0)
 
@@ -55,13 +61,6 @@ def replace(graph: ir.Graph, op: Operator, tape: Tape, result: ir.Value) -> None
     ir.convenience.replace_nodes_and_values(graph, node, [node], tape.nodes, [op.out], [result])
 
 
-def inverse(order: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the permutation that undoes one."""
-    back = np.empty_like(order)
-    back[order] = np.arange(len(order))
-    return back
-
-
 def _pieces(op: Operator, cuts: dict[bytes, Pieces]) -> Pieces:
     assert op.rowptr is not None
     key = op.rowptr.tobytes()
@@ -72,10 +71,6 @@ def _pieces(op: Operator, cuts: dict[bytes, Pieces]) -> Pieces:
 
 def _gather(op: Operator, tape: Tape) -> ir.Value:
     """Take node values to the edges: by source, or by destination."""
-    if op.kind == schemas.GATHER_SOURCE:
-        assert op.col is not None
-        index = op.col
-    else:
-        assert op.rowptr is not None
-        index = np.repeat(np.arange(len(op.rowptr) - 1), np.diff(op.rowptr))
-    return tape.like("Gather", [op.x, index.astype(np.int32)], (len(index), *op.tail), axis=0)
+    index = op.rows_of_slots if op.col is None else op.col
+    rows = op.by_position(index).astype(np.int32)
+    return tape.like("Gather", [op.x, rows], (len(index), *op.tail), axis=0)

@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from gnnexport.targets.onnx import schemas
 from gnnexport.targets.onnx.operators import Operator
-from gnnexport.targets.onnx.tape import Tape, sizes
+from gnnexport.targets.onnx.tape import Tape
 
 _REDUCTION = {"sum": "add", "mean": "add", "max": "max", "min": "min"}
 
@@ -26,7 +26,7 @@ def lower_scatter(op: Operator, tape: Tape) -> ir.Value:
     if op.num_slots == 0:
         return tape.zeros(op.x, shape)
     dtype = op.x.dtype.numpy()
-    row = np.repeat(np.arange(len(degree)), degree).reshape(-1, *(1 for _ in tail))
+    row = op.by_position(op.rows_of_slots).reshape(-1, *(1 for _ in tail))
     index = tape.op("Expand", [row, np.array(slots, np.int64)], ir.DataType.INT64, slots)
     neutral = {"max": np.finfo(dtype).min, "min": np.finfo(dtype).max}.get(op.reduce, 0)
     start = tape.op("Expand", [np.array(neutral, dtype), np.array(shape, np.int64)], op.x.dtype, shape)
@@ -46,9 +46,12 @@ def _messages(op: Operator, tape: Tape) -> ir.Value:
         return op.x
     assert op.col is not None
     slots = (op.num_slots, *op.tail)
-    gathered = tape.like("Gather", [op.x, op.col.astype(np.int32)], slots, axis=0)
-    if op.weight is None:
+    gathered = tape.like("Gather", [op.x, op.by_position(op.col).astype(np.int32)], slots, axis=0)
+    shape = op.weight_shape
+    if shape is None:
         return gathered
-    factor = sizes(op.weight) + (1,) * (len(slots) - len(sizes(op.weight)))
+    factor = shape + (1,) * (len(slots) - len(shape))
+    if op.static_weight is not None:
+        return tape.like("Mul", [gathered, op.by_position(op.static_weight).reshape(factor)], slots)
     weight = tape.like("Reshape", [op.weight, np.array(factor, np.int64)], factor)
     return tape.like("Mul", [gathered, weight], slots)

@@ -52,7 +52,7 @@ class OnnxTarget(Target):
         model = bake(dialect)
         expand_softmax(model.graph)
         choices = Choices(self.aggregate, ctx, _timer(self.threads or ctx.threads))
-        lower(model.graph, choices)
+        lower(model.graph, choices, ctx.note)
         return model, choices
 
 
