@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 DEMO   := demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types layers bench accuracy clean
+.PHONY: help demo test lint types layers docs bench accuracy clean
 
 help: ## list the tasks
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ types: $(VENV)/.development ## check types
 
 layers: $(VENV)/.development ## check who imports whom
 	$(BIN)/lint-imports
+
+docs: $(VENV)/.development ## write the JSON Schemas in docs/schemas
+	$(BIN)/python docs/make_schemas.py
 
 bench: $(VENV)/.development ## time the export against PyTorch on a power-law graph of 2.3 million edges
 	$(BIN)/python benchmarks/export_vs_pytorch.py

@@ -23,10 +23,10 @@ def _as_text(value: object) -> object:
     return str(value) if plain_number else value
 
 
-Texts = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
+Texts = Annotated[tuple[str, ...], BeforeValidator(_as_tuple, json_schema_input_type=str | list[str])]
 """One text or a list of them."""
 
-Amount = Annotated[str, BeforeValidator(_as_text)]
+Amount = Annotated[str, BeforeValidator(_as_text, json_schema_input_type=str | float)]
 """A budget such as `"0.5pp"` or `2`, as text."""
 
 
