@@ -71,8 +71,8 @@ def _tidy(model: ir.Model) -> None:
     model.producer_name = "gnnexport"
     model.producer_version = None
     keep = {*model.graph.inputs, *model.graph.outputs}
-    for node in model.graph:
-        for value in node.outputs:
-            if value not in keep:
-                value.shape = None
-                value.type = None
+    inside = [value for node in model.graph for value in node.outputs]
+    for value in (*inside, *model.graph.initializers.values()):
+        if value not in keep:
+            value.shape = None
+            value.type = None
