@@ -49,7 +49,14 @@ class FoldNorms(Pass):
 
 
 def _foldable(module: fx.GraphModule, norm: fx.Node) -> bool:
-    """Tell whether a scale per channel can be moved into the parameters that make the normalised value."""
+    """Tell whether a scale per channel can be moved into the parameters that make the normalised value.
+
+    A value of more dimensions has its channels elsewhere than last, and a normalisation without running
+    statistics has a scale that the features decide.
+    """
+    statistics = [parameter_of(module, item) for item in args_of(norm)[3:5]]
+    if rank_of(norm) != 2 or any(item is None for item in statistics):
+        return False
     made: set[fx.Node] = set()
     return _producers(module, args_of(norm)[0], made) and all(
         user in made | {norm} for node in made for user in node.users
@@ -64,7 +71,8 @@ def _producers(module: fx.GraphModule, node: Any, made: set[fx.Node]) -> bool:
         return rank_of(node) == 1
     made.add(node)
     if node.target is aten.linear.default:
-        return parameter_of(module, args_of(node)[1]) is not None
+        parameters = [item for item in (args_of(node)[1], argument(node, 2, "bias")) if item is not None]
+        return rank_of(node) == 2 and all(parameter_of(module, item) is not None for item in parameters)
     parts = _scaled_parts(node)
     return bool(parts) and all(_producers(module, item, made) for item in parts)
 
@@ -107,7 +115,7 @@ def _scaled(module: fx.GraphModule, node: Any, scale: Tensor, done: dict[fx.Node
     graph = module.graph
     value = parameter_of(module, node)
     if value is not None:
-        with graph.inserting_before(next(iter(node.users))):
+        with graph.inserting_after(node):
             return like(add_parameter(module, "folded_bias", (value.detach().double() * scale).float()), node)
     if node.target is aten.linear.default:
         weight, bias = parameter_of(module, args_of(node)[1]), parameter_of(module, argument(node, 2, "bias"))

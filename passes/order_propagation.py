@@ -30,6 +30,10 @@ class OrderPropagation(Pass):
     margin: float = 1.0
     """Swap only when the width falls by more than this factor."""
 
+    def __post_init__(self) -> None:
+        if not self.margin >= 1:
+            raise ValueError("margin must be at least 1, or layers would be swapped to and fro")
+
     def run(self, program: Program, ctx: PassContext) -> Program:
         """Swap every linear map with its neighbouring aggregation where that is narrower."""
         program = program.clone()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -80,16 +81,19 @@ class PruneChannels(Pass):
                 ctx.note(f"kept {group}: {group.blockers[0]}")
                 continue
             count = self.kept_width(group.width)
-            if count < group.width:
-                shrunk = True
-                _prune(program, group, count, values, self._sample(ctx))
-                ctx.note(f"{group}: kept {count}")
+            if count == group.width:
+                ctx.note(f"kept {group}: {self.keep} of them rounds up to all (multiple={self.multiple})")
+                continue
+            shrunk = True
+            _prune(program, group, count, values, self._sample(ctx))
+            ctx.note(f"{group}: kept {count}")
         return self._retrained(program, ctx) if shrunk else program
 
     def kept_width(self, width: int) -> int:
         """Return how many of `width` channels stay."""
-        wanted = -(-width * self.keep // 1)
-        return int(min(width, -(-wanted // self.multiple) * self.multiple))
+        # The products of shares such as 0.07 and 100 are a hair too large.
+        wanted = math.ceil(round(width * self.keep, 6))
+        return min(width, max(1, math.ceil(wanted / self.multiple)) * self.multiple)
 
     def _sample(self, ctx: PassContext) -> Tensor:
         assert ctx.data is not None
@@ -118,7 +122,11 @@ def _prune(program: Program, group: Group, count: int, values: Mapping[fx.Node, 
     shrink(program.body, group, torch.from_numpy(kept))
     for nodes, weights in zip(sums, fitted, strict=True):
         for node, weight in zip(nodes, weights, strict=True):
-            replace_tensor(program.body, args_of(node)[1], torch.from_numpy(weight).float())
+            # A residual connection makes a map read and make the same channels.
+            rows = weight[kept] if node in group.producers else weight
+            old = parameter_of(program.body, args_of(node)[1])
+            assert old is not None
+            replace_tensor(program.body, args_of(node)[1], torch.from_numpy(rows).to(old.dtype))
 
 
 def _summed_readers(group: Group) -> list[list[fx.Node]]:

@@ -13,10 +13,10 @@ from torch import fx
 from gnnexport.passes.contract import Pass, PassContext, Stage
 from gnnexport.program.aggregation import fuse_aggregations, fuse_softmax
 from gnnexport.program.binding import structure_nodes
-from gnnexport.program.graphs import args_of, rebuild
+from gnnexport.program.graphs import args_of, calls, rebuild
 from gnnexport.program.messages import Reduction, find_reduction, is_count
 from gnnexport.program.program import Program
-from gnnexport.program.shapes import like
+from gnnexport.program.shapes import like, sizes_of
 from gnnexport.program.simplify import drop_dead, merge_duplicates
 from gnnexport.program.slots import Csr, SlotOrder
 
@@ -42,9 +42,10 @@ class RaiseMessages(Pass):
         raised = 0
         for reduction in _reductions(graph, structure):
             raised += 1
-            key = (reduction.dst, reduction.num_dst)
+            rows = _rows(graph, reduction, structure)
+            key = (reduction.dst, rows)
             if key not in csrs:
-                csr = _build_csr(graph, reduction, structure)
+                csr = _build_csr(graph, reduction, rows, structure)
                 csrs[key] = csr, SlotOrder(graph, csr, structure)
             _replace(graph, reduction, *csrs[key])
         drop_dead(graph)
@@ -65,15 +66,31 @@ def _is_scatter(node: fx.Node) -> bool:
 def _reductions(graph: fx.Graph, structure: set[fx.Node]) -> Iterator[Reduction]:
     for node in list(graph.nodes):
         found = find_reduction(node) if node not in structure else None
-        if found is not None and found.dst in structure and found.num_dst is not None:
+        if found is None or found.dst not in structure:
+            continue
+        if not isinstance(found.num_dst, fx.Node) or found.num_dst in structure:
             yield found
 
 
-def _build_csr(graph: fx.Graph, reduction: Reduction, structure: set[fx.Node]) -> Csr:
+def _rows(graph: fx.Graph, reduction: Reduction, structure: set[fx.Node]) -> Any:
+    """Return the number of destinations, reading it off a tensor where only that has it."""
+    if reduction.num_dst is not None:
+        return reduction.num_dst
+    like_it = args_of(reduction.init)[0]
+    for node in calls(graph, aten.sym_size.int):
+        if node < reduction.node and args_of(node)[1] == 0 and sizes_of(args_of(node)[0], 0) == sizes_of(like_it, 0):
+            return node
+    with graph.inserting_after(like_it):
+        size = graph.call_function(aten.sym_size.int, (like_it, 0))
+    structure.add(size)
+    return size
+
+
+def _build_csr(graph: fx.Graph, reduction: Reduction, rows: Any, structure: set[fx.Node]) -> Csr:
     """Insert the nodes that sort the edges by destination."""
-    inputs = [item for item in (reduction.dst, reduction.num_dst) if isinstance(item, fx.Node)]
+    inputs = [item for item in (reduction.dst, rows) if isinstance(item, fx.Node)]
     with graph.inserting_after(max(inputs)):
-        both = graph.call_function(gnn.csr.default, (reduction.dst, reduction.num_dst))
+        both = graph.call_function(gnn.csr.default, (reduction.dst, rows))
     with graph.inserting_after(both):
         perm = graph.call_function(operator.getitem, (both, 1))
         rowptr = graph.call_function(operator.getitem, (both, 0))
@@ -82,7 +99,7 @@ def _build_csr(graph: fx.Graph, reduction: Reduction, structure: set[fx.Node]) -
     like(perm, reduction.dst)
     like(row, reduction.dst)
     structure.update((both, perm, rowptr, row))
-    return Csr(reduction.dst, rowptr, perm, row)
+    return Csr(reduction.dst, sizes_of(reduction.node, 0), rowptr, perm, row)
 
 
 def _replace(graph: fx.Graph, reduction: Reduction, csr: Csr, order: SlotOrder) -> None:
@@ -92,6 +109,7 @@ def _replace(graph: fx.Graph, reduction: Reduction, csr: Csr, order: SlotOrder) 
     reduction.node.replace_all_uses_with(like(new, reduction.node))
     for user in list(new.users):
         divides = reduction.reduce == "sum" and user.target is aten.div.Tensor and args_of(user)[0] is new
+        divides = divides and sizes_of(args_of(user)[1], 0) == sizes_of(new, 0)
         if divides and is_count(args_of(user)[1], reduction.dst):
             _make_mean(graph, user, new)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -12,8 +13,8 @@ from gnnexport.errors import Problem
 from gnnexport.passes.contract import Pass, PassContext, Stage
 from gnnexport.program.binding import CREATIONS, structure_nodes, takes_like
 from gnnexport.program.graphs import args_of, output_node, rebuild
-from gnnexport.program.inputs import NUM_NODES, Role
-from gnnexport.program.program import Program
+from gnnexport.program.inputs import NUM_NODES
+from gnnexport.program.program import EXAMPLE_NODES, Program
 from gnnexport.program.shapes import DTYPE, like, rank_of, sizes_of
 from gnnexport.program.simplify import drop_dead, merge_duplicates
 
@@ -41,7 +42,7 @@ class SplitStructure(Pass):
         program = program.clone()
         program.annotate()
         names = [item.name for item in program.inputs if item.role.is_structure]
-        structure = structure_nodes(program.body.graph, names)
+        structure = _computable(program.body.graph, structure_nodes(program.body.graph, names))
         boundary = _boundary(program.body.graph, structure)
         prepare = _prepare_graph(program, structure, boundary)
         body = _body_graph(program, structure, boundary)
@@ -49,6 +50,36 @@ class SplitStructure(Pass):
         program.body = rebuild(program.body, body)
         ctx.note(f"{len(boundary)} structure values leave {len(list(prepare.nodes))} nodes outside the inference")
         return program
+
+
+def _computable(graph: fx.Graph, structure: set[fx.Node]) -> set[fx.Node]:
+    """Leave out what `prepare` cannot compute: sizes that only tensors of features have, and all made of them."""
+    found: set[fx.Node] = set()
+    for node in graph.nodes:
+        if node not in structure:
+            continue
+        if node.target is aten.sym_size.int and args_of(node)[0] not in structure:
+            if _has_node_rows(node) or _same_size(node, found) is not None:
+                found.add(node)
+        else:
+            lent = args_of(node)[:1] if node.target in CREATIONS and takes_like(node) else ()
+            if all(item in found for item in node.all_input_nodes if item not in lent):
+                found.add(node)
+    return found
+
+
+def _has_node_rows(size: fx.Node) -> bool:
+    return sizes_of(args_of(size)[0], args_of(size)[1]) == EXAMPLE_NODES
+
+
+def _same_size(size: fx.Node, among: Iterable[fx.Node]) -> tuple[fx.Node, int] | None:
+    """Return a tensor and its axis that has the size asked for."""
+    wanted = sizes_of(args_of(size)[0], args_of(size)[1])
+    for known in among:
+        for axis in range(rank_of(known)):
+            if sizes_of(known, axis) == wanted:
+                return known, axis
+    return None
 
 
 def _boundary(graph: fx.Graph, structure: set[fx.Node]) -> list[fx.Node]:
@@ -77,7 +108,6 @@ def _stays(node: fx.Node, structure: set[fx.Node]) -> bool:
 
 
 def _prepare_graph(program: Program, structure: set[fx.Node], boundary: list[fx.Node]) -> fx.Graph:
-    feature = next(item.name for item in program.inputs if item.role is Role.NODE_FEATURES)
     graph = fx.Graph()
     values: dict[fx.Node, Any] = {}
     for node in program.body.graph.nodes:
@@ -88,42 +118,30 @@ def _prepare_graph(program: Program, structure: set[fx.Node], boundary: list[fx.
     for node in program.body.graph.nodes:
         if node.op == "placeholder" or node not in structure:
             continue
-        values[node] = _copy_structure(graph, node, values, num_nodes, feature)
+        values[node] = _copy_structure(graph, node, values, num_nodes)
     graph.output(tuple(values[node] for node in boundary))
     drop_dead(graph)
     return graph
 
 
-def _copy_structure(
-    graph: fx.Graph, node: fx.Node, values: dict[fx.Node, Any], num_nodes: fx.Node, feature: str
-) -> Any:
+def _copy_structure(graph: fx.Graph, node: fx.Node, values: dict[fx.Node, Any], num_nodes: fx.Node) -> Any:
     source = args_of(node)[0] if args_of(node) else None
-    if node.target is aten.sym_size.int and isinstance(source, fx.Node) and source not in values:
-        if source.target == feature and args_of(node)[1] == 0:
+    if node.target is aten.sym_size.int and source not in values:
+        if _has_node_rows(node):
             return num_nodes
-        return _size_elsewhere(node, source, values, graph)
+        elsewhere = _same_size(node, values)
+        assert elsewhere is not None
+        return graph.call_function(aten.sym_size.int, (values[elsewhere[0]], elsewhere[1]))
     if node.target in CREATIONS and takes_like(node) and source not in values:
         return _created(graph, node, values)
     copied = graph.node_copy(node, lambda item: values[item])
     return copied
 
 
-def _size_elsewhere(node: fx.Node, source: fx.Node, values: dict[fx.Node, Any], graph: fx.Graph) -> Any:
-    """Find a structure value that has the size asked of a feature tensor."""
-    wanted = sizes_of(source, args_of(node)[1])
-    for known, value in values.items():
-        for axis in range(rank_of(known)):
-            if sizes_of(known, axis) == wanted:
-                return graph.call_function(aten.sym_size.int, (value, axis))
-    return None
-
-
 def _created(graph: fx.Graph, node: fx.Node, values: dict[fx.Node, Any]) -> Any:
     """Create without reading the feature tensor that only lent its dtype."""
     dtype = node.meta[DTYPE]
-    sizes = fx.node.map_arg(args_of(node)[1], lambda item: values[item]) if len(args_of(node)) > 1 else None
-    if sizes is None or any(size is None for size in sizes):
-        return None
+    sizes = fx.node.map_arg(args_of(node)[1], lambda item: values[item])
     made = graph.call_function(aten.full.default, (sizes, CREATIONS[node.target]), {"dtype": dtype})
     return like(made, node)
 

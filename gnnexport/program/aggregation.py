@@ -35,14 +35,17 @@ def fuse_softmax(graph: fx.Graph) -> int:
 
 def _softmax(division: fx.Node) -> tuple[fx.Node, fx.Node] | None:
     exponential, spread = args_of(division)
-    if not _calls(exponential, aten.exp.default) or not _calls(spread, gnn.gather_destination.default):
+    if division.kwargs or not _calls(exponential, aten.exp.default):
         return None
-    total = args_of(spread)[0]
+    if not _calls(spread, gnn.gather_destination.default):
+        return None
+    total, spread_by = args_of(spread)[:2]
     if _calls(total, aten.add.Tensor) and isinstance(args_of(total)[1], float) and abs(args_of(total)[1]) < 1e-6:
         total = args_of(total)[0]
     if (
         not _calls(total, gnn.reduce_edges.default)
         or args_of(total)[0] is not exponential
+        or args_of(total)[1] is not spread_by
         or args_of(total)[2] != "sum"
     ):
         return None
@@ -50,11 +53,13 @@ def _softmax(division: fx.Node) -> tuple[fx.Node, fx.Node] | None:
     if not _calls(shifted, aten.sub.Tensor) or not _calls(args_of(shifted)[1], gnn.gather_destination.default):
         return None
     logits, rowptr = args_of(shifted)[0], args_of(total)[1]
-    maximum = args_of(args_of(shifted)[1])[0]
+    maximum, shifted_by = args_of(args_of(shifted)[1])[:2]
     if (
         not _calls(maximum, gnn.reduce_edges.default)
         or args_of(maximum)[2] != "max"
         or args_of(maximum)[1] is not rowptr
+        or shifted_by is not rowptr
+        or shifted.kwargs
     ):
         return None
     return (logits, rowptr) if _undetached(args_of(maximum)[0]) is _undetached(logits) else None

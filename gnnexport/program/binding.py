@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from gnnexport.program.graphs import args_of
+from gnnexport.program.graphs import args_of, is_random
 
 aten = torch.ops.aten
 
@@ -31,7 +31,7 @@ def structure_nodes(graph: fx.Graph, structure_inputs: Collection[str]) -> set[f
 
     Sizes count as structure whatever tensor they are taken from: the number of nodes and of edges
     belongs to the graph. A tensor expanded to the width of features does not, for it would be stored
-    once per channel.
+    once per channel. Nor does what dropout makes, for it differs from step to step in training.
 
     Args:
         graph: a functional graph.
@@ -50,6 +50,8 @@ def structure_nodes(graph: fx.Graph, structure_inputs: Collection[str]) -> set[f
 def _is_structure(node: fx.Node, found: set[fx.Node]) -> bool:
     if node.target in _SIZE_ONLY:
         return True
+    if is_random(node):
+        return False
     if node.target in CREATIONS:
         read: list[Any] = list(args_of(node)[1:]) if takes_like(node) else list(args_of(node))
         sizes: list[fx.Node] = []

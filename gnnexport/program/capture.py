@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 from torch.export import Dim
 
 from gnnexport.errors import DataError, UnsupportedError
-from gnnexport.program.functional import functionalise, is_mutating, training_arguments_cleared
+from gnnexport.program.functional import functionalise, training_argument, training_arguments_cleared
 from gnnexport.program.graphs import args_of, module_of, output_node
 from gnnexport.program.inputs import NUM_EDGES, NUM_NODES, Input
 from gnnexport.program.program import Program
@@ -39,7 +39,8 @@ def capture(model: nn.Module, inputs: Sequence[Input], example: Mapping[str, Ten
     """
     model = copy.deepcopy(model)
     body = _functional_capture(model.eval(), inputs, example)
-    _check_inputs_are_read(body, inputs)
+    _check_inputs_are_read(body)
+    _check_evaluation_mode(body)
     program = Program(body, inputs, source=type(model).__name__)
     program.training_blocker = _training_blocker(body, model, inputs, example)
     return program
@@ -129,7 +130,7 @@ def _single_output(node: fx.Node) -> fx.Node:
     return results
 
 
-def _check_inputs_are_read(body: fx.GraphModule, inputs: Sequence[Input]) -> None:
+def _check_inputs_are_read(body: fx.GraphModule) -> None:
     unread = [node.target for node in body.graph.nodes if node.op == "placeholder" and not node.users]
     if unread:
         raise DataError.at(
@@ -137,7 +138,16 @@ def _check_inputs_are_read(body: fx.GraphModule, inputs: Sequence[Input]) -> Non
             f"nothing reads the input '{unread[0]}'",
             "A layer has kept values of another graph, or the argument is not needed: clear caches, or leave it out",
         )
-    del inputs
+
+
+def _check_evaluation_mode(body: fx.GraphModule) -> None:
+    training = [node for node in body.graph.nodes if training_argument(node)]
+    if training:
+        raise UnsupportedError.at(
+            module_of(training[0]),
+            f"{training[0].target} runs in training mode although the model is in evaluation mode",
+            "Pass training=self.training there",
+        )
 
 
 def _training_blocker(
@@ -150,12 +160,13 @@ def _training_blocker(
         return f"capturing in training mode fails ({error})"
     finally:
         model.eval()
-    ours = [node for node in body.graph.nodes if not is_mutating(node)]
-    theirs = [node for node in trained.graph.nodes if not is_mutating(node)]
+    ours, theirs = list(body.graph.nodes), list(trained.graph.nodes)
     numbers = ({node: i for i, node in enumerate(ours)}, {node: i for i, node in enumerate(theirs)})
     for mine, other in zip(ours, theirs, strict=False):
         if _shape_of_call(mine, numbers[0]) != _shape_of_call(other, numbers[1]):
             return f"{module_of(mine)} computes something else in training"
+        if training_argument(other) is False:
+            return f"{module_of(mine)} stays in evaluation mode in training"
     if len(ours) != len(theirs):
         return f"{module_of(output_node(body.graph))} computes something else in training"
     return None

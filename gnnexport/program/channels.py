@@ -101,11 +101,17 @@ def _channel_arguments(node: fx.Node) -> Iterator[fx.Node]:
     width = (shape_of(node) or (0,))[-1]
     if rank_of(node) != 2:
         return
+    if _selects_channels(node):
+        return
     given = args_of(node)[:1] if node.target in _STRUCTURED else args_of(node)
     for item in given:
         shape = shape_of(item)
         if isinstance(item, fx.Node) and shape and shape[-1] == width and width > 1:
             yield item
+
+
+def _selects_channels(node: fx.Node) -> bool:
+    return node.target is aten.index_select.default and args_of(node)[1] % rank_of(args_of(node)[0]) != 0
 
 
 _STRUCTURED = {gnn.aggregate.default, gnn.gather_source.default, gnn.gather_destination.default,
@@ -121,14 +127,17 @@ def _register(body: fx.GraphModule, node: fx.Node, group_of: Any) -> None:
     elif node.op == "get_attr" and rank_of(node) == 1 and (shape_of(node) or (0,))[0] > 1:
         group_of(node).vectors.append(node)
         readers = {user for user in node.users if user.target is aten.linear.default}
-        if readers and len(node.users) > 1:
+        if (readers and len(node.users) > 1) or _readers_of_tensor(body, node) > len(node.users):
             group_of(node).blockers.append(f"{node.target} is shared")
+    elif node.op == "get_attr" and rank_of(node) >= 2:
+        if any(user.target is not aten.linear.default or args_of(user)[1] is not node for user in node.users):
+            group_of(node).blockers.append(f"the parameter {node.target} takes part in them")
     elif node.target is aten.linear.default:
         _register_linear(body, node, group_of)
-    elif node.op == "call_function" and node.target not in _WHOLE:
-        per_channel = node.target in _PER_CHANNEL and rank_of(node) == 2
+    elif node.op == "call_function" and not (node.target in _WHOLE and rank_of(node) == 0):
+        per_channel = node.target in _PER_CHANNEL and rank_of(node) == 2 and not _selects_channels(node)
         for item in () if per_channel else node.all_input_nodes:
-            if rank_of(item) >= 1 and item.op != "get_attr":
+            if rank_of(item) >= 1:
                 what = f"{module_of(node)} reads them by {str(node.target).removesuffix('.default')}"
                 group_of(item).blockers.append(what)
         if not per_channel and rank_of(node) >= 1:
@@ -142,14 +151,22 @@ def _register_linear(body: fx.GraphModule, node: fx.Node, group_of: Any) -> None
     made, read = group_of(node), group_of(args_of(node)[0])
     made.producers.append(node)
     read.consumers.append(node)
-    if parameter_of(body, weight) is None or len(weight.users) > 1:
+    if parameter_of(body, weight) is None or _readers_of_tensor(body, weight) > 1:
         for group in (made, read):
             group.blockers.append(f"the weight of {module_of(node)} is computed or shared")
     if rank_of(node) != 2:
         made.blockers.append(f"{module_of(node)} makes them for more than one thing at each node")
-    if bias is not None:
+    if bias is not None and parameter_of(body, bias) is None:
+        made.blockers.append(f"the bias of {module_of(node)} is computed")
+    elif bias is not None:
         made.vectors.extend(group_of(bias).vectors)
         made.blockers.extend(group_of(bias).blockers)
+
+
+def _readers_of_tensor(body: fx.GraphModule, node: fx.Node) -> int:
+    """Count the readers of a parameter under any of its names: tied weights have several."""
+    value = parameter_of(body, node)
+    return sum(len(other.users) for other in body.graph.nodes if parameter_of(body, other) is value)
 
 
 def shrink(body: fx.GraphModule, group: Group, kept: torch.Tensor) -> None:

@@ -21,6 +21,7 @@ Kind = Literal["linear", "aggregation", "other"]
 
 _PRODUCTS = {aten.linear.default, aten.matmul.default, aten.mm.default, aten.addmm.default}
 _AGGREGATIONS = {gnn.aggregate.default, gnn.reduce_edges.default, gnn.edge_softmax.default}
+_GATHERS = {gnn.aggregate.default, gnn.gather_source.default, gnn.gather_destination.default, aten.index_select.default}
 _FREE = {aten.view.default, aten.reshape.default, aten.unsqueeze.default, aten.squeeze.dim, aten.detach.default,
          aten.expand.default, aten.dropout.default, aten.alias.default, aten.select.int}  # fmt: skip
 _FLOAT_BYTES = 4
@@ -35,7 +36,8 @@ class OpCost:
         module: PyTorch module it was captured from.
         kind: `linear` for products with weights, `aggregation` for sums over edges.
         macs: multiply-accumulates; an unweighted sum counts one per added number.
-        bytes_moved: read and written, with gathered rows counted once per edge.
+        bytes_moved: read and written; of a value that is gathered, each row counts once per edge. Every
+            entry counts as four bytes.
     """
 
     name: str
@@ -87,7 +89,10 @@ def measure_cost(program: Program, inputs: Mapping[str, Tensor]) -> Cost:
 
 def _op_cost(node: fx.Node, shapes: Mapping[fx.Node, tuple[int, ...]]) -> OpCost:
     out = math.prod(shapes[node])
-    read = sum(math.prod(shapes[item]) for item in node.all_input_nodes if item in shapes)
+    gathered = args_of(node)[0] if node.target in _GATHERS else None
+    read = sum(math.prod(shapes[item]) for item in node.all_input_nodes if item in shapes and item is not gathered)
+    if gathered is not None and node.target is not gnn.aggregate.default:
+        read += out
     kind: Kind = "other"
     macs = 0
     if node.target in _PRODUCTS:
@@ -98,7 +103,7 @@ def _op_cost(node: fx.Node, shapes: Mapping[fx.Node, tuple[int, ...]]) -> OpCost
         width = math.prod(shapes[node][1:])
         slots = _slots(node, shapes)
         macs = slots * width
-        read += slots * width
+        read += slots * width if node.target is gnn.aggregate.default else 0
     return OpCost(node.name, module_of(node), kind, macs, (read + out) * _FLOAT_BYTES)
 
 

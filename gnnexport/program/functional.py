@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import torch
@@ -18,18 +19,16 @@ _NO_FUNCTIONAL_NAMESAKE: dict[Any, Any] = {
     aten.pow_.Tensor: aten.pow.Tensor_Tensor,
     aten.zero_.default: aten.zeros_like.default,
 }
-_VIEWS = {
-    aten.view.default,
-    aten.select.int,
-    aten.slice.Tensor,
-    aten.unsqueeze.default,
-    aten.squeeze.dim,
-    aten.transpose.int,
-    aten.permute.default,
-    aten.expand.default,
-    aten.alias.default,
-    aten.detach.default,
+_UNDECLARED_VIEWS = {
+    aten.dropout.default,
+    aten.alpha_dropout.default,
+    aten.feature_dropout.default,
+    aten.feature_alpha_dropout.default,
+    aten._unsafe_view.default,
+    aten.type_as.default,
+    operator.getitem,
 }
+"""What may return its argument, or share its memory, without saying so in its schema."""
 
 
 def is_mutating(node: fx.Node) -> bool:
@@ -45,11 +44,12 @@ def functionalise(graph: fx.Graph) -> None:
         UnsupportedError: where an op without a twin, or a write through a view, is met.
     """
     order = {node: position for position, node in enumerate(graph.nodes)}
+    memory = _memory(graph)
     for node in list(graph.nodes):
         if not is_mutating(node):
             continue
         written = args_of(node)[0]
-        if not isinstance(written, fx.Node) or _writes_through_view(written, node, order):
+        if not isinstance(written, fx.Node) or _is_seen_elsewhere(written, node, memory, order):
             raise UnsupportedError.at(
                 module_of(node), f"{node.target} writes in place through a view", "Write x = x.op(…) in the model"
             )
@@ -73,32 +73,68 @@ def _functional_twin(node: fx.Node) -> Any:
     return overload
 
 
-def _writes_through_view(written: fx.Node, writer: fx.Node, order: dict[fx.Node, int]) -> bool:
+def _memory(graph: fx.Graph) -> dict[fx.Node, frozenset[fx.Node]]:
+    """Tell for each node which nodes' memory it may share; what makes new memory shares its own only."""
+    memory: dict[fx.Node, frozenset[fx.Node]] = {}
+    for node in graph.nodes:
+        shared: frozenset[fx.Node] = frozenset()
+        for item in _shared_arguments(node):
+            shared |= memory[item]
+        memory[node] = shared or frozenset([node])
+    return memory
+
+
+def _shared_arguments(node: fx.Node) -> list[fx.Node]:
+    """Return the arguments whose memory the result may share: those of views, and what is written in place."""
+    target = node.target
+    if target in _UNDECLARED_VIEWS:
+        return [item for item in args_of(node)[:1] if isinstance(item, fx.Node)]
+    if not isinstance(target, torch._ops.OpOverload) or all(r.alias_info is None for r in target._schema.returns):
+        return []
+    shared: list[fx.Node] = []
+    for given, declared in zip(args_of(node), target._schema.arguments, strict=False):
+        if declared.alias_info is not None:
+            fx.node.map_arg(given, shared.append)
+    return shared
+
+
+def _is_seen_elsewhere(
+    written: fx.Node, writer: fx.Node, memory: dict[fx.Node, frozenset[fx.Node]], order: dict[fx.Node, int]
+) -> bool:
     """Tell whether someone else would see the write through shared memory."""
-    base = written
-    while base.target in _VIEWS and isinstance(args_of(base)[0], fx.Node):
-        base = args_of(base)[0]
-    if base.op in ("placeholder", "get_attr"):
+    if any(base.op in ("placeholder", "get_attr") for base in memory[written]):
         return True
-    others = set(base.users) | (set(written.users) if written is not base else set())
-    later_views = any(
-        user.target in _VIEWS
-        and user is not written
-        and order[user] < order[writer]
-        and any(order[reader] > order[writer] for reader in user.users)
-        for user in others
+    return any(
+        memory[other] & memory[written] and any(order[reader] > order[writer] for reader in other.users)
+        for other in memory
+        if other is not written and order[other] < order[writer]
     )
-    later_base = written is not base and any(order[user] > order[writer] for user in base.users)
-    return later_views or later_base
 
 
 def set_training(module: fx.GraphModule, mode: bool) -> None:
-    """Flip the training argument of every dropout and batch normalisation."""
+    """Flip the training argument of every dropout and batch normalisation.
+
+    A batch normalisation without running statistics normalises by those of the batch in either mode.
+    """
     for node in module.graph.nodes:
-        position = _TRAINING_ARGUMENT.get(node.target)
-        if position is not None:
-            node.update_arg(position, mode)
+        if node.target in _TRAINING_ARGUMENT and not normalises_by_batch(node):
+            node.update_arg(_TRAINING_ARGUMENT[node.target], mode)
     module.recompile()
+
+
+def normalises_by_batch(node: fx.Node) -> bool:
+    """Tell whether a node is a batch normalisation without running statistics."""
+    return node.target is aten.batch_norm.default and args_of(node)[3] is None
+
+
+def training_argument(node: fx.Node) -> bool | None:
+    """Return the training argument of what behaves differently in training, and `None` for all else."""
+    position = _TRAINING_ARGUMENT.get(node.target)
+    if position is None or normalises_by_batch(node):
+        return None
+    if node.target is aten.dropout.default and args_of(node)[1] == 0:
+        return None
+    return bool(args_of(node)[position])
 
 
 def training_arguments_cleared(node: fx.Node) -> tuple[Any, ...]:

@@ -41,6 +41,12 @@ def calls(graph: fx.Graph, *targets: Any) -> Iterator[fx.Node]:
             yield node
 
 
+def is_random(node: fx.Node) -> bool:
+    """Tell whether a node draws random numbers, at least in training."""
+    target: Any = node.target
+    return torch.Tag.nondeterministic_seeded in getattr(target, "tags", ())
+
+
 def output_node(graph: fx.Graph) -> fx.Node:
     """Return the node that returns."""
     last: fx.Node = next(iter(reversed(graph.nodes)))

@@ -10,24 +10,28 @@ from torch import fx
 
 from gnnexport.program.binding import CREATIONS
 from gnnexport.program.graphs import args_of, argument
-from gnnexport.program.shapes import rank_of
+from gnnexport.program.shapes import DTYPE, SHAPES, rank_of, sizes_of
 
 aten = torch.ops.aten
 
 _REDUCTIONS = {"sum": "sum", "mean": "mean", "amax": "max", "amin": "min"}
-_BROADCASTS = {aten.expand_as.default, aten.expand.default, aten.view.default, aten.reshape.default,
-               aten.unsqueeze.default}  # fmt: skip
+_EXPANSIONS = {aten.expand_as.default, aten.expand.default}
+_BROADCASTS = {*_EXPANSIONS, aten.view.default, aten.reshape.default, aten.unsqueeze.default}
 
 
 @dataclass(frozen=True)
 class Reduction:
-    """A scatter that reduces `messages` [num_edges, ...] by `dst` [num_edges] into `num_dst` rows."""
+    """A scatter that reduces `messages` [num_edges, ...] by `dst` [num_edges] into `num_dst` rows.
+
+    `num_dst` is a number or a node, or `None` where the rows are those of the tensor `init` is made like.
+    """
 
     node: fx.Node
     messages: fx.Node
     dst: fx.Node
     num_dst: Any
     reduce: str
+    init: fx.Node
 
 
 def find_reduction(node: fx.Node) -> Reduction | None:
@@ -48,9 +52,20 @@ def find_reduction(node: fx.Node) -> Reduction | None:
     dst = broadcast_source(index)
     if not reduce or not rank or dim % rank or dst is None or not creates(init, 0.0):
         return None
-    if not isinstance(messages, fx.Node) or rank_of(messages) != rank:
+    if not isinstance(messages, fx.Node) or not _covers(index, messages, node):
         return None
-    return Reduction(node, messages, dst, rows_created(init), reduce)
+    return Reduction(node, messages, dst, rows_created(init), reduce, init)
+
+
+def _covers(index: fx.Node, messages: fx.Node, result: fx.Node) -> bool:
+    """Tell whether each message is reduced whole: a narrower index would leave part of it out."""
+    if not messages.meta.get(DTYPE, torch.bool).is_floating_point:
+        return False
+    rank = rank_of(result)
+    if rank_of(messages) != rank or any(sizes_of(messages, i) != sizes_of(result, i) for i in range(1, rank)):
+        return False
+    same = index.meta[SHAPES] == messages.meta[SHAPES]
+    return same or (rank_of(index) == 1 and sizes_of(index, 0) == sizes_of(messages, 0))
 
 
 def creates(node: Any, value: float) -> bool:
@@ -66,23 +81,31 @@ def rows_created(node: Any) -> Any:
 
 def broadcast_source(node: Any) -> fx.Node | None:
     """Look through reshapes and expansions to the one-dimensional index they spread along the first dimension."""
-    while isinstance(node, fx.Node):
-        if rank_of(node) == 1 and node.target not in _BROADCASTS:
-            return node
-        if node.target not in _BROADCASTS:
-            return None
-        node = args_of(node)[0]
-    return None
+    while isinstance(node, fx.Node) and node.target in _BROADCASTS:
+        node = _spread(node)
+    return node if isinstance(node, fx.Node) and rank_of(node) == 1 else None
+
+
+def _spread(node: fx.Node) -> fx.Node | None:
+    """Return what a reshape or expansion is made of, if row i of the one is row i of the other."""
+    source: Any = args_of(node)[0]
+    if sizes_of(source, 0) is None or sizes_of(source, 0) != sizes_of(node, 0):
+        return None
+    if node.target in _EXPANSIONS and rank_of(source) != rank_of(node):
+        return None
+    return source  # type: ignore[no-any-return]
 
 
 def is_count(node: Any, dst: fx.Node) -> bool:
     """Tell whether a node is the number of edges into each destination, at least one, in any shape."""
     while isinstance(node, fx.Node) and node.target in _BROADCASTS:
-        node = args_of(node)[0]
+        node = _spread(node)
     if not isinstance(node, fx.Node) or node.target not in (aten.clamp.default, aten.clamp_min.default):
         return False
     if argument(node, 1, "min") != 1 or argument(node, 2, "max") is not None:
         return False
     counted = args_of(node)[0]
     reduction = find_reduction(counted) if isinstance(counted, fx.Node) else None
-    return reduction is not None and reduction.dst is dst and creates(reduction.messages, 1.0)
+    if reduction is None or reduction.reduce != "sum":
+        return False
+    return reduction.dst is dst and creates(reduction.messages, 1.0)

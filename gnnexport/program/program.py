@@ -101,7 +101,15 @@ class Program(nn.Module):
         return twin
 
     def annotate(self) -> None:
-        """Record the shapes of every value in both graphs, from runs on two small graphs."""
+        """Record the shapes of every value in both graphs, from runs on two small graphs in evaluation mode."""
+        mode = self.training
+        self.train(False)
+        try:
+            self._annotate()
+        finally:
+            self.train(mode)
+
+    def _annotate(self) -> None:
         examples = [self.example(num_nodes) for num_nodes in EXAMPLE_NODES]
         if self.prepare is None:
             annotate(self.body, [[example[item.name] for item in self.inputs] for example in examples])

@@ -7,11 +7,10 @@ from typing import Any
 import torch
 from torch import fx
 
-from gnnexport.program.graphs import args_of, argument
+from gnnexport.program.graphs import args_of, argument, is_random
 
 aten = torch.ops.aten
 
-_RANDOM = {aten.dropout.default, aten.rand.default, aten.randn.default, aten.rand_like.default, aten.bernoulli.default}
 _STATEFUL = {aten.batch_norm.default}
 _END = torch.iinfo(torch.int64).max
 _IDENTITIES = {aten.alias.default, aten.clone.default, aten.contiguous.default}
@@ -51,7 +50,7 @@ def merge_duplicates(graph: fx.Graph) -> int:
     known: dict[Any, fx.Node] = {}
     erased = 0
     for node in list(graph.nodes):
-        if node.op not in ("call_function", "get_attr") or node.target in _RANDOM | _STATEFUL:
+        if node.op not in ("call_function", "get_attr") or node.target in _STATEFUL or is_random(node):
             continue
         key = (node.op, node.target, _hashable(args_of(node)), _hashable(node.kwargs))
         twin = known.setdefault(key, node)

@@ -14,7 +14,7 @@ import torch
 from torch import fx
 
 from gnnexport.program.graphs import args_of
-from gnnexport.program.shapes import like, rank_of, sizes_of
+from gnnexport.program.shapes import DTYPE, like, rank_of, sizes_of
 
 aten = torch.ops.aten
 gnn = torch.ops.gnn
@@ -38,9 +38,13 @@ _MATMULS = {aten.matmul.default, aten.mm.default}
 
 @dataclass
 class Csr:
-    """The nodes of one structure inside a graph: all edges into `dst`, of which there are `num_dst`."""
+    """The nodes of one structure inside a graph: all edges by their destination `dst`.
+
+    `num_rows` holds the number of destinations in every run that shapes were recorded in.
+    """
 
     dst: fx.Node
+    num_rows: tuple[int, ...] | None
     rowptr: fx.Node
     perm: fx.Node
     row: fx.Node
@@ -95,7 +99,7 @@ class SlotOrder:
         source, index = gather_arguments(node)
         if source is None or index is None or index not in self.structure or not self._has_edge_rows(index):
             return None
-        if index is self.csr.dst:
+        if index is self.csr.dst and sizes_of(source, 0) == self.csr.num_rows:
             args: tuple[Any, ...] = (source, self.csr.rowptr, self.csr.row)
             return self._call(gnn.gather_destination.default, args, {}, shaped_as=node, after=node)
         args = (source, self.csr.rowptr, self.column(index))
@@ -136,7 +140,10 @@ class SlotOrder:
 
 
 def gather_arguments(node: fx.Node) -> tuple[fx.Node | None, fx.Node | None]:
-    """Return what a node gathers rows of, and the index, if it is a gather along the first dimension."""
+    """Return what a node gathers rows of, and the index, if it is a gather along the first dimension.
+
+    A mask is no index, though it may keep as many rows.
+    """
     if node.target is aten.index_select.default:
         source, dim, index = args_of(node)
         rank = rank_of(source)
@@ -144,6 +151,6 @@ def gather_arguments(node: fx.Node) -> tuple[fx.Node | None, fx.Node | None]:
             return source, index
     if node.target is aten.index.Tensor:
         source, indices = args_of(node)
-        if len(indices) == 1 and rank_of(indices[0]) == 1:
+        if len(indices) == 1 and rank_of(indices[0]) == 1 and indices[0].meta[DTYPE] is torch.int64:
             return source, indices[0]
     return None, None

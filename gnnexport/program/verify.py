@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from gnnexport.errors import Problem
 from gnnexport.program.functional import is_mutating
 from gnnexport.program.graphs import module_of
-from gnnexport.program.program import Program
+from gnnexport.program.program import EXAMPLE_NODES, Program
 
 TOLERANCE = 1e-4
 """Largest error of a simplifying pass, relative to the largest output: sums are reordered in float32."""
@@ -39,27 +41,40 @@ def verify(program: Program) -> list[Problem]:
 
 
 def _run(program: Program) -> list[Problem]:
-    """Run on a small graph: a shape literal that disagrees with a parameter fails there."""
-    example = program.example()
-    try:
-        with torch.no_grad():
-            output = program.clone().train(False)(example)
-    except (RuntimeError, ValueError, IndexError) as error:
-        return [Problem("body", f"does not run: {error}", "A shape in the graph disagrees with a parameter")]
-    rows = next(iter(example.values())).shape[0]
-    if output.dim() != 2 or output.shape[0] != rows:
-        return [Problem("body", f"gives {list(output.shape)} for {rows} nodes", "Return one row for each node")]
+    """Run on graphs of two sizes: a shape literal that disagrees with a parameter or with the graph fails there."""
+    program = program.clone().train(False)
+    for rows in EXAMPLE_NODES:
+        try:
+            with torch.no_grad():
+                output = program(program.example(rows))
+        except (RuntimeError, ValueError, IndexError, TypeError, AssertionError) as error:
+            return [Problem("body", f"does not run: {error}", "A shape in the graph disagrees with a parameter")]
+        if output.dim() != 2 or output.shape[0] != rows:
+            return [Problem("body", f"gives {list(output.shape)} for {rows} nodes", "Return one row for each node")]
     return []
 
 
 def largest_error(before: Program, after: Program) -> float:
-    """Return the largest difference of two Programs on small graphs, relative to the largest output."""
-    errors = []
+    """Return the largest difference of two Programs on small graphs, relative to the largest output.
+
+    Infinite where one gives a number and the other gives none.
+    """
+    before, after = before.clone().train(False), after.clone().train(False)
+    errors = [0.0]
     for num_nodes, seed in ((1, 1), (11, 2), (23, 3)):
         example = before.example(num_nodes, seed)
         with torch.no_grad():
-            expected: Tensor = before.clone().train(False)(example)
-            actual: Tensor = after.clone().train(False)(example)
-        scale = float(expected.abs().max().clamp(min=1e-6)) if expected.numel() else 1.0
-        errors.append(float((expected - actual).abs().max()) / scale if expected.numel() else 0.0)
+            expected: Tensor = before(example)
+            actual: Tensor = after(example)
+        errors.append(_relative_error(expected, actual))
     return max(errors)
+
+
+def _relative_error(expected: Tensor, actual: Tensor) -> float:
+    finite = expected.isfinite()
+    if expected.shape != actual.shape or not torch.equal(finite, actual.isfinite()):
+        return math.inf
+    if not bool(finite.any()):
+        return 0.0
+    expected, actual = expected[finite], actual[finite]
+    return float((expected - actual).abs().max() / expected.abs().max().clamp(min=1e-6))

@@ -16,10 +16,18 @@ from gnnexport.program.data import GraphData, Split
 from gnnexport.program.program import Program
 from gnnexport.training.task import LOSSES, Task
 
+_SPLITS: tuple[Split, ...] = ("train", "val")
+
 
 @dataclass(frozen=True)
 class History:
-    """How a training run went; index 0 is the Program as it was given."""
+    """How a training run went.
+
+    Args:
+        best_epoch: epoch of the weights that were returned; 0 is the Program as it was given.
+        validation: metric after each epoch, from epoch 0 on.
+        train_loss: of each epoch, from epoch 1 on.
+    """
 
     best_epoch: int
     validation: list[float] = field(default_factory=list)
@@ -46,6 +54,9 @@ class Trainer:
                 "data", "training needs labels and masks for train and val", "Add y, train_mask and val_mask"
             )
         object.__setattr__(self, "data", self.data.hide("test"))
+        for split in _SPLITS:
+            if not bool((self.data.masks[split] & (self.data.y >= 0)).any()):
+                raise DataError.at("data", f"no node of the {split} mask has a label", f"Extend y or {split}_mask")
 
     def evaluate(self, program: Program, split: Split = "val") -> float:
         """Return the task's metric on a split."""
@@ -68,6 +79,10 @@ class Trainer:
             )
         program = program.clone()
         parameters = [item for item in program.body.parameters() if item.requires_grad]
+        if not parameters:
+            raise UnsupportedError.at(
+                "retraining", "no parameter requires a gradient", "Skip retraining with retrain=false, or unfreeze some"
+            )
         optimiser = torch.optim.Adam(parameters, lr=lr or self.task.lr, weight_decay=self.task.weight_decay)
         structure = program.structure(self.data.inputs)
         metric, loss = self._judge(program, structure)

@@ -34,18 +34,18 @@ def rows_of(rowptr: Tensor) -> Tensor:
 
 
 def transpose(rowptr: Tensor, col: Tensor, num_src: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the CSR by source, made once for as long as `col` lives.
+    """Return the CSR by source, made once for as long as `col` lives with this `rowptr`.
 
     Returns:
         `rowptr` int64 [num_src + 1], `col` int64 [num_slots] (destinations), `perm` int64 [num_slots]
         (the slot of the original structure).
     """
     cached = _transposes.get(col)
-    if cached is None or cached[0].numel() != num_src + 1:
+    if cached is None or cached[0] is not rowptr or cached[1].numel() != num_src + 1:
         by_source, perm = csr(col, num_src)
-        cached = (by_source, rows_of(rowptr)[perm], perm)
+        cached = (rowptr, by_source, rows_of(rowptr)[perm], perm)
         _transposes[col] = cached
-    return cached  # type: ignore[no-any-return]
+    return cached[1], cached[2], cached[3]
 
 
 def _bag(values: Tensor, index: Tensor, rowptr: Tensor, reduce: str, weight: Tensor | None) -> Tensor:
