@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import operator
 import warnings
 from collections.abc import Mapping, Sequence
@@ -60,15 +61,16 @@ def _export(model: nn.Module, inputs: Sequence[Input], example: Mapping[str, Ten
         item.name: {axis: dims[size] for axis, size in enumerate(item.shape) if isinstance(size, str)}
         for item in inputs
     }
-    # A size that equals another makes torch.export take both for one.
     arguments = {item.name: example[item.name] for item in inputs}
-    signature_order = tuple(arguments[item.name] for item in inputs)
-    positional = not hasattr(model, "forward") or _takes_positional(model)
+    shapes: Any = tuple(dynamic.values())
+    collected = _collected_arguments(model)
+    if collected is not None:
+        shapes = {collected: shapes}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            if positional:
-                exported = torch.export.export(model, signature_order, dynamic_shapes=tuple(dynamic.values()))
+            if collected is not None or _takes_positional(model):
+                exported = torch.export.export(model, tuple(arguments.values()), dynamic_shapes=shapes)
             else:
                 exported = torch.export.export(model, (), kwargs=arguments, dynamic_shapes=dynamic)
             module = exported.module()
@@ -80,6 +82,12 @@ def _export(model: nn.Module, inputs: Sequence[Input], example: Mapping[str, Ten
 def _takes_positional(model: nn.Module) -> bool:
     """Tell whether `forward` names its arguments otherwise than its signature says, as PyG's Sequential does."""
     return hasattr(model, "signature")
+
+
+def _collected_arguments(model: nn.Module) -> str | None:
+    """Return the name of `*args` where `forward` takes only that: PyG's Sequential, when it cannot write its code."""
+    first = next(iter(inspect.signature(model.forward).parameters.values()), None)
+    return first.name if first is not None and first.kind is first.VAR_POSITIONAL else None
 
 
 def _explain(error: Exception) -> UnsupportedError:
@@ -118,7 +126,16 @@ def _is_guard(node: fx.Node) -> bool:
         return True
     if node.target in _COMPARISONS:
         return all(user.target in _ASSERTIONS for user in node.users)
-    return node.target is aten.add_.Tensor and "num_batches_tracked" in str(args_of(node)[0])
+    return _counts_batches(node)
+
+
+def _counts_batches(node: fx.Node) -> bool:
+    """Tell whether a node adds to a count of batches, which nothing reads; a shared norm adds to it twice."""
+    while node.target is aten.add_.Tensor:
+        node = args_of(node)[0]
+        if node.op == "get_attr":
+            return "num_batches_tracked" in str(node.target)
+    return False
 
 
 def _single_output(node: fx.Node) -> fx.Node:

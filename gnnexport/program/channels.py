@@ -32,7 +32,8 @@ _PER_CHANNEL = {
 """Ops whose result's channel c depends on channel c of their arguments; norms over channels are counted in,
 for they have a result of the same meaning with fewer channels."""
 
-_WHOLE = {aten.mean.default, aten.sum.default, aten.std.correction, aten.var.correction}
+_WHOLE = {aten.mean.default, aten.sum.default, aten.std.default, aten.std.correction, aten.var.default,
+          aten.var.correction}  # fmt: skip
 
 
 @dataclass(eq=False)
