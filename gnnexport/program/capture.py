@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import copy
 import inspect
+import io
+import logging
 import operator
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr
 from typing import Any
 
 import torch
@@ -67,8 +70,7 @@ def _export(model: nn.Module, inputs: Sequence[Input], example: Mapping[str, Ten
     if collected is not None:
         shapes = {collected: shapes}
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with _quiet():
             if collected is not None or _takes_positional(model):
                 exported = torch.export.export(model, tuple(arguments.values()), dynamic_shapes=shapes)
             else:
@@ -77,6 +79,19 @@ def _export(model: nn.Module, inputs: Sequence[Input], example: Mapping[str, Ten
     except Exception as error:
         raise _explain(error) from error
     return module
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep torch.export from writing whole graphs to the error stream; its exception says what matters."""
+    logger = logging.getLogger("torch.fx.experimental.symbolic_shapes")
+    disabled, logger.disabled = logger.disabled, True
+    try:
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.disabled = disabled
 
 
 def _takes_positional(model: nn.Module) -> bool:
