@@ -10,6 +10,7 @@ import onnx_ir as ir
 from gnnexport.targets.onnx import schemas
 from gnnexport.targets.onnx.dense import lower_dense
 from gnnexport.targets.onnx.ell import lower_ell
+from gnnexport.targets.onnx.factors import scale_rows
 from gnnexport.targets.onnx.operators import Operator, dialect_nodes, read
 from gnnexport.targets.onnx.order import inverse, renumber
 from gnnexport.targets.onnx.pieces import Pieces, cut
@@ -28,6 +29,9 @@ def lower(graph: ir.Graph, choose: Callable[[Operator], str], note: Callable[[st
         note: takes one line for the report.
     """
     constants = Constants(graph)
+    scaled = scale_rows(graph, constants)
+    if scaled:
+        note(f"folded the edge weights of {scaled} sums into row scales")
     nodes = dialect_nodes(graph)
     chosen = {node: choose(read(node)) for node in nodes if node.op_type in REDUCING}
     frames = renumber(graph, constants, note) if "ell" in chosen.values() else {}
