@@ -20,10 +20,11 @@ from gnnexport.bundle.processor import this_processor
 from gnnexport.bundle.report_schema import Lowering, Sizes
 from gnnexport.bundle.writer import BundleWriter
 from gnnexport.errors import UnsupportedError
-from gnnexport.pipeline.source import Source, relative_error
+from gnnexport.pipeline.source import Source
 from gnnexport.pipeline.steps import finalise
 from gnnexport.program.inputs import NUM_EDGES, NUM_NODES
 from gnnexport.program.program import Program
+from gnnexport.program.verify import relative_error
 from gnnexport.targets.contract import Artefact, EmitContext, Target
 from gnnexport.targets.onnx.translate import translate
 

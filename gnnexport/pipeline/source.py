@@ -17,7 +17,7 @@ from gnnexport.program.capture import capture
 from gnnexport.program.data import GraphData
 from gnnexport.program.inputs import Input
 from gnnexport.program.program import Program, example_inputs
-from gnnexport.program.verify import TOLERANCE
+from gnnexport.program.verify import TOLERANCE, relative_error
 from gnnexport.training.task import LOSSES, Task
 
 NO_DATA = "no data is given"
@@ -118,10 +118,3 @@ def capture_source(source: Source) -> Program:
             "A layer keeps values of another graph or behaves randomly in evaluation mode; export without it",
         )
     return program
-
-
-def relative_error(expected: Tensor, actual: Tensor) -> float:
-    """Return the largest difference relative to the largest magnitude expected."""
-    if expected.numel() == 0:
-        return 0.0
-    return float((expected - actual).abs().max() / expected.abs().max().clamp(min=1e-12))

@@ -66,11 +66,12 @@ def largest_error(before: Program, after: Program) -> float:
         with torch.no_grad():
             expected: Tensor = before(example)
             actual: Tensor = after(example)
-        errors.append(_relative_error(expected, actual))
+        errors.append(relative_error(expected, actual))
     return max(errors)
 
 
-def _relative_error(expected: Tensor, actual: Tensor) -> float:
+def relative_error(expected: Tensor, actual: Tensor) -> float:
+    """Return the largest difference relative to the largest magnitude; infinite where only one of them is finite."""
     finite = expected.isfinite()
     if expected.shape != actual.shape or not torch.equal(finite, actual.isfinite()):
         return math.inf
