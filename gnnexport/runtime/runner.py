@@ -133,7 +133,13 @@ def _ort(model_path: Path, threads: int | None) -> Backend:
     return OrtBackend(model_path, threads)
 
 
-_BACKENDS: dict[str, Callable[[Path, int | None], Backend]] = {"ort": _ort}
+def _openvino(model_path: Path, threads: int | None) -> Backend:
+    from gnnexport.runtime.openvino import OpenVinoBackend
+
+    return OpenVinoBackend(model_path, threads)
+
+
+_BACKENDS: dict[str, Callable[[Path, int | None], Backend]] = {"ort": _ort, "openvino": _openvino}
 
 
 def _sizes(shape: Sequence[int | str]) -> str:

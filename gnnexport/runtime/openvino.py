@@ -1,0 +1,130 @@
+"""OpenVINO on the processor."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from gnnexport.bundle.manifest import Tensor
+from gnnexport.bundle.processor import usable_cores
+from gnnexport.errors import MissingExtraError, UnsupportedError, UsageError
+from gnnexport.runtime.backend import Backend
+
+DEVICE = "CPU"
+_TELEMETRY = "openvino_telemetry"
+
+
+class OpenVinoBackend(Backend):
+    """A model compiled by OpenVINO for one request at a time, in float32."""
+
+    name = "openvino"
+
+    def __init__(self, model_path: Path, threads: int | None = None) -> None:
+        """Load a model.
+
+        Args:
+            model_path: an OpenVINO IR, `.xml` with its `.bin` beside it.
+            threads: threads of one request; `None` for all cores this process may use.
+
+        Raises:
+            MissingExtraError: OpenVINO is not installed.
+            UsageError: OpenVINO cannot load the file.
+        """
+        engine = import_openvino(model_path.name)
+        core = engine.Core()
+        try:
+            model = core.read_model(model_path)
+            compiled = core.compile_model(model, DEVICE, settings(threads))
+        except RuntimeError as error:
+            what = f"openvino {engine.__version__} cannot load it ({reason(error)})"
+            mend = "Run: pip install --upgrade openvino, or make the bundle again with this version"
+            raise UsageError.at(str(model_path), what, mend) from error
+        self._path = model_path
+        self._request: Any = compiled.create_infer_request()
+        # Not from the compiled model: where it dropped an operator, one port carries several names there.
+        self.inputs = tuple(_tensor(port) for port in model.inputs)
+        self.outputs = tuple(_tensor(port) for port in model.outputs)
+
+    def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Run the model on arrays that were checked already; return every output by name.
+
+        Raises:
+            UnsupportedError: OpenVINO gave up, as it does when memory runs out.
+        """
+        try:
+            found = self._request.infer([feeds[tensor.name] for tensor in self.inputs], share_inputs=True)
+        except (RuntimeError, MemoryError) as error:
+            what = f"openvino failed while running it ({reason(error)})"
+            raise UnsupportedError.at(str(self._path), what, "Free some memory, or run on a larger machine") from error
+        return {tensor.name: found[index] for index, tensor in enumerate(self.outputs)}
+
+    def close(self) -> None:
+        """Release the request and the model it runs."""
+        self._request = None
+
+
+def import_openvino(where: str) -> Any:
+    """Return the module `openvino`.
+
+    Args:
+        where: names the caller in the message.
+
+    Raises:
+        MissingExtraError: OpenVINO is not installed.
+    """
+    try:
+        with without_telemetry():
+            return importlib.import_module("openvino")
+    except ImportError as error:
+        what = f"needs openvino, which cannot be imported ({error})"
+        raise MissingExtraError.at(where, what, "Run: pip install 'gnnexport[openvino]'") from error
+
+
+@contextmanager
+def without_telemetry() -> Iterator[None]:
+    """Import `openvino` in here, and it calls nobody.
+
+    Otherwise its import alone writes to the home folder and reports to its makers over the network, unless the user
+    has said no. Running a model is no reason for that; who wants it imports `openvino` first.
+    """
+    modules: dict[str, Any] = sys.modules
+    hidden = _TELEMETRY not in modules
+    if hidden:
+        modules[_TELEMETRY] = None
+    try:
+        yield
+    finally:
+        if hidden:
+            del modules[_TELEMETRY]
+
+
+def settings(threads: int | None) -> dict[str, Any]:
+    """Return how models are compiled.
+
+    The precision is said because OpenVINO takes bfloat16 by itself where the processor has it, which is off by
+    several thousandths of the largest output.
+    """
+    return {
+        "INFERENCE_NUM_THREADS": threads or usable_cores(),
+        "INFERENCE_PRECISION_HINT": "f32",
+        "NUM_STREAMS": 1,
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+
+
+def _tensor(port: Any) -> Tensor:
+    shape = tuple(str(size) if size.is_dynamic else size.get_length() for size in port.get_partial_shape())
+    return Tensor(name=port.any_name, dtype=port.element_type.to_dtype().name, shape=shape)
+
+
+def reason(error: BaseException) -> str:
+    """Return the line of OpenVINO's message that says what is wrong; those before it name its own source files."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    telling = [line for line in lines if not line.startswith(("Exception from", "Check '"))]
+    return (telling or lines or [type(error).__name__])[-1].rstrip(".")
