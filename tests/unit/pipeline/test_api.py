@@ -133,6 +133,6 @@ def test_inspect_describes_model_and_bundle(model: Path) -> None:
     """A model shows ops, cost and support; a bundle shows its manifest."""
     inspection = api.inspect(model)
     assert "gnn.aggregate" in inspection.text
-    assert inspection.to_dict()["targets"] == {"onnx": [], "ort": []}
+    assert inspection.to_dict()["targets"] == {"onnx": [], "openvino": [], "ort": []}
     bundle = api.export(fresh(model), time_budget=QUICK).bundle
     assert "mode full" in api.inspect(bundle).text

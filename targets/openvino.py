@@ -1,0 +1,137 @@
+"""The target `openvino`: OpenVINO on the processor, in its own file format."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import onnx_ir as ir
+
+from gnnexport.errors import UnsupportedError
+from gnnexport.runtime.openvino import DEVICE, import_openvino, reason, settings
+from gnnexport.targets.contract import Artefact, DialectModel, EmitContext
+from gnnexport.targets.onnx.bake import bake
+from gnnexport.targets.onnx.choice import Choices, Lowering
+from gnnexport.targets.onnx.files import MODEL_FILE as ONNX_FILE
+from gnnexport.targets.onnx.files import write
+from gnnexport.targets.onnx.lower import lower
+from gnnexport.targets.onnx.softmax import expand_softmax
+from gnnexport.targets.onnx.tape import OF_GRAPH, sizes
+from gnnexport.targets.onnx.target import OnnxTarget
+
+WHERE = "target openvino"
+MODEL_FILE = "model.xml"
+DATA_FILE = "model.bin"
+
+OLDEST = "2025.0"
+"""Oldest release of OpenVINO that was seen to read what the newest writes."""
+
+
+@dataclass(frozen=True)
+class OpenVinoTarget(OnnxTarget):
+    """OpenVINO on the processor, in float32: the lowerings are timed there."""
+
+    name: ClassVar[str] = "openvino"
+    runtime: ClassVar[str] = "openvino"
+
+    aggregate: Lowering = "auto"
+    """Lowering of aggregation; `auto` picks by timing on OpenVINO."""
+
+    def emit(self, dialect: DialectModel, folder: Path, ctx: EmitContext) -> Artefact:
+        """Bake the graph in, lower the dialect to standard operators, and convert those.
+
+        Raises:
+            UnsupportedError: the model is not translated for one graph.
+            UnsupportedError: OpenVINO cannot convert an operator.
+            MissingExtraError: OpenVINO is not installed.
+            OSError: the files cannot be written.
+        """
+        engine = import_openvino(WHERE)
+        model, choices = self.lowered(dialect, ctx)
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            write(model, Path(scratch))
+            converted = _convert(engine, Path(scratch) / ONNX_FILE)
+            _name(converted, model)
+            _save(engine, converted, folder / MODEL_FILE)
+        files = (MODEL_FILE, DATA_FILE)
+        total = sum((folder / name).stat().st_size for name in files)
+        return Artefact(
+            model_file=MODEL_FILE,
+            files=files,
+            decisions={"lowerings": dict(choices.decisions), "threads": self.threads or ctx.threads},
+            sizes=_sizes_by_origin(converted, model, total),
+            lowering=tuple(choices.rows),
+            requirements={"openvino": f">={OLDEST}", "versions": {"openvino": engine.__version__.partition("-")[0]}},
+        )
+
+    def lowered(self, dialect: DialectModel, ctx: EmitContext) -> tuple[ir.Model, Choices]:
+        """Return the model in standard operators and how its lowerings were chosen."""
+        model = bake(dialect)
+        expand_softmax(model.graph)
+        threads = self.threads or ctx.threads
+        choices = Choices(self.aggregate, ctx, lambda candidate, seed: _open(candidate, threads, seed))
+        lower(model.graph, choices, ctx.note)
+        return model, choices
+
+
+def _open(model: ir.Model, threads: int, seed: int) -> Callable[[], object]:
+    """Compile a model and return a function that runs it once on random values."""
+    core = import_openvino(WHERE).Core()
+    read = core.read_model(ir.to_proto(model).SerializeToString())
+    request = core.compile_model(read, DEVICE, settings(threads)).create_infer_request()
+    random = np.random.default_rng(seed)
+    feeds = []
+    for value in model.graph.inputs:
+        assert value.dtype is not None
+        feeds.append(random.standard_normal(sizes(value)).astype(value.dtype.numpy()))
+    return lambda: request.infer(feeds, share_inputs=True)
+
+
+def _convert(engine: Any, path: Path) -> Any:
+    try:
+        return engine.Core().read_model(path)
+    except RuntimeError as error:
+        what = f"openvino {engine.__version__} cannot convert the model ({reason(error)})"
+        raise UnsupportedError.at(WHERE, what, "Use --target=ort, or run: pip install --upgrade openvino") from error
+
+
+def _save(engine: Any, converted: Any, path: Path) -> None:
+    try:
+        # Floats would be halved by default.
+        engine.save_model(converted, path, compress_to_fp16=False)
+    except RuntimeError as error:
+        # It does not say why. The folder took the ONNX file a moment ago, so that the disk must be full.
+        raise OSError(errno.ENOSPC, reason(error), str(path)) from error
+
+
+def _name(converted: Any, model: ir.Model) -> None:
+    """Leave one name on each input and output, and no name that counts what this process converted before."""
+    for ports, values in ((converted.inputs, model.graph.inputs), (converted.outputs, model.graph.outputs)):
+        for port, value in zip(ports, values, strict=True):
+            port.get_tensor().set_names({value.name})
+    for index, node in enumerate(converted.get_ordered_ops()):
+        if node.get_friendly_name() == node.get_name():
+            node.set_friendly_name(f"{node.get_type_name()}_{index}")
+
+
+def _sizes_by_origin(converted: Any, model: ir.Model, total: int) -> dict[str, int]:
+    """Return the bytes of weights, of the graph, of features, and of all else; equal constants are stored once."""
+    found = {"weights_bytes": 0, "graph_bytes": 0}
+    seen: set[bytes] = set()
+    for node in converted.get_ordered_ops():
+        value = model.graph.initializers.get(node.get_friendly_name())
+        if value is None or node.get_type_name() != "Constant":
+            continue
+        array = np.ascontiguousarray(node.data)
+        digest = hashlib.sha256(array.view(np.uint8).data).digest() if array.size else b""
+        if digest not in seen:
+            of_graph = value.meta.get(OF_GRAPH) or array.dtype.kind != "f"
+            found["graph_bytes" if of_graph else "weights_bytes"] += array.nbytes
+        seen.add(digest)
+    return {**found, "features_bytes": 0, "metadata_bytes": max(0, total - sum(found.values()))}
