@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from importlib import metadata
 
 from gnnexport.bundle.processor import this_processor
+from gnnexport.runtime.openvino import without_telemetry
 
 _LIBRARIES = {
     "numpy": ("numpy", "pip install gnnexport"),
     "scikit-learn": ("sklearn", "pip install gnnexport"),
     "onnxruntime": ("onnxruntime", "pip install 'gnnexport[ort]'"),
+    "openvino": ("openvino", "pip install 'gnnexport[openvino]'"),
     "torch": ("torch", "pip install 'gnnexport[compress]'"),
     "torch_geometric": ("torch_geometric", "pip install 'gnnexport[compress]'"),
     "onnx": ("onnx", "pip install 'gnnexport[compress]'"),
@@ -26,7 +28,9 @@ _JOBS = {
     "compress and export": (*_MAKE, "onnxruntime"),
     "target onnx": _MAKE,
     "target ort": (*_MAKE, "onnxruntime"),
-    "validate and bench": ("onnxruntime",),
+    "target openvino": (*_MAKE, "openvino"),
+    "validate and bench (onnx, ort)": ("onnxruntime",),
+    "validate and bench (openvino)": ("openvino",),
 }
 
 
@@ -61,7 +65,8 @@ def _job(name: str, needed: list[DoctorEntry]) -> DoctorEntry:
 
 def _library(name: str, module: str, mend: str) -> DoctorEntry:
     try:
-        importlib.import_module(module)
+        with without_telemetry():
+            importlib.import_module(module)
         return DoctorEntry(name, True, metadata.version(name))
     except metadata.PackageNotFoundError:
         return DoctorEntry(name, True, "unknown version")

@@ -79,8 +79,9 @@ class Prover:
             timings = self._time(plain, small, same)
             plain_metric, _ = self._accuracy(plain, exported)
             metric, drop = self._accuracy(small, result)
-        measured = self._measurement(exported, timings, EXPORTED, plain_metric)
-        final = self._measurement(result, timings, RESULT, metric)
+            engine = small.name
+        measured = self._measurement(exported, engine, timings[EXPORTED], plain_metric)
+        final = self._measurement(result, engine, timings[RESULT], metric)
         return Report(
             model={"name": self.source.path.name, "class": self.source.class_name, "sha256": self.source.digest()},
             data=DataInfo(
@@ -149,17 +150,15 @@ class Prover:
         budget = parse_budget(self.budgets.max_drop).value if self.budgets.max_drop else 0.0
         return measure_accuracy(runner, form.emission.evaluation, budget=budget)
 
-    def _measurement(
-        self, form: Form, timings: Mapping[str, Timing], key: str, metric: MetricValue | None
-    ) -> Measurement:
+    def _measurement(self, form: Form, engine: str, timing: Timing, metric: MetricValue | None) -> Measurement:
         cost = measure_cost(form.program, self.source.data.inputs)
         return Measurement(
             metric=metric,
             **_costs(cost),
             size_bytes=form.emission.size_bytes,
-            latency_ms=latency_record(timings[key]),
+            latency_ms=latency_record(timing),
             peak_memory_bytes=peak_memory_bytes(form.folder),
-            runner="onnxruntime",
+            runner=engine,
         )
 
     def _baseline(self, timings: Mapping[str, Timing]) -> Measurement:
