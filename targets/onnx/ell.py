@@ -18,7 +18,7 @@ from gnnexport.targets.onnx.operators import Operator
 from gnnexport.targets.onnx.pieces import Ints, Pieces
 from gnnexport.targets.onnx.tape import Tape, sizes
 
-BLOCK_BYTES = 4 << 20
+BLOCK_BYTES = 8 << 20
 """Bytes of gathered rows between `Gather` and `Reduce`: smaller costs operators, larger costs cache misses."""
 
 MOST_BLOCKS = 1024
