@@ -80,8 +80,8 @@ class Prover:
             plain_metric, _ = self._accuracy(plain, exported)
             metric, drop = self._accuracy(small, result)
             engine = small.name
-        measured = self._measurement(exported, engine, timings[EXPORTED], plain_metric)
         final = self._measurement(result, engine, timings[RESULT], metric)
+        measured = final if same else self._measurement(exported, engine, timings[EXPORTED], plain_metric)
         return Report(
             model={"name": self.source.path.name, "class": self.source.class_name, "sha256": self.source.digest()},
             data=DataInfo(

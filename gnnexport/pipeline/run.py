@@ -70,7 +70,7 @@ def run(request: Request, source: Source, judge: Judge) -> Product:
     ctx = _pass_context(request, source)
     if request.dry_run:
         return _dry(request, source, simplified, ctx)
-    baseline = best_pytorch(source.model, source.data, source.inputs)
+    baseline = best_pytorch(source.model, source.data, source.inputs, (source.logits, source.seconds))
     product = Product()
     compressed: Stepped | None = None
     for target in request.targets:

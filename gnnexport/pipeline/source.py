@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +35,7 @@ class Source:
         data: the graph, test labels included.
         inputs: the model's arguments.
         logits: what the model gives on the data, float32 [num_nodes, classes].
+        seconds: how long that took.
         task: metric and training settings.
         labelled: accuracy can be measured.
         notes: what loading found worth telling.
@@ -44,6 +46,7 @@ class Source:
     data: GraphData
     inputs: tuple[Input, ...]
     logits: Tensor
+    seconds: float
     task: Task
     labelled: bool
     notes: tuple[str, ...]
@@ -82,8 +85,10 @@ def load_source(model_path: Path, sidecar: Sidecar, *, data: Path | None, trust:
     else:
         notes.append("accuracy not measured: the data has no labels and no masks")
     inputs = match_inputs(model, graph)
+    start = time.perf_counter()
     logits = run_once(model, graph, inputs)
-    return Source(model_path, model, graph, inputs, logits, task_of(sidecar), labelled, tuple(notes))
+    seconds = time.perf_counter() - start
+    return Source(model_path, model, graph, inputs, logits, seconds, task_of(sidecar), labelled, tuple(notes))
 
 
 def task_of(sidecar: Sidecar) -> Task:
