@@ -7,10 +7,11 @@
     │   ├── DataError         2   data that does not fit the model or the task
     │   └── MissingExtraError 2   a library that this installation lacks
     ├── UnsupportedError      6   something the frontend or the target cannot do
-    └── ParityError           5   the artefact does not compute what the model computes
+    ├── ParityError           5   the artefact does not compute what the model computes
+    └── PassFailure           1   a pass broke its contract: a bug in the pass
 
 Exit codes 0, 3, 4 and 7 are verdicts of a finished run, not errors: see `gnnexport.report`.
-130 is an interrupt by the user.
+130 is an interrupt by the user, 143 a request of the system to end, as at the time limit of a CI job.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ EXIT_PARITY = 5
 EXIT_UNSUPPORTED = 6
 EXIT_INCONCLUSIVE = 7
 EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,10 @@ class ParityError(GnnExportError):
     """The artefact does not compute what the model computes."""
 
     exit_code = EXIT_PARITY
+
+
+class PassFailure(GnnExportError):
+    """A pass broke its contract: its result is ill-formed, or differs where it may not."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

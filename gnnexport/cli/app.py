@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
+from types import FrameType
 from typing import Annotated, NoReturn
 
 import typer
 
 from gnnexport.cli import bench, compress, doctor, export, failure, inspect, passes, targets, validate
+from gnnexport.errors import EXIT_INTERRUPTED
 
 app = typer.Typer(
     name="gnnexport",
@@ -48,10 +51,13 @@ def _options(
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code; errors are printed, as JSON where `--json` asks for it."""
     command = typer.main.get_command(app)
+    as_json = "--json" in arguments
     try:
-        return int(command.main(list(arguments) or ["--help"], prog_name="gnnexport", standalone_mode=False) or 0)
-    except (Exception, KeyboardInterrupt) as error:
-        return failure.tell(error, as_json="--json" in arguments)
+        code = int(command.main(list(arguments) or ["--help"], prog_name="gnnexport", standalone_mode=False) or 0)
+    except (Exception, KeyboardInterrupt, failure.Terminated) as error:
+        return failure.tell(error, as_json=as_json)
+    # typer turns Ctrl-C into this code and says nothing.
+    return failure.tell(KeyboardInterrupt(), as_json=as_json) if code == EXIT_INTERRUPTED else code
 
 
 def _one_line(
@@ -61,7 +67,14 @@ def _one_line(
     return f"warning: {message}\n"
 
 
+def _end(number: int, frame: FrameType | None) -> NoReturn:
+    """Leave like on Ctrl-C, so that half-written files are removed; a second request does not stop that."""
+    signal.signal(number, signal.SIG_IGN)
+    raise failure.Terminated
+
+
 def main() -> NoReturn:
     """Run the command line of this process."""
     warnings.formatwarning = _one_line
+    signal.signal(signal.SIGTERM, _end)
     sys.exit(run(sys.argv[1:]))

@@ -8,7 +8,15 @@ import traceback
 
 import typer
 
-from gnnexport.errors import EXIT_BUG, EXIT_INTERRUPTED, EXIT_USAGE, GnnExportError, MissingExtraError, Problem
+from gnnexport.errors import (
+    EXIT_BUG,
+    EXIT_INTERRUPTED,
+    EXIT_TERMINATED,
+    EXIT_USAGE,
+    GnnExportError,
+    MissingExtraError,
+    Problem,
+)
 
 _EXTRAS = {
     "onnx": "compress",
@@ -20,6 +28,10 @@ _EXTRAS = {
     "openvino": "openvino",
 }
 """Which extra brings a library."""
+
+
+class Terminated(BaseException):
+    """The system asked this process to end (SIGTERM). Not a `KeyboardInterrupt`: typer makes those exit 130."""
 
 
 def tell(error: BaseException, *, as_json: bool) -> int:
@@ -39,6 +51,8 @@ def tell(error: BaseException, *, as_json: bool) -> int:
 
 def _classify(error: BaseException) -> tuple[str, int, list[Problem]]:
     """Return an error's name, its exit code and what to tell about it."""
+    if isinstance(error, Terminated):
+        return "Terminated", EXIT_TERMINATED, [Problem("gnnexport", "told to end", "Nothing was left half-written")]
     if isinstance(error, KeyboardInterrupt | typer.Abort):
         return "Interrupted", EXIT_INTERRUPTED, [Problem("gnnexport", "interrupted", "Nothing was left half-written")]
     if isinstance(error, typer.TyperException):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from gnnexport.cli import app
+from gnnexport.cli.failure import Terminated
 from gnnexport.errors import (
     DataError,
     GnnExportError,
@@ -104,4 +105,13 @@ def test_interrupt(api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
     """Ctrl-C exits 130."""
     api.answer("compress", KeyboardInterrupt())
     assert app.run(["compress", "model.pt"]) == 130
-    assert "Traceback" not in capsys.readouterr().err
+    assert capsys.readouterr().err.strip() == "error: gnnexport: interrupted. Nothing was left half-written."
+    assert app.run(["compress", "model.pt", "--json"]) == 130
+    assert json.loads(capsys.readouterr().out)["error"]["type"] == "Interrupted"
+
+
+def test_terminated(api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
+    """A request of the system to end exits 143, told apart from Ctrl-C."""
+    api.answer("compress", Terminated())
+    assert app.run(["compress", "model.pt", "--json"]) == 143
+    assert json.loads(capsys.readouterr().out)["error"]["type"] == "Terminated"

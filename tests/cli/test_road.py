@@ -204,8 +204,9 @@ def test_a_missing_or_truncated_model(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "modle.pt" in capsys.readouterr().err
 
 
-def test_interrupting_leaves_nothing(tmp_path: Path) -> None:
-    """Ctrl-C in the middle exits 130 and leaves the folder as it was."""
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupting_leaves_nothing(number: signal.Signals, code: int, tmp_path: Path) -> None:
+    """Ctrl-C or the time limit of a CI job in the middle has its exit code and leaves the folder as it was."""
     model = write_road(tmp_path)
     before = sorted(tmp_path.iterdir())
     with subprocess.Popen(
@@ -216,8 +217,8 @@ def test_interrupting_leaves_nothing(tmp_path: Path) -> None:
     ) as running:
         assert running.stderr is not None
         lines = [running.stderr.readline(), running.stderr.readline()]
-        running.send_signal(signal.SIGINT)
+        running.send_signal(number)
         rest = running.communicate()[1]
-    assert running.returncode == 130, "".join(lines) + rest
+    assert running.returncode == code, "".join(lines) + rest
     assert "Traceback" not in rest
     assert sorted(tmp_path.iterdir()) == before

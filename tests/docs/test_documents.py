@@ -55,7 +55,7 @@ def test_exit_codes_are_documented() -> None:
     codes = {int(code) for code in re.findall(r"^\| (\d+) \|", text, re.MULTILINE)}
     assert codes == {value for name, value in vars(errors).items() if name.startswith("EXIT_")}
     classes = dict(re.findall(r"^\| `(\w+)` \| (\d) \|", text, re.MULTILINE))
-    tree = {name: kind for name, kind in vars(errors).items() if name.endswith("Error")}
+    tree = {name: kind for name, kind in vars(errors).items() if name.endswith(("Error", "Failure"))}
     assert classes == {name: str(kind.exit_code) for name, kind in tree.items()}
 
 
