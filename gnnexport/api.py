@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ from gnnexport.bundle.manifest import Manifest
 from gnnexport.bundle.reader import open_bundle
 from gnnexport.bundle.report_schema import Budgets, Report
 from gnnexport.errors import EXIT_OK, Problem, UnsupportedError, UsageError, nearest
-from gnnexport.measure.budgets import parse_budget, parse_bytes, parse_duration, parse_speedup
+from gnnexport.measure.budgets import DEFAULT_MAX_DROP, parse_budget, parse_bytes, parse_duration, parse_speedup
 from gnnexport.report.markdown import to_markdown
 from gnnexport.report.verdict import judge
 from gnnexport.validate.bundle import Validation, bench_bundle, validate_bundle
@@ -26,7 +27,6 @@ FilePath = Path | str
 
 MODES = ("full", "batched", "graphs")
 DEFAULT_TARGET = "ort"
-DEFAULT_MAX_DROP = "0.5pp"
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,7 @@ def compress(
     trust: bool = False,
     builder: str | None = None,
     embed_data: str = "64MB",
+    decisions: FilePath | None = None,
     dry_run: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> Outcome:
@@ -107,6 +108,7 @@ def compress(
         trust: let the model, data and sidecar files run their code.
         builder: `package.module:function` or `file.py:function` that makes the module.
         embed_data: features and labels of the test go into the bundle up to this size.
+        decisions: `decisions.json` of an earlier bundle, to be replayed without timing anything.
         dry_run: check everything, say what would run, and write nothing.
         progress: takes a line for each step.
 
@@ -129,7 +131,8 @@ def compress(
         target=first(target, "target"),
         passes=_texts(first(passes, "passes")) or ["auto"],
         budgets=_budgets(first(max_drop, "max_drop"), first(min_speedup, "min_speedup"), sidecar.task.metric),
-        time_budget=time_budget, output=output, seed=seed, force=force, embed_data=embed_data, dry_run=dry_run,
+        time_budget=time_budget, output=output, seed=seed, force=force, embed_data=embed_data,
+        decisions=decisions, dry_run=dry_run,
         progress=progress,
     )  # fmt: skip
     return _run(request, sidecar, data, trust, builder)
@@ -149,6 +152,7 @@ def export(
     trust: bool = False,
     builder: str | None = None,
     embed_data: str = "64MB",
+    decisions: FilePath | None = None,
     dry_run: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> Outcome:
@@ -163,7 +167,8 @@ def export(
         target=target if target is not None else sidecar.compress.target,
         passes=["none"],
         budgets=_budgets(None, min_speedup, sidecar.task.metric),
-        time_budget=time_budget, output=output, seed=seed, force=force, embed_data=embed_data, dry_run=dry_run,
+        time_budget=time_budget, output=output, seed=seed, force=force, embed_data=embed_data,
+        decisions=decisions, dry_run=dry_run,
         progress=progress,
     )  # fmt: skip
     return _run(request, sidecar, data, trust, builder)
@@ -259,12 +264,14 @@ def _gravest(codes: Sequence[int]) -> int:
 
 def _request(
     model: Path, *, target: Texts, passes: list[str], budgets: Budgets, time_budget: str | None,
-    output: FilePath | None, seed: int, force: bool, embed_data: str, dry_run: bool,
+    output: FilePath | None, seed: int, force: bool, embed_data: str, decisions: FilePath | None, dry_run: bool,
     progress: Callable[[str], None] | None,
 ) -> Request:  # fmt: skip
     from gnnexport.pipeline.request import AUTO, NONE, Request
     from gnnexport.registry import build_passes, build_targets
 
+    if seed < 0:
+        raise UsageError.at("--seed", f"{seed} is negative", "Give 0 or more")
     alone = len(passes) == 1 and passes[0] in (AUTO, NONE)
     if not alone and {AUTO, NONE} & set(passes):
         raise UsageError.at("passes", "'auto' and 'none' stand alone", "Give one of them, or name the passes")
@@ -279,9 +286,25 @@ def _request(
         seed=seed,
         force=force,
         embed_bytes=parse_bytes(embed_data),
+        decisions=None if decisions is None else _read_decisions(Path(decisions)),
         dry_run=dry_run,
         progress=progress or (lambda line: None),
     )
+
+
+def _read_decisions(path: Path) -> dict[str, Any]:
+    """Read what an earlier run decided.
+
+    Raises:
+        UsageError: no such file, or not one that a bundle holds.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError.at(str(path), f"cannot be read ({error})", "Give decisions.json of a bundle") from error
+    if not isinstance(values, dict) or not isinstance(values.get("lowerings"), dict):
+        raise UsageError.at(str(path), "holds no decisions", "Give decisions.json of a bundle")
+    return values
 
 
 def _budgets(max_drop: str | None, min_speedup: str | float | None, metric: str) -> Budgets:

@@ -136,7 +136,8 @@ def _summed_readers(group: Group) -> list[list[fx.Node]]:
         result = _aggregated(node)[-1]
         while len(result.users) == 1:
             user = next(iter(result.users))
-            if user.target is not aten.add.Tensor or any(rank_of(item) != 2 for item in args_of(user)):
+            # A bias of rank one is added on the way to the sum of the branches.
+            if user.target is not aten.add.Tensor or not all(rank_of(item) in (1, 2) for item in args_of(user)):
                 break
             result = user
         sums.setdefault(result, []).append(node)

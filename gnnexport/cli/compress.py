@@ -38,6 +38,7 @@ def compress(
     builder: options.Builder = None,
     embed_data: options.EmbedData = options.EMBED_DATA,
     no_embed: options.NoEmbed = False,
+    decisions: options.Decisions = None,
     dry_run: options.DryRun = False,
     json: options.Json = False,
 ) -> int:
@@ -64,6 +65,7 @@ def compress(
             trust=trust,
             builder=builder,
             embed_data=options.EMBED_NOTHING if no_embed else embed_data,
+            decisions=decisions,
             dry_run=dry_run,
             progress=show,
         )

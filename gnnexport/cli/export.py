@@ -21,6 +21,7 @@ def export(
     builder: options.Builder = None,
     embed_data: options.EmbedData = options.EMBED_DATA,
     no_embed: options.NoEmbed = False,
+    decisions: options.Decisions = None,
     dry_run: options.DryRun = False,
     json: options.Json = False,
 ) -> int:
@@ -41,6 +42,7 @@ def export(
             trust=trust,
             builder=builder,
             embed_data=options.EMBED_NOTHING if no_embed else embed_data,
+            decisions=decisions,
             dry_run=dry_run,
             progress=show,
         )

@@ -42,6 +42,10 @@ EmbedData = Annotated[
     str, typer.Option("--embed-data", metavar="64MB", help="Store test features and labels in the bundle up to this.")
 ]
 NoEmbed = Annotated[bool, typer.Option("--no-embed", help="Store no features and no labels in the bundle.")]
+Decisions = Annotated[
+    Path | None,
+    typer.Option("--decisions", metavar="FILE", help="Replay decisions.json of a bundle instead of timing lowerings."),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, say what would run, and write nothing.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
 

@@ -19,6 +19,10 @@ _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 
+DEFAULT_MAX_DROP = "0.5pp"
+"""The accuracy budget when nobody sets one."""
+
+
 @dataclass(frozen=True)
 class Budget:
     """How much worse a metric may become.

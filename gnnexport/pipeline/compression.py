@@ -40,14 +40,12 @@ class Auto:
         ctx: for the passes.
         budget: largest drop of the validation metric.
         deadline: `time.perf_counter` value after which nothing new is tried.
-        threads: that trials are timed with.
     """
 
     emitter: Emitter
     ctx: PassContext
     budget: Budget
     deadline: float
-    threads: int
     progress: Callable[[str], None]
 
     def run(self, start: Program) -> Stepped:
@@ -55,18 +53,20 @@ class Auto:
         best = Stepped(start)
         for ladder in _ladders():
             for item in ladder:
-                tried, kept = self._try(start, best, item)
-                best = tried
-                if kept or time.perf_counter() > self.deadline:
+                if time.perf_counter() > self.deadline:
+                    return _skipped(item, best, ["not tried: the time budget is spent"])
+                best, kept = self._try(start, best, item)
+                if kept:
                     break
         return best
 
     def _try(self, start: Program, best: Stepped, item: Pass) -> tuple[Stepped, bool]:
         name = str(spec.describe(item))
-        problems = item.check(best.program, self.ctx)
-        if problems:
-            skipped = _skipped(item, best, [str(problem) for problem in problems])
-            return skipped, False
+        reasons = [str(problem) for problem in item.check(best.program, self.ctx)]
+        if self.ctx.trainer is None:
+            reasons.append("not tried: without labels nothing tells what it would cost in accuracy")
+        if reasons:
+            return _skipped(item, best, reasons), False
         self.progress(f"trying {name}")
         after = run_pass(best, item, self.ctx)
         kept, reason = self._judge(start, best.program, after.program)
@@ -76,12 +76,11 @@ class Auto:
         return Stepped(program, (*after.steps[:-1], step)), kept
 
     def _judge(self, start: Program, before: Program, after: Program) -> tuple[bool, str]:
-        if self.ctx.trainer is not None:
-            task = self.ctx.trainer.task
-            values = [self.ctx.trainer.evaluate(program, "val") for program in (start, after)]
-            drop = metrics.drop(task.metric, *values)
-            if drop > self.budget.value:
-                return False, f"dropped: validation {task.metric} fell by {drop * 100:.2f} pp, budget {self.budget}"
+        assert self.ctx.trainer is not None
+        metric = self.ctx.trainer.task.metric
+        drop = metrics.drop(metric, *(self.ctx.trainer.evaluate(program, "val") for program in (start, after)))
+        if drop > self.budget.value:
+            return False, f"dropped: validation {metric} fell by {drop * 100:.2f} pp, budget {self.budget}"
         with ExitStack() as stack:
             old, new = (stack.enter_context(scratch_form(self.emitter, program)) for program in (before, after))
             speedup = self._speedup(old, new)
@@ -95,7 +94,7 @@ class Auto:
 
     def _speedup(self, old: Form, new: Form) -> Interval:
         data = self.emitter.source.data
-        with load(old.folder, threads=self.threads) as slow, load(new.folder, threads=self.threads) as fast:
+        with load(old.folder) as slow, load(new.folder) as fast:
             feeds = {tensor.name: data.inputs[tensor.name].numpy() for tensor in slow.inputs}
             seconds = max(1.0, min(TRIAL_S, self.deadline - time.perf_counter()))
             timings = compare({"old": lambda: slow(feeds), "new": lambda: fast(feeds)}, budget_s=seconds)
@@ -110,7 +109,7 @@ def scratch_form(emitter: Emitter, program: Program) -> Iterator[Form]:
         BundleWriter(Path(folder) / "trial.bundle") as writer,
     ):
         emission = emitter.emit(program, writer)
-        yield Form(program, emission, writer.folder)
+        yield Form(emission, writer.folder)
 
 
 def run_given(start: Program, passes: Sequence[Pass], ctx: PassContext, progress: Callable[[str], None]) -> Stepped:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,11 +17,12 @@ from gnnexport.bundle.golden import GoldenCase, make_features, sample_rows, writ
 from gnnexport.bundle.manifest import TOLERANCE, AppliedPass, Graph, Manifest, SourceModel, Tensor
 from gnnexport.bundle.manifest import Target as TargetRecord
 from gnnexport.bundle.processor import this_processor
-from gnnexport.bundle.report_schema import Lowering, Sizes
+from gnnexport.bundle.report_schema import Lowering, Sizes, Step
 from gnnexport.bundle.writer import BundleWriter
 from gnnexport.errors import UnsupportedError
 from gnnexport.pipeline.source import Source
 from gnnexport.pipeline.steps import finalise
+from gnnexport.program.data import GraphData
 from gnnexport.program.inputs import NUM_EDGES, NUM_NODES
 from gnnexport.program.program import Program
 from gnnexport.program.verify import relative_error
@@ -37,12 +38,16 @@ class Emission:
     """What was written of a Program.
 
     Args:
+        program: as it was lowered.
+        steps: passes that ran last, on the way to it.
         artefact: as the target wrote it.
         evaluation: test split with labels and features, whether or not it was stored; `None` without labels.
         size_bytes: of the model's files.
         notes: of the target.
     """
 
+    program: Program
+    steps: tuple[Step, ...]
     artefact: Artefact
     evaluation: EvalData | None
     size_bytes: int
@@ -66,6 +71,7 @@ class Emitter:
     Args:
         threads: that inference may use.
         lowering_budget_s: seconds for choosing lowerings.
+        decisions: of an earlier run, to be replayed.
         applied: compressing passes that shaped the Program.
     """
 
@@ -75,6 +81,7 @@ class Emitter:
     lowering_budget_s: float
     seed: int
     embed_bytes: int
+    decisions: Mapping[str, Any] | None = None
     applied: tuple[str, ...] = ()
 
     def emit(self, program: Program, writer: BundleWriter) -> Emission:
@@ -85,30 +92,32 @@ class Emitter:
         """
         data = self.source.data
         final = finalise(program, data)
-        problems = self.target.check(final)
+        problems = self.target.check(final.program)
         if problems:
             raise UnsupportedError(*problems)
         notes: list[str] = []
-        ctx = EmitContext(self.threads, self.lowering_budget_s, self.seed, notes.append)
-        artefact = self.target.emit(translate(final, data.inputs), writer.folder, ctx)
+        ctx = EmitContext(self.threads, self.lowering_budget_s, self.seed, notes.append, self.decisions)
+        artefact = self.target.emit(translate(final.program, data.inputs), writer.folder, ctx)
         size = sum((writer.folder / name).stat().st_size for name in artefact.files)
-        write_golden(writer.folder / layout.GOLDEN, self._golden(program, notes))
         evaluation = self._evaluation()
+        features_stay = data.inputs["x"].nbytes > self.embed_bytes
         if evaluation is not None:
-            write_eval(writer.folder / layout.EVAL, evaluation, limit_bytes=self.embed_bytes)
+            kept = write_eval(writer.folder / layout.EVAL, evaluation, limit_bytes=self.embed_bytes)
+            features_stay = kept.x is None
+        write_golden(writer.folder / layout.GOLDEN, self._golden(program, notes, with_real=not features_stay))
         writer.write_decisions({**artefact.decisions, "threads": self.threads, "passes": list(self.applied)})
         writer.seal(self._manifest(program, artefact))
-        return Emission(artefact, evaluation, size, tuple(notes))
+        return Emission(final.program, final.steps, artefact, evaluation, size, tuple(notes))
 
-    def _golden(self, program: Program, notes: list[str]) -> list[GoldenCase]:
+    def _golden(self, program: Program, notes: list[str], *, with_real: bool) -> list[GoldenCase]:
         """Run the Program in PyTorch on the features that the artefact will be checked with."""
         data = self.source.data
         name = program.features[0].name
         real = data.inputs[name].numpy()
         structure = program.structure(data.inputs)
-        features = make_features(real.shape, real, seed=self.seed)
+        features = make_features(real.shape, real if with_real else None, seed=self.seed)
         width = self.source.logits.shape[1] * np.dtype(np.float32).itemsize
-        rows = sample_rows(data.num_nodes, width, len(features), seed=self.seed)
+        rows = sample_rows(data.num_nodes, width, len(features), seed=self.seed, always=_telling_rows(data))
         usual = float(np.abs(real).max(initial=1.0))
         cases = []
         for case, value in features.items():
@@ -178,3 +187,11 @@ def _in_float64(program: Program, x: torch.Tensor, structure: Sequence[Any]) -> 
     with torch.no_grad():
         result: torch.Tensor = body(x.double(), *wide)
     return result
+
+
+def _telling_rows(data: GraphData, count: int = 8) -> list[int]:
+    """Return the nodes most likely to go wrong: the largest hubs, isolated nodes, and both ends."""
+    degree = torch.bincount(data.inputs["edge_index"][1], minlength=data.num_nodes)
+    hubs = torch.topk(degree, min(count, data.num_nodes)).indices.tolist()
+    isolated = torch.nonzero(degree == 0).flatten()[:count].tolist()
+    return sorted({0, data.num_nodes - 1, *hubs, *isolated})

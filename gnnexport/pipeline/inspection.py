@@ -37,7 +37,7 @@ def inspect_program(source: Source, program: Program) -> dict[str, Any]:
         for node in program.body.graph.nodes
         if any(word in str(node.target) for word in _SLOW)
     ]
-    final = finalise(program, source.data)
+    final = finalise(program, source.data).program
     targets = {name: [str(problem) for problem in cls().check(final)] for name, cls in target_classes().items()}
     return {
         "model": {"name": source.path.name, "class": source.class_name, "retrainable": program.training_blocker is None,

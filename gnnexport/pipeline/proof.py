@@ -16,6 +16,7 @@ from gnnexport.bundle.report_schema import (
     Measurement,
     MetricValue,
     ParityResult,
+    Ratio,
     Report,
     Result,
     Speedup,
@@ -37,14 +38,14 @@ from gnnexport.validate.accuracy import measure_accuracy
 from gnnexport.validate.bundle import check_parity
 from gnnexport.validate.parity import compare_outputs
 
+SAME = Ratio(value=1.0, ci95=(1.0, 1.0), method="nothing was compressed: it is the same file")
 BASELINE, EXPORTED, RESULT = "baseline", "exported", "result"
 
 
 @dataclass(frozen=True)
 class Form:
-    """One form of the model on the target: its Program, its files, its folder."""
+    """One form of the model on the target: what was written, and where."""
 
-    program: Program
     emission: Emission
     folder: Path
 
@@ -97,7 +98,7 @@ class Prover:
             drop=drop,
             speedup=Speedup(
                 against_baseline=ratio_record(ratio(timings[BASELINE], timings[RESULT])),
-                against_exported=None if same else ratio_record(ratio(timings[EXPORTED], timings[RESULT])),
+                against_exported=SAME if same else ratio_record(ratio(timings[EXPORTED], timings[RESULT])),
             ),
             parity=parity,
             lowering=result.emission.lowering,
@@ -151,7 +152,7 @@ class Prover:
         return measure_accuracy(runner, form.emission.evaluation, budget=budget)
 
     def _measurement(self, form: Form, engine: str, timing: Timing, metric: MetricValue | None) -> Measurement:
-        cost = measure_cost(form.program, self.source.data.inputs)
+        cost = measure_cost(form.emission.program, self.source.data.inputs)
         return Measurement(
             metric=metric,
             **_costs(cost),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from gnnexport.bundle.report_schema import Budgets
 from gnnexport.passes.contract import Pass
@@ -26,6 +27,7 @@ class Request:
         output: folder of the bundle, or of one subfolder per target when there are several.
         time_budget_s: seconds for choosing passes and lowerings and for timing; `None` for the defaults.
         embed_bytes: features and labels go into the bundle up to this size.
+        decisions: what timing decided in an earlier run, to be replayed instead of timing again.
         dry_run: check everything and write nothing.
         progress: takes a line for each step.
     """
@@ -39,6 +41,7 @@ class Request:
     seed: int = 0
     force: bool = False
     embed_bytes: int = 64_000_000
+    decisions: Mapping[str, Any] | None = None
     dry_run: bool = False
     progress: Callable[[str], None] = field(default=lambda line: None)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -15,9 +15,9 @@ from gnnexport.bundle.processor import usable_cores
 from gnnexport.bundle.report_files import write_reports
 from gnnexport.bundle.report_schema import Report, Step
 from gnnexport.bundle.writer import BundleWriter, check_destination
-from gnnexport.errors import UnsupportedError
+from gnnexport.errors import UnsupportedError, UsageError
 from gnnexport.frontends.baseline import best_pytorch
-from gnnexport.measure.budgets import Budget, parse_budget
+from gnnexport.measure.budgets import DEFAULT_MAX_DROP, parse_budget
 from gnnexport.passes.contract import PassContext
 from gnnexport.pipeline.compression import Auto, run_given, scratch_form
 from gnnexport.pipeline.emission import Emitter
@@ -29,8 +29,6 @@ from gnnexport.program.program import Program
 from gnnexport.targets.contract import Target
 from gnnexport.training.trainer import Trainer
 
-DEFAULT_BUDGET = Budget(0.005, "pp")
-"""What `auto` holds to when no budget is set."""
 TIMING_S = 10.0
 LOWERING_S = 20.0
 AUTO_S = 600.0
@@ -57,33 +55,57 @@ class Simplified:
 
 
 def run(request: Request, source: Source, judge: Judge) -> Product:
-    """Carry out a request.
+    """Carry out a request; the bundles of all targets are put in their places once the last is proven.
 
     Raises:
-        GnnExportError: nothing of the target concerned is left behind.
+        GnnExportError: nothing is left behind.
     """
-    start = time.perf_counter()
-    for target in request.targets:
-        check_destination(request.folder(target), force=request.force)
+    deadline = time.perf_counter() + (AUTO_S if request.time_budget_s is None else request.time_budget_s)
+    check_destinations(request)
     request.progress(f"capturing {source.class_name}")
     simplified = simplify(source)
-    ctx = _pass_context(request, source)
+    ctx = _pass_context(request, source, deadline)
     if request.dry_run:
         return _dry(request, source, simplified, ctx)
-    baseline = best_pytorch(source.model, source.data, source.inputs, (source.logits, source.seconds))
-    product = Product()
-    compressed: Stepped | None = None
+    reports: dict[str, Report] = {}
+    writers: dict[str, BundleWriter] = {}
+    given: Stepped | None = None
+    if request.passes is not None:
+        given = run_given(simplified.program, request.passes, ctx, request.progress)
+    with ExitStack() as stack:
+        for target in request.targets:
+            threads = threads_of(target)
+            writer = stack.enter_context(BundleWriter(request.folder(target), force=request.force))
+            with _torch_threads(threads):
+                emitter = Emitter(
+                    source, target, threads, _lowering_s(request), request.seed, request.embed_bytes, request.decisions
+                )
+                compressed = given or _choose(request, simplified, ctx, emitter, deadline)
+                baseline = best_pytorch(source.model, source.data, source.inputs, (source.logits, source.seconds))
+                prover = Prover(source, baseline, simplified.original, request.budgets, threads, _timing_s(request))
+                reports[target.name] = _produce(request, emitter, prover, simplified, compressed, judge, writer)
+            writers[target.name] = writer
+        return Product(reports, {name: writer.commit() for name, writer in writers.items()})
+
+
+def check_destinations(request: Request) -> None:
+    """Refuse places that hold something else, before minutes of work.
+
+    Raises:
+        UsageError: a folder with other files in it, or a bundle without `force`.
+    """
     for target in request.targets:
-        threads = threads_of(target)
-        with _torch_threads(threads):
-            emitter = Emitter(source, target, threads, _lowering_s(request), request.seed, request.embed_bytes)
-            if compressed is None:
-                compressed = _compress(request, simplified, ctx, emitter, start)
-            prover = Prover(source, baseline, simplified.original, request.budgets, threads, _timing_s(request))
-            report, folder = _produce(request, emitter, prover, simplified, compressed, judge)
-        product.reports[target.name] = report
-        product.bundles[target.name] = folder
-    return product
+        check_destination(request.folder(target), force=request.force)
+    if len(request.targets) == 1 or not request.output.is_dir():
+        return
+    expected = {target.name for target in request.targets}
+    others = sorted(path.name for path in request.output.iterdir() if path.name not in expected)
+    if others:
+        raise UsageError.at(
+            str(request.output),
+            f"holds '{others[0]}', but is to hold one folder for each target",
+            "Choose another folder with -o",
+        )
 
 
 def simplify(source: Source) -> Simplified:
@@ -102,46 +124,45 @@ def threads_of(target: Target) -> int:
     return usable_cores() if asked is None else int(asked)
 
 
-def _pass_context(request: Request, source: Source) -> PassContext:
+def _pass_context(request: Request, source: Source, deadline: float) -> PassContext:
     data = source.data.hide("test")
-    trainer = Trainer(data, source.task, request.progress) if source.labelled else None
+    limit = None if request.time_budget_s is None else deadline
+    trainer = Trainer(data, source.task, request.progress, limit) if source.labelled else None
     return PassContext(data=data, trainer=trainer, seed=request.seed)
 
 
-def _compress(request: Request, simplified: Simplified, ctx: PassContext, emitter: Emitter, start: float) -> Stepped:
-    if request.passes is not None:
-        return run_given(simplified.program, request.passes, ctx, request.progress)
-    budget = parse_budget(request.budgets.max_drop) if request.budgets.max_drop else DEFAULT_BUDGET
-    deadline = start + (AUTO_S if request.time_budget_s is None else request.time_budget_s)
-    return Auto(emitter, ctx, budget, deadline, emitter.threads, request.progress).run(simplified.program)
+def _choose(request: Request, simplified: Simplified, ctx: PassContext, emitter: Emitter, deadline: float) -> Stepped:
+    """Let the pipeline choose passes for one target."""
+    budget = parse_budget(request.budgets.max_drop or DEFAULT_MAX_DROP)
+    return Auto(emitter, ctx, budget, deadline, request.progress).run(simplified.program)
 
 
 def _produce(
-    request: Request, emitter: Emitter, prover: Prover, simplified: Simplified, compressed: Stepped, judge: Judge
-) -> tuple[Report, Path]:
-    """Write, prove and commit the bundle of one target."""
+    request: Request, emitter: Emitter, prover: Prover, simplified: Simplified, compressed: Stepped, judge: Judge,
+    writer: BundleWriter,
+) -> Report:  # fmt: skip
+    """Write and prove the bundle of one target; it is complete but not yet in its place."""
     kept = tuple(step.name for step in compressed.steps if step.kept)
     target = emitter.target.name
-    final = Emitter(**{**vars(emitter), "applied": kept})
-    with BundleWriter(request.folder(emitter.target), force=request.force) as writer:
-        request.progress(f"lowering to {target}")
-        result = Form(compressed.program, final.emit(compressed.program, writer), writer.folder)
-        request.progress(f"measuring on {target}")
-        if kept:
-            with scratch_form(emitter, simplified.program) as exported:
-                report = prover.prove(exported, result)
-        else:
-            report = prover.prove(result, result)
-        steps = (*simplified.steps, *compressed.steps)
-        report, text = judge(report.model_copy(update={"target": target, "steps": steps}))
-        write_reports(writer.folder, report, text)
-        return report, writer.commit()
+    request.progress(f"lowering to {target}")
+    emission = replace(emitter, applied=kept).emit(compressed.program, writer)
+    result = Form(emission, writer.folder)
+    request.progress(f"measuring on {target}")
+    if kept:
+        with scratch_form(emitter, simplified.program) as exported:
+            report = prover.prove(exported, result)
+    else:
+        report = prover.prove(result, result)
+    steps = (*simplified.steps, *compressed.steps, *emission.steps)
+    report, text = judge(report.model_copy(update={"target": target, "steps": steps}))
+    write_reports(writer.folder, report, text)
+    return report
 
 
 def _dry(request: Request, source: Source, simplified: Simplified, ctx: PassContext) -> Product:
     """Check passes and targets and say what would run."""
     problems = [problem for item in request.passes or () for problem in item.check(simplified.program, ctx)]
-    final = finalise(simplified.program, source.data)
+    final = finalise(simplified.program, source.data).program
     problems += [problem for target in request.targets for problem in target.check(final)]
     if problems:
         raise UnsupportedError(*problems)

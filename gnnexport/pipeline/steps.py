@@ -88,6 +88,6 @@ def _step(item: Pass, program: Program, ctx: PassContext, seconds: float, notes:
     )  # fmt: skip
 
 
-def finalise(program: Program, data: GraphData) -> Program:
-    """Return the Program as it is lowered."""
-    return run_passes(program, FINAL, PassContext(data=data)).program
+def finalise(program: Program, data: GraphData) -> Stepped:
+    """Return the Program as it is lowered, with the steps that led there."""
+    return run_passes(program, FINAL, PassContext(data=data))

@@ -94,7 +94,8 @@ def find_groups(program: Program) -> list[Group]:
 
     for node in body.graph.nodes:
         _register(body, node, group_of)
-    return [group for group in groups.values() if group.producers and group.consumers]
+    found = [group for group in groups.values() if group.producers and group.consumers]
+    return sorted(found, key=lambda group: min(group.producers))
 
 
 def _channel_arguments(node: fx.Node) -> Iterator[fx.Node]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -42,11 +43,13 @@ class Trainer:
         data: the graph; labels of test nodes are never read, whatever it holds.
         task: loss, metric and settings.
         progress: takes a line now and then.
+        deadline: `time.perf_counter` value after which training stops at the best so far.
     """
 
     data: GraphData
     task: Task
     progress: Callable[[str], None] = field(default=lambda line: None)
+    deadline: float | None = None
 
     def __post_init__(self) -> None:
         if self.data.y is None or not {"train", "val"} <= set(self.data.masks):
@@ -97,6 +100,9 @@ class Trainer:
                 if (metric, -loss) > best:
                     best, best_epoch, best_state = (metric, -loss), epoch, copy.deepcopy(program.body.state_dict())
                 elif epoch - best_epoch >= self.task.patience:
+                    break
+                if self.deadline is not None and time.perf_counter() > self.deadline:
+                    self.progress(f"time budget spent at epoch {epoch}")
                     break
                 if epoch % 20 == 0:
                     self.progress(f"epoch {epoch}: validation {self.task.metric} {metric:.4f}")

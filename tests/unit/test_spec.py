@@ -103,7 +103,8 @@ def test_only_dataclasses_are_built() -> None:
 def test_describe_spells_defaults_out() -> None:
     """The spec in a report says the same after a default has changed."""
     assert str(describe(Sample())) == "sample{keep=0.5,count=8,scheme=full,exact=false,widths=[],label=a}"
-    assert str(describe(Sample(keep=0.25, widths=(8, 16)))) == "sample{keep=0.25,count=8,scheme=full,exact=false,widths=[8,16],label=a}"
+    spelled = "sample{keep=0.25,count=8,scheme=full,exact=false,widths=[8,16],label=a}"
+    assert str(describe(Sample(keep=0.25, widths=(8, 16)))) == spelled
 
 
 samples = st.builds(

@@ -48,5 +48,17 @@ def test_auto_result_is_the_export_when_nothing_was_kept(model: Path, monkeypatc
     monkeypatch.setattr("gnnexport.pipeline.compression.metrics.drop", lambda *_: 2.0)
     report = compress(model, max_drop="100pp")
     assert report.result.parameters == report.exported.parameters
-    assert report.speedup.against_exported is None
+    assert report.speedup.against_exported is not None
+    assert report.speedup.against_exported.value == 1
     assert len(tried(report)) == 3
+
+
+def test_auto_does_not_prune_blindly(tmp_path: Path) -> None:
+    """Without labels nothing tells what a pass costs, so none is kept."""
+    model = write_road(tmp_path, lambda arrays: {"x": arrays["x"], "edge_index": arrays["edge_index"]})
+    text = (tmp_path / "gnnexport.toml").read_text()
+    (tmp_path / "gnnexport.toml").write_text(text.replace('max_drop = "100pp"', ""))
+    outcome = api.compress(model, passes="auto", time_budget="10s")
+    assert outcome.exit_code == 0
+    assert outcome.report.result.metric is None
+    assert [kept for _, kept, _ in tried(outcome.report)] == [False, False, False]
