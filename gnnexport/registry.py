@@ -15,7 +15,7 @@ import gnnexport.passes
 import gnnexport.targets
 from gnnexport.errors import Problem, SpecError, nearest
 from gnnexport.passes.contract import Pass
-from gnnexport.spec import Spec, build, parse_many
+from gnnexport.spec import Spec, build, parse_many, split
 from gnnexport.targets.contract import Target
 
 _NOT_A_NAME = "contract"
@@ -48,7 +48,7 @@ def build_targets(texts: Iterable[str]) -> list[Target]:
     Raises:
         SpecError: unknown names and options, all of them at once, or a target given twice.
     """
-    specs = parse_many([part for text in texts for part in _at_commas(text)], target_classes())
+    specs = parse_many([part for text in texts for part in split(text, ",")], target_classes())
     built = _build_all(specs, target_classes(), "targets")
     names = [target.name for target in built]
     twice = next((name for name in names if names.count(name) > 1), None)
@@ -71,18 +71,6 @@ def _build_all(specs: Sequence[Spec], classes: dict[str, type[Any]], where: str)
     if problems:
         raise SpecError(*problems)
     return built
-
-
-def _at_commas(text: str) -> list[str]:
-    """Split `ort{threads=2},onnx` at the commas outside braces."""
-    parts, depth = [""], 0
-    for character in text:
-        depth += (character == "{") - (character == "}")
-        if character == "," and depth == 0:
-            parts.append("")
-        else:
-            parts[-1] += character
-    return [part for part in parts if part.strip()]
 
 
 def _classes(package: Any, kind: type[Any]) -> dict[str, type[Any]]:

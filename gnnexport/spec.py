@@ -51,7 +51,7 @@ def parse(text: str, known: Iterable[str] = ()) -> Spec:
             f"spec '{text}'", "not of the form name{key=value,…}", 'Write for example "prune-channels{keep=0.5}"'
         )
     options: dict[str, str] = {}
-    for item in _split(match["options"] or "", ","):
+    for item in split(match["options"] or "", ","):
         key, equals, value = item.partition("=")
         key, value = key.strip(), value.strip()
         if not equals or not key or not value:
@@ -65,7 +65,7 @@ def parse(text: str, known: Iterable[str] = ()) -> Spec:
 def parse_many(texts: Iterable[str], known: Iterable[str] = ()) -> list[Spec]:
     """Parse specs that are separated by `;` or given one by one."""
     known = tuple(known)
-    return [parse(item, known) for text in texts for item in _split(text, ";")]
+    return [parse(item, known) for text in texts for item in split(text, ";")]
 
 
 def build(cls: type[T], spec: Spec) -> T:
@@ -126,7 +126,7 @@ def _convert(text: str, hint: Any, where: str) -> Any:
         return text
     if origin is tuple:
         inner = typing.get_args(hint)[0]
-        return tuple(_convert(item, inner, where) for item in _split(text.strip("[]"), ","))
+        return tuple(_convert(item, inner, where) for item in split(text.strip("[]"), ","))
     if hint is bool:
         if text.lower() not in _BOOLEANS:
             raise SpecError.at(where, f"'{text}' is not true or false", "Write true or false")
@@ -142,7 +142,7 @@ def _convert(text: str, hint: Any, where: str) -> Any:
     return text
 
 
-def _split(text: str, separator: str) -> list[str]:
+def split(text: str, separator: str) -> list[str]:
     """Split at a separator that stands outside brackets and braces; empty items are dropped."""
     items, depth, start = [], 0, 0
     for position, character in enumerate(text):

@@ -16,12 +16,9 @@ import onnx_ir as ir
 from gnnexport.errors import UnsupportedError
 from gnnexport.runtime.openvino import DEVICE, import_openvino, reason, settings
 from gnnexport.targets.contract import Artefact, DialectModel, EmitContext
-from gnnexport.targets.onnx.bake import bake
-from gnnexport.targets.onnx.choice import Choices, Lowering
+from gnnexport.targets.onnx.choice import Lowering, Timer
 from gnnexport.targets.onnx.files import MODEL_FILE as ONNX_FILE
 from gnnexport.targets.onnx.files import write
-from gnnexport.targets.onnx.lower import lower
-from gnnexport.targets.onnx.softmax import expand_softmax
 from gnnexport.targets.onnx.tape import OF_GRAPH, sizes
 from gnnexport.targets.onnx.target import OnnxTarget
 
@@ -70,14 +67,9 @@ class OpenVinoTarget(OnnxTarget):
             requirements={"openvino": f">={OLDEST}", "versions": {"openvino": engine.__version__.partition("-")[0]}},
         )
 
-    def lowered(self, dialect: DialectModel, ctx: EmitContext) -> tuple[ir.Model, Choices]:
-        """Return the model in standard operators and how its lowerings were chosen."""
-        model = bake(dialect)
-        expand_softmax(model.graph)
-        threads = self.threads or ctx.threads
-        choices = Choices(self.aggregate, ctx, lambda candidate, seed: _open(candidate, threads, seed))
-        lower(model.graph, choices, ctx.note)
-        return model, choices
+    def timer(self, threads: int) -> Timer:
+        """Return what opens a model to be timed on OpenVINO."""
+        return lambda model, seed: _open(model, threads, seed)
 
 
 def _open(model: ir.Model, threads: int, seed: int) -> Callable[[], object]:

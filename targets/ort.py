@@ -9,8 +9,8 @@ from typing import ClassVar
 from gnnexport.targets.contract import Artefact, DialectModel, EmitContext
 from gnnexport.targets.onnx.target import OnnxTarget
 
-OLDEST = "1.17"
-"""First release of ONNX Runtime that knows the opset and IR version written."""
+OLDEST = "1.18"
+"""First release of ONNX Runtime that reads IR version 10, which is what is written."""
 
 
 @dataclass(frozen=True)

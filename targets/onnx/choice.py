@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import onnx_ir as ir
 
+from gnnexport.measure.timing import compare
 from gnnexport.targets.contract import EmitContext
 from gnnexport.targets.onnx.dense import dense_applies
 from gnnexport.targets.onnx.lower import lower_one
@@ -21,6 +22,9 @@ from gnnexport.targets.onnx.tape import Constants, Tape, sizes
 
 Lowering = Literal["auto", "ell", "dense", "scatter"]
 
+Timer = Callable[[ir.Model, int], Callable[[], object]]
+"""Opens a model, given a seed for its inputs, and returns a function that runs it once."""
+
 SHORTLIST = 3
 FAR = 4.0
 """A lowering estimated this many times slower than the best is not timed."""
@@ -30,6 +34,17 @@ MOST_SCATTERED = 1_000_000
 
 MARGIN = 0.05
 """Share by which a winner must beat the cost model's favourite, where the noise is less."""
+
+UNSURE = 0.5
+"""The same share where candidates are so slow that each ran once."""
+
+BLOCK = 5
+"""Runs of a candidate in a row, the first of which does not count."""
+
+FEWEST_RUNS = 12
+"""Runs that timing a candidate in blocks takes at least; where they do not fit into its time it runs once."""
+
+MOST_ROUNDS = 20
 
 
 @dataclass(frozen=True)
@@ -48,12 +63,12 @@ class Choices:
     Args:
         forced: the lowering asked for, or `auto`.
         ctx: threads, time and decisions to replay.
-        run: opens a model's bytes and returns a function that runs it once, or `None` where nothing can be timed.
+        run: opens a model to be timed, or `None` where nothing can be timed.
     """
 
     forced: Lowering
     ctx: EmitContext
-    run: Callable[[ir.Model, int], Callable[[], object]] | None
+    run: Timer | None
     decisions: dict[str, str] = field(default_factory=dict)
     rows: list[Mapping[str, Any]] = field(default_factory=list)
     spent_s: float = 0.0
@@ -88,7 +103,8 @@ class Choices:
     def _time(self, op: Operator, listed: list[Candidate]) -> list[Candidate]:
         assert self.run is not None
         runs = {item.name: self.run(alone(op, item.name), self.ctx.seed) for item in listed}
-        medians, noise = _medians(runs, self.ctx.time_budget_s / 10)
+        left_s = self.ctx.time_budget_s - self.spent_s
+        medians, noise = time_candidates(runs, min(left_s, self.ctx.time_budget_s / 10))
         measured = [Candidate(item.name, item.estimate_ms, medians[item.name]) for item in listed]
         favourite = measured[0]
         best = min(measured, key=lambda item: item.latency_ms or math.inf)
@@ -148,22 +164,25 @@ def _input(value: ir.Value) -> ir.Value:
     return ir.Value(name=str(value.name), shape=value.shape, type=value.type)
 
 
-def _medians(runs: Mapping[str, Callable[[], object]], budget_s: float) -> tuple[dict[str, float], float]:
-    """Time contenders in alternating blocks; return milliseconds and the relative noise of the medians."""
-    blocks: dict[str, list[float]] = {name: [] for name in runs}
-    for run in runs.values():
-        run()
-    start = time.perf_counter()
-    while len(blocks[next(iter(runs))]) < 3 or time.perf_counter() - start < budget_s / 3:
-        for name, run in runs.items():
-            seconds = []
-            for _ in range(5):
-                begin = time.perf_counter()
-                run()
-                seconds.append(time.perf_counter() - begin)
-            blocks[name].append(float(np.median(seconds[1:])) * 1000)
-        if len(blocks[next(iter(runs))]) >= 20:
-            break
-    medians = {name: float(np.median(values)) for name, values in blocks.items()}
-    spread = [float(np.subtract(*np.percentile(values, [75, 25]))) / medians[name] for name, values in blocks.items()]
+def time_candidates(runs: Mapping[str, Callable[[], object]], budget_s: float) -> tuple[dict[str, float], float]:
+    """Time candidates side by side; return milliseconds, and the share by which they have to differ to differ at all.
+
+    Every one runs at least once. Those for which more does not fit into their share of the time run just once.
+    """
+    first_s = {name: _seconds(run) for name, run in runs.items()}
+    share_s = (budget_s - sum(first_s.values())) / len(runs)
+    fast = {name: run for name, run in runs.items() if first_s[name] * FEWEST_RUNS <= share_s}
+    enough_s = MOST_ROUNDS * BLOCK * sum(first_s[name] for name in fast)
+    timings = compare(fast, budget_s=min(share_s * len(fast), enough_s), block=BLOCK, drop=1, pause_s=0)
+    medians = {name: timings[name].p50_ms if name in timings else first_s[name] * 1000 for name in runs}
+    if len(fast) < min(2, len(runs)):
+        return medians, UNSURE
+    blocks = {name: timing.block_medians_ms for name, timing in timings.items()}
+    spread = [float(np.subtract(*np.percentile(blocks[name], [75, 25]))) / medians[name] for name in blocks]
     return medians, max(spread)
+
+
+def _seconds(run: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start

@@ -77,7 +77,7 @@ def _export(body: fx.GraphModule, arguments: Mapping[str, Tensor], output: str) 
                 opset_version=OPSET,
                 input_names=list(arguments),
                 output_names=[output],
-                custom_translation_table=_translations(),
+                custom_translation_table=translations(),
                 verbose=False,
             )
     except Exception as error:
@@ -98,7 +98,8 @@ def _explain(body: fx.GraphModule, error: Exception) -> tuple[str, str]:
     return f"the exporter cannot translate the model{where}: {text}", "Replace that op in the model"
 
 
-def _translations() -> dict[Any, Any]:
+def translations() -> dict[Any, Any]:
+    """Return how each op of the dialect becomes an operator of the domain `gnnexport`."""
     ops = onnxscript.values.Opset(schemas.DOMAIN, schemas.VERSION)
 
     def aggregate(x: Any, rowptr: Any, col: Any, weight: Any, reduce: str) -> Any:

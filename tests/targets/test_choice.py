@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 import onnx_ir as ir
 import pytest
 
 from gnnexport.targets.contract import EmitContext
 from gnnexport.targets.onnx.bake import bake
-from gnnexport.targets.onnx.choice import SHORTLIST, Choices, shortlist
+from gnnexport.targets.onnx.choice import SHORTLIST, UNSURE, Choices, shortlist, time_candidates
 from gnnexport.targets.onnx.operators import Operator, dialect_nodes, read
 from gnnexport.targets.onnx.order import natural
 from gnnexport.targets.onnx.tape import sizes
@@ -92,6 +94,36 @@ def test_a_reduction_is_timed_in_the_order_of_its_tables() -> None:
     assert op.rowptr is not None
     degree = op.rowptr[1:] - op.rowptr[:-1]
     assert (degree[1:] >= degree[:-1]).all()
+
+
+class Slept:
+    """A candidate that takes a while, and counts its runs."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.runs = 0
+
+    def __call__(self) -> None:
+        """Run once."""
+        self.runs += 1
+        time.sleep(self.seconds)
+
+
+def test_a_slow_candidate_runs_once() -> None:
+    """Timing keeps to its budget whatever a candidate costs; the fast ones still run in blocks."""
+    runs = {"slow": Slept(0.1), "fast": Slept(0.0), "quick": Slept(0.0)}
+    medians, noise = time_candidates(runs, budget_s=0.4)
+    assert runs["slow"].runs == 1
+    assert min(runs["fast"].runs, runs["quick"].runs) > 10
+    assert medians["slow"] >= 100
+    assert noise != UNSURE
+
+
+def test_single_runs_decide_only_what_is_plain() -> None:
+    """Where every candidate ran once, a winner has to take half the time."""
+    runs = {"slow": Slept(0.1), "slower": Slept(0.11)}
+    assert time_candidates(runs, budget_s=0.1)[1] == UNSURE
+    assert [item.runs for item in runs.values()] == [1, 1]
 
 
 def _index_shape(node: ir.Node) -> tuple[int, ...]:
