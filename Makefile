@@ -36,7 +36,7 @@ docs: $(VENV)/.development ## write the JSON Schemas in docs/schemas
 	$(BIN)/python docs/make_schemas.py
 
 bench: $(VENV)/.development ## time the export against PyTorch on a power-law graph of 2.3 million edges
-	$(BIN)/python benchmarks/export_vs_pytorch.py
+	$(BIN)/python -m benchmarks.export_vs_pytorch
 
 accuracy: $(VENV)/.development ## run the slow tests: accuracy over seeds on real graphs
 	$(BIN)/python -m pytest -m slow

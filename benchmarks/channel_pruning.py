@@ -1,6 +1,6 @@
 """What channel pruning costs in accuracy and saves in work, over several seeds.
 
-    python benchmarks/channel_pruning.py --data cora --layers 2 --seeds 5
+    python -m benchmarks.channel_pruning --data cora --layers 2 --seeds 5
 
 Each seed trains a model, prunes half of its hidden channels and retrains; selection is on validation
 nodes, the accuracy reported is on test nodes. A data set with several splits uses split `seed`.
@@ -93,13 +93,19 @@ def summary(rows: list[Row]) -> str:
     drops = [row.drop_pp for row in rows]
     spread = statistics.stdev(drops) if len(drops) > 1 else 0.0
     before, after = (statistics.mean(100 * getattr(row, key) for row in rows) for key in ("before", "after"))
+    macs = {
+        (row.macs_linear_before, row.macs_linear_after, row.macs_aggregation_before, row.macs_aggregation_after)
+        for row in rows
+    }
+    assert len(macs) == 1, f"seeds differ in work: {macs}"
     linear = first.macs_linear_after / first.macs_linear_before
     aggregation = first.macs_aggregation_after / first.macs_aggregation_before
-    speedup = statistics.median(row.speedup_against_exported or 0.0 for row in rows)
+    speedups = [row.speedup_against_exported for row in rows if row.speedup_against_exported is not None]
+    faster = f"{statistics.median(speedups):.2f} times faster than unpruned" if speedups else "latency not measured"
     return (
         f"{first.data:<18}{first.model:<10} {first.layers} layers  {before:6.2f} -> {after:6.2f} %  "
         f"drop {statistics.mean(drops):+.2f} ± {spread:.2f} pp  MACs linear ×{linear:.3f}, aggregation "
-        f"×{aggregation:.3f}  {speedup:.2f} times faster than unpruned"
+        f"×{aggregation:.3f}  {faster}"
     )
 
 
