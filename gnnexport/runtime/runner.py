@@ -16,6 +16,7 @@ from gnnexport.bundle.processor import this_processor
 from gnnexport.bundle.reader import Bundle, open_bundle
 from gnnexport.errors import Problem, UnsupportedError, UsageError, nearest
 from gnnexport.runtime.backend import Backend
+from gnnexport.runtime.requirements import check_requirements
 
 
 def load(bundle: Bundle | Path | str, *, threads: int | None = None) -> Runner:
@@ -28,7 +29,7 @@ def load(bundle: Bundle | Path | str, *, threads: int | None = None) -> Runner:
     Raises:
         UsageError: not a bundle, damaged, or of a newer schema.
         UnsupportedError: it needs something this installation does not have.
-        MissingExtraError: the engine is not installed.
+        MissingExtraError: the engine is not installed, or too old.
     """
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     manifest = opened.manifest
@@ -43,6 +44,7 @@ def load(bundle: Bundle | Path | str, *, threads: int | None = None) -> Runner:
     if make is None:
         what = f"needs the runtime '{manifest.target.runtime}'; this version has {', '.join(_BACKENDS)}"
         raise UnsupportedError.at(where, what, "Run: pip install --upgrade gnnexport")
+    check_requirements(manifest.target, where)
     _warn_of_other_processor(opened)
     return Runner(make(opened.model_file, threads or manifest.target.threads), where=where)
 
