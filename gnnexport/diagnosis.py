@@ -24,14 +24,15 @@ _LIBRARIES = {
 }
 
 _MAKE = ("torch", "torch_geometric", "onnx", "onnx-ir", "onnxscript")
-_JOBS = {
-    "compress and export": (*_MAKE, "onnxruntime"),
-    "target onnx": _MAKE,
-    "target ort": (*_MAKE, "onnxruntime"),
-    "target openvino": (*_MAKE, "openvino"),
-    "validate and bench (onnx, ort)": ("onnxruntime",),
-    "validate and bench (openvino)": ("openvino",),
+_JOBS: dict[str, tuple[tuple[str, ...], tuple[str, ...], str]] = {
+    "compress and export": (_MAKE, ("onnxruntime", "openvino"), "an engine to prove the result with"),
+    "target onnx": (_MAKE, ("onnxruntime",), "onnxruntime to prove the result with"),
+    "target ort": (_MAKE, ("onnxruntime",), "onnxruntime"),
+    "target openvino": (_MAKE, ("openvino",), "openvino"),
+    "validate and bench (onnx, ort)": ((), ("onnxruntime",), "onnxruntime"),
+    "validate and bench (openvino)": ((), ("openvino",), "openvino"),
 }
+"""What each job needs: all of the first, one of the second, and what that one is for."""
 
 
 @dataclass(frozen=True)
@@ -52,15 +53,19 @@ def examine() -> list[DoctorEntry]:
         DoctorEntry("processor", True, f"{processor.name} ({', '.join(processor.features) or 'no vector extensions'})"),
     ]
     libraries = {name: _library(name, module, mend) for name, (module, mend) in _LIBRARIES.items()}
-    jobs = [_job(name, [libraries[item] for item in needed]) for name, needed in _JOBS.items()]
+    jobs = [
+        _job(name, [libraries[item] for item in needed], [libraries[item] for item in engines], purpose)
+        for name, (needed, engines, purpose) in _JOBS.items()
+    ]
     return [*entries, *libraries.values(), *jobs]
 
 
-def _job(name: str, needed: list[DoctorEntry]) -> DoctorEntry:
-    """Tell whether everything a job needs is there."""
-    missing = [entry for entry in needed if not entry.ok]
-    mends = dict.fromkeys(entry.mend for entry in missing)
-    return DoctorEntry(name, not missing, "" if missing else "works", ". ".join(mends))
+def _job(name: str, needed: list[DoctorEntry], engines: list[DoctorEntry], purpose: str) -> DoctorEntry:
+    """Tell whether everything a job needs, and one of its engines, is there."""
+    mends = dict.fromkeys(entry.mend for entry in needed if not entry.ok)
+    if not any(entry.ok for entry in engines):
+        mends[f"It needs {purpose}: {' or '.join(entry.mend for entry in engines)}"] = None
+    return DoctorEntry(name, not mends, "" if mends else "works", ". ".join(mends))
 
 
 def _library(name: str, module: str, mend: str) -> DoctorEntry:

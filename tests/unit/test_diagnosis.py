@@ -1,0 +1,56 @@
+"""What `gnnexport doctor` says of a machine that lacks something."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+import pytest
+
+from gnnexport.diagnosis import DoctorEntry, examine
+
+ENGINES = {"onnxruntime", "openvino"}
+
+
+def without(missing: set[str], monkeypatch: pytest.MonkeyPatch) -> dict[str, DoctorEntry]:
+    """Examine a machine on which only these modules cannot be imported."""
+
+    def find(name: str) -> ModuleType:
+        if name in missing:
+            raise ModuleNotFoundError(name)
+        return ModuleType(name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(importlib, "import_module", find)
+        return {entry.name: entry for entry in examine()}
+
+
+def test_everything_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With every library each job works."""
+    assert all(entry.ok for entry in without(set(), monkeypatch).values())
+
+
+def test_proving_needs_an_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The target onnx writes for any runtime, but its proof runs on ONNX Runtime, and the mend says so."""
+    entry = without({"onnxruntime"}, monkeypatch)["target onnx"]
+    assert not entry.ok
+    assert entry.mend == "It needs onnxruntime to prove the result with: pip install 'gnnexport[ort]'"
+
+
+@pytest.mark.parametrize("engine", sorted(ENGINES))
+def test_one_engine_is_enough(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compressing works with either engine, and its mend without both names both."""
+    found = without(ENGINES - {engine}, monkeypatch)
+    assert found["compress and export"].ok
+    assert found["target openvino"].ok == (engine == "openvino")
+    assert found["validate and bench (onnx, ort)"].ok == (engine == "onnxruntime")
+    neither = without(ENGINES, monkeypatch)["compress and export"]
+    assert not neither.ok
+    assert "pip install 'gnnexport[ort]' or pip install 'gnnexport[openvino]'" in neither.mend
+
+
+def test_what_makes_bundles_is_needed_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without torch nothing is compressed, and bundles still run."""
+    found = without({"torch"}, monkeypatch)
+    assert found["compress and export"].mend == "pip install 'gnnexport[compress]'"
+    assert found["validate and bench (onnx, ort)"].ok
