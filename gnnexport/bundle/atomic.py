@@ -10,7 +10,8 @@ from pathlib import Path
 
 from gnnexport.errors import GnnExportError, UsageError
 
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+"""No more room: these come from writing, whatever file they name."""
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 _OTHER = {errno.EIO, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EEXIST, errno.EISDIR}
 
@@ -48,7 +49,7 @@ def sync(path: Path) -> None:
 def output_error(path: Path, error: OSError) -> GnnExportError | None:
     """Turn a failed write into an error with its mend; `None` when the cause is not the output place."""
     reason = error.strerror or str(error)
-    if error.errno in _FULL:
+    if error.errno in FULL:
         mend = "Free some space, or choose a folder on another disk with -o"
     elif error.errno in _FORBIDDEN:
         mend = "Choose a folder you may write to with -o"

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from gnnexport.bundle.atomic import output_error, sync
+from gnnexport.bundle.atomic import FULL, output_error, sync
 from gnnexport.bundle.digest import bundle_digest, file_sha256
 from gnnexport.bundle.layout import DECISIONS, MANIFEST, UNLISTED
 from gnnexport.bundle.manifest import File, Manifest, kind_of
@@ -84,7 +84,8 @@ class BundleWriter:
             self.folder.mkdir()
         except BaseException as error:
             self._discard()
-            _explain(self.destination, error)
+            if isinstance(error, OSError) and (problem := output_error(self.destination, error)):
+                raise problem from error
             raise
         return self
 
@@ -93,8 +94,8 @@ class BundleWriter:
     ) -> None:
         if not self._committed:
             self._discard()
-        if error is not None:
-            _explain(self.destination, error)
+        if isinstance(error, OSError) and self._is_ours(error) and (problem := output_error(self.destination, error)):
+            raise problem from error
 
     def write_decisions(self, decisions: Mapping[str, Any]) -> None:
         """Write `decisions.json`: what timing decided, so that a replay gives the same digest."""
@@ -138,6 +139,14 @@ class BundleWriter:
         shutil.rmtree(self._old, ignore_errors=True)
         sync(self.destination.parent)
 
+    def _is_ours(self, error: OSError) -> bool:
+        """Tell a failure to write the bundle from one that names a file elsewhere."""
+        if error.filename is None or error.errno in FULL:
+            return True
+        named = Path(os.fsdecode(error.filename)).absolute() if isinstance(error.filename, str | bytes) else None
+        places = (self.folder, self.destination, self._old)
+        return named == self.destination.parent or any(named and named.is_relative_to(place) for place in places)
+
     def _make_parents(self) -> None:
         missing = [parent for parent in self.destination.parents if not parent.exists()]
         for parent in reversed(missing):
@@ -153,12 +162,6 @@ class BundleWriter:
                 parent.rmdir()
             except OSError:
                 return
-
-
-def _explain(destination: Path, error: BaseException) -> None:
-    """Raise the usage error behind a failed write, if that is what it is."""
-    if isinstance(error, OSError) and (problem := output_error(destination, error)):
-        raise problem from error
 
 
 def _is_bundle(path: Path) -> bool:

@@ -85,6 +85,26 @@ def test_an_unrelated_os_error_is_not_blamed_on_the_output(tmp_path):
         (tmp_path / "absent").read_text()
 
 
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EISDIR, errno.EIO, errno.ENOTDIR])
+def test_an_error_that_names_another_file(tmp_path, number):
+    """What names a file elsewhere keeps its own error; in the bundle or its place it is the output that fails."""
+    elsewhere = str(tmp_path / "elsewhere" / "data.npz")
+    with pytest.raises(OSError, match="elsewhere"):
+        fail_halfway(tmp_path / "m", OSError(number, os.strerror(number), elsewhere))
+    for name in ("m", "m/model.onnx", "."):
+        with pytest.raises(UsageError, match="cannot be written"):
+            fail_halfway(tmp_path / "m", OSError(number, os.strerror(number), str(tmp_path / name)))
+    with pytest.raises(UsageError, match="cannot be written"), BundleWriter(tmp_path / "m") as open_writer:
+        raise OSError(number, os.strerror(number), os.fsencode(open_writer.folder / "model.onnx"))
+    assert names(tmp_path) == []
+
+
+def test_a_full_disk_is_told_whatever_it_names(tmp_path):
+    """No room is no room, also where the error names a scratch file."""
+    with pytest.raises(UsageError, match="Free some space"):
+        fail_halfway(tmp_path / "m", OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/scratch/weights"))
+
+
 def test_force_replaces_a_bundle(tmp_path):
     """An existing bundle is refused without force and replaced with it."""
     write_tiny_bundle(tmp_path / "m", seed=1)
