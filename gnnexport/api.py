@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gnnexport.bundle.manifest import Manifest
 from gnnexport.bundle.reader import open_bundle
 from gnnexport.bundle.report_schema import Budgets, Report
+from gnnexport.bundle.summary import summarise
 from gnnexport.errors import EXIT_OK, Problem, UnsupportedError, UsageError, nearest
 from gnnexport.measure.budgets import DEFAULT_MAX_DROP, parse_budget, parse_bytes, parse_duration, parse_speedup
 from gnnexport.report.markdown import to_markdown
-from gnnexport.report.verdict import judge
-from gnnexport.validate.bundle import Validation, bench_bundle, validate_bundle
+from gnnexport.report.verdict import gravest, judge
+from gnnexport.validate.bundle import TIME_BUDGET_S, Validation, bench_bundle, validate_bundle
 
 if TYPE_CHECKING:
     from gnnexport.catalogue import CatalogueEntry
@@ -35,7 +35,7 @@ class Outcome:
 
     Args:
         reports: by target.
-        bundles: folders, by target; empty after a dry run.
+        bundles: folders written, by target; empty after a dry run, `validate` and `bench`.
         exit_code: of the command line: the gravest of all targets.
     """
 
@@ -45,12 +45,25 @@ class Outcome:
 
     @property
     def report(self) -> Report:
-        """The report of the only, or the first, target."""
+        """The report of the only, or the first, target.
+
+        Raises:
+            UsageError: there is none.
+        """
+        if not self.reports:
+            raise UsageError.at("outcome", "there is no report", "Ask for at least one target")
         return next(iter(self.reports.values()))
 
     @property
     def bundle(self) -> Path:
-        """The folder of the only, or the first, target."""
+        """The folder of the only, or the first, target.
+
+        Raises:
+            UsageError: none was written, as after a dry run, `validate` or `bench`.
+        """
+        if not self.bundles:
+            mend = "Leave out dry_run, or use the path that was given to validate or bench"
+            raise UsageError.at("outcome", "no bundle was written", mend)
         return next(iter(self.bundles.values()))
 
 
@@ -175,14 +188,29 @@ def export(
 
 
 def inspect(
-    path: FilePath, *, data: FilePath | None = None, trust: bool = False, builder: str | None = None
+    path: FilePath,
+    *,
+    data: FilePath | None = None,
+    trust: bool = False,
+    builder: str | None = None,
+    progress: Callable[[str], None] | None = None,
 ) -> Inspection:
-    """Show a model's Program, cost and message passing, or what a bundle's manifest says."""
+    """Show a model's Program, cost and message passing, or what a bundle's manifest says.
+
+    Args:
+        path: a model or a bundle.
+        data: as in `compress`.
+        trust: as in `compress`.
+        builder: as in `compress`.
+        progress: takes a line for each step.
+    """
     path = _existing(path)
+    tell = progress or _silent
+    tell(f"reading {path}")
     if path.is_dir():
         bundle = open_bundle(path)
         values: dict[str, Any] = bundle.manifest.model_dump(mode="json", by_alias=True)
-        return Inspection(_bundle_text(bundle.manifest, bundle.size_bytes), values)
+        return Inspection(summarise(bundle), values)
     from gnnexport.frontends.sidecar import read_sidecar
     from gnnexport.pipeline.inspection import inspect_program, inspection_text
     from gnnexport.pipeline.run import simplify
@@ -191,24 +219,47 @@ def inspect(
     source = load_source(
         path, read_sidecar(path), data=None if data is None else Path(data), trust=trust, builder=builder
     )
-    found = inspect_program(source, simplify(source).program)
+    tell(f"capturing {source.class_name}")
+    program = simplify(source).program
+    tell("asking the targets")
+    found = inspect_program(source, program)
     return Inspection(inspection_text(found), found)
 
 
-def validate(bundle: FilePath, *, data: FilePath | None = None, time_budget: str | None = None) -> Outcome:
+def validate(
+    bundle: FilePath,
+    *,
+    data: FilePath | None = None,
+    time_budget: str | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Outcome:
     """Prove a bundle on this machine: its numbers, its accuracy, its latency. Needs no torch.
+
+    Args:
+        bundle: its folder.
+        data: `.npz` with features and labels, when the bundle holds none or others are wanted.
+        time_budget: of the timing, such as `10s`.
+        progress: takes a line for each step.
 
     Raises:
         ParityError: the numbers differ from those stored in the bundle.
     """
-    seconds = {} if time_budget is None else {"time_budget_s": parse_duration(time_budget)}
-    return _judged(validate_bundle(Path(bundle), data=None if data is None else Path(data), **seconds))
+    given = None if data is None else Path(data)
+    seconds = _timing_s(time_budget)
+    return _judged(validate_bundle(Path(bundle), data=given, time_budget_s=seconds, progress=progress or _silent))
 
 
-def bench(bundle: FilePath, *, time_budget: str | None = None) -> Outcome:
-    """Measure latency and throughput of a bundle on this machine. Needs no torch."""
-    seconds = {} if time_budget is None else {"time_budget_s": parse_duration(time_budget)}
-    return _judged(bench_bundle(Path(bundle), **seconds))
+def bench(
+    bundle: FilePath, *, time_budget: str | None = None, progress: Callable[[str], None] | None = None
+) -> Outcome:
+    """Measure latency and throughput of a bundle on this machine; only speed is judged. Needs no torch.
+
+    Args:
+        bundle: its folder.
+        time_budget: of the timing, such as `10s`.
+        progress: takes a line for each step.
+    """
+    return _judged(bench_bundle(Path(bundle), time_budget_s=_timing_s(time_budget), progress=progress or _silent))
 
 
 def passes() -> list[CatalogueEntry]:
@@ -258,8 +309,16 @@ def _judged(validation: Validation) -> Outcome:
 
 
 def _gravest(codes: Sequence[int]) -> int:
-    """Return the code that says most: any miss before inconclusive, both before success."""
-    return next((code for code in (3, 4, 7) if code in codes), EXIT_OK)
+    """Return the code of the target that fared worst."""
+    return gravest(codes)
+
+
+def _timing_s(time_budget: str | None) -> float:
+    return TIME_BUDGET_S if time_budget is None else parse_duration(time_budget)
+
+
+def _silent(line: str) -> None:
+    del line
 
 
 def _request(
@@ -335,18 +394,3 @@ def _existing(path: FilePath) -> Path:
     if not path.exists():
         raise UsageError(Problem(str(path), "no such file", "Give the path of a saved model or of a bundle"))
     return path
-
-
-def _bundle_text(manifest: Manifest, size_bytes: int) -> str:
-    graph = manifest.graph
-    lines = [
-        f"bundle of {manifest.model.class_name} ({manifest.model.name}), mode {manifest.mode}",
-        f"target {manifest.target.spec}, {manifest.target.threads} threads",
-        f"model file {manifest.target.model_file}, bundle {size_bytes:,} bytes, digest {manifest.digest}",
-        "" if graph is None else f"graph of {graph.nodes:,} nodes and {graph.edges:,} edges, {manifest.prepare}",
-        "inputs: " + ", ".join(f"{t.name} {t.dtype} {list(t.shape)}" for t in manifest.inputs),
-        "outputs: " + ", ".join(f"{t.name} {t.dtype} {list(t.shape)}" for t in manifest.outputs),
-        "passes: " + (", ".join(item.spec for item in manifest.passes) or "none"),
-        *(f"  {file.size_bytes:>12,}  {file.kind:<10} {file.path}" for file in manifest.files),
-    ]
-    return "\n".join(line for line in lines if line)

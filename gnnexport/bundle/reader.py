@@ -32,8 +32,8 @@ class Bundle:
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of the files that compute: the model, the graph kept beside it, and the decisions."""
-        return sum(file.size_bytes for file in self.manifest.files if file.kind != "data")
+        """Bytes of the model's own files, as the report counts them."""
+        return sum(file.size_bytes for file in self.manifest.files if file.kind == "model")
 
     def golden(self) -> tuple[GoldenCase, ...]:
         """Read the inputs with their expected outputs; empty when there are none."""

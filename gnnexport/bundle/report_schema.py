@@ -34,9 +34,10 @@ class Measurement(Record):
 
     Args:
         macs: multiply-accumulates of one inference: those of linear layers and those of aggregation.
-        size_bytes: the files that compute; for the original, its parameters and buffers.
+        size_bytes: the model's files; for the original, its parameters and buffers.
+        nodes_per_second: nodes of the graph over the median latency.
         runner: what ran it: `pytorch-csr`, `pytorch-eager`, `onnxruntime`.
-        measured_on: processor, when it is not the one of `environment`.
+        measured_on: where, when it is not `environment`.
     """
 
     metric: MetricValue | None = None
@@ -46,6 +47,7 @@ class Measurement(Record):
     macs_aggregation: int | None = None
     size_bytes: int | None = None
     latency_ms: Latency | None = None
+    nodes_per_second: float | None = None
     peak_memory_bytes: int | None = None
     runner: str | None = None
     measured_on: str | None = None
@@ -126,15 +128,15 @@ class ParityResult(Record):
 
     Args:
         max_rel_error: relative to the largest magnitude of the output.
-        flips: predictions that differ although the margin of the top two exceeds twice the error.
-        near_ties: predictions whose margin does not.
+        moved: predictions that differ; all of them are near-ties.
+        near_ties: predictions whose margin of the top two is within twice the error, so that they may differ.
         cases: golden cases checked.
     """
 
     max_abs_error: float
     max_rel_error: float
     tolerance: float
-    flips: int | None = None
+    moved: int | None = None
     near_ties: int | None = None
     cases: int | None = None
 

@@ -9,8 +9,8 @@ from gnnexport.cli.progress import progress
 
 def bench(bundle: options.Bundle, time_budget: options.TimeBudget = None, json: options.Json = False) -> int:
     """Time a bundle on this machine, and nothing else."""
-    with progress():
+    with progress() as show:
         from gnnexport import api
 
-        outcome = api.bench(bundle, time_budget=time_budget)
+        outcome = api.bench(bundle, time_budget=time_budget, progress=show)
     return tell(outcome, as_json=json)

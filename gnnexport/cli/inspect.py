@@ -24,10 +24,10 @@ def inspect(
     Prints the Program as text, the message passing that was recognised, parameters, multiply-accumulates
     and bytes. Of a bundle it shows what the manifest says.
     """
-    with progress():
+    with progress() as show:
         from gnnexport import api
 
-        inspection = api.inspect(path, data=data, trust=trust, builder=builder)
+        inspection = api.inspect(path, data=data, trust=trust, builder=builder, progress=show)
     if json:
         print_json(inspection.to_dict())
     else:

@@ -17,8 +17,8 @@ def validate(
 
     Checks its numbers against its own test vectors, its accuracy where labels are at hand, and its latency.
     """
-    with progress():
+    with progress() as show:
         from gnnexport import api
 
-        outcome = api.validate(bundle, data=data, time_budget=time_budget)
+        outcome = api.validate(bundle, data=data, time_budget=time_budget, progress=show)
     return tell(outcome, as_json=json)

@@ -15,3 +15,8 @@ def latency_record(timing: Timing) -> Latency:
 def ratio_record(interval: Interval) -> Ratio:
     """Keep a ratio with its interval."""
     return Ratio(value=interval.value, ci95=interval.ci95, method=interval.method)
+
+
+def nodes_per_second(nodes: int | None, timing: Timing) -> float | None:
+    """Return the throughput of inferences over a whole graph; `None` where its size is not known."""
+    return None if nodes is None else nodes / (timing.p50_ms / 1000)

@@ -36,5 +36,5 @@ def facts(report: Report) -> tuple[tuple[str, str], ...]:
         found.append(("interval of the drop", report.drop.method))
     ratio = report.speedup.against_baseline
     if ratio is not None and ratio.method:
-        found.append(("interval of the speedup", ratio.method))
+        found.append(("speedup" if ratio.ci95 is None else "interval of the speedup", ratio.method))
     return tuple(found)

@@ -30,3 +30,14 @@ def milliseconds(value: float | None) -> str:
 def share(value: float | None) -> str:
     """Write a share as a percentage."""
     return NOT_MEASURED if value is None else f"{value * 100:.2f} %"
+
+
+def throughput(value: float | None) -> str:
+    """Write nodes per second with three digits or so."""
+    if value is None:
+        return NOT_MEASURED
+    for unit in ("", " k", " M"):
+        if value < 1000:
+            return f"{value:.3g}{unit} nodes/s"
+        value /= 1000
+    return f"{value:.3g} G nodes/s"

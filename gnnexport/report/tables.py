@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from gnnexport.bundle.report_schema import Measurement, Report
 from gnnexport.measure.metrics import find
-from gnnexport.report.quantities import NOT_MEASURED, count, milliseconds, share, size
+from gnnexport.report.quantities import NOT_MEASURED, count, milliseconds, share, size, throughput
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ def _measurements(report: Report) -> Table:
         ("latency p50", lambda form: _percentile(form, "p50")),
         ("latency p95", lambda form: _percentile(form, "p95")),
         ("latency p99", lambda form: _percentile(form, "p99")),
+        ("throughput", lambda form: throughput(form.nodes_per_second)),
         ("peak memory", lambda form: size(form.peak_memory_bytes)),
         ("run by", lambda form: form.runner or NOT_MEASURED),
         ("measured on", lambda form: form.measured_on or "this machine"),

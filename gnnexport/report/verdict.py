@@ -6,6 +6,7 @@ set cannot be decided, 0. The point estimate is judged; its interval is printed 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,7 +17,8 @@ from gnnexport.measure.metrics import find
 
 Verdict = Literal["pass", "fail", "inconclusive"]
 
-_ORDER = (EXIT_PARITY, EXIT_ACCURACY, EXIT_LATENCY, EXIT_INCONCLUSIVE, EXIT_OK)
+GRAVITY = (EXIT_PARITY, EXIT_ACCURACY, EXIT_LATENCY, EXIT_INCONCLUSIVE, EXIT_OK)
+"""Every exit code of a verdict, the gravest first."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +52,14 @@ def judge(report: Report, budgets: Budgets | None = None) -> Judgement:
     """
     wanted = report.budgets if budgets is None else budgets
     findings = [_parity(report), _accuracy(report, wanted), _speed(report, wanted)]
-    code = min((finding.code for finding in findings), key=_ORDER.index)
+    code = gravest(finding.code for finding in findings)
     verdict: Verdict = "pass" if code == EXIT_OK else "inconclusive" if code == EXIT_INCONCLUSIVE else "fail"
     return Judgement(verdict, tuple(finding.reason for finding in findings), code)
+
+
+def gravest(codes: Iterable[int]) -> int:
+    """Return the exit code that says most; that of success when there are none."""
+    return min(codes, key=GRAVITY.index, default=EXIT_OK)
 
 
 def _parity(report: Report) -> _Finding:
@@ -60,9 +67,17 @@ def _parity(report: Report) -> _Finding:
     if parity is None:
         return _Finding(EXIT_OK, "numerical parity not measured")
     size = f"largest error {parity.max_rel_error:.2g} of the largest output, tolerance {parity.tolerance:g}"
-    if parity.max_rel_error > parity.tolerance or parity.flips:
-        return _Finding(EXIT_PARITY, f"the artefact differs from the model: {size}, {parity.flips or 0} flips")
-    return _Finding(EXIT_OK, f"numbers agree: {size}")
+    if parity.max_rel_error > parity.tolerance:
+        return _Finding(EXIT_PARITY, f"the artefact differs from the model: {size}{_moves(parity.moved)}")
+    ties = ", all of them near-ties" if parity.moved else ""
+    return _Finding(EXIT_OK, f"numbers agree: {size}{_moves(parity.moved)}{ties}")
+
+
+def _moves(moved: int | None) -> str:
+    """Say how many predictions differ."""
+    if moved is None:
+        return ""
+    return f"; {moved or 'no'} prediction{'' if moved in (0, 1) else 's'} moved"
 
 
 def _accuracy(report: Report, budgets: Budgets) -> _Finding:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gnnexport.bundle.evaluation import EvalData
@@ -22,6 +22,9 @@ from gnnexport.validate.data import read_test_data
 from gnnexport.validate.parity import EXACT, Parity, compare_outputs
 from gnnexport.validate.renewal import Measured, renew
 
+TIME_BUDGET_S = 10.0
+"""Seconds of timing, unless told."""
+
 
 @dataclass(frozen=True)
 class Validation:
@@ -33,47 +36,78 @@ class Validation:
     metric: MetricValue | None
     drop: Drop | None
     timing: Timing
-    nodes_per_second: float | None
     notes: tuple[str, ...]
 
+    @property
+    def nodes_per_second(self) -> float | None:
+        """Nodes of the graph over the median latency."""
+        return self.report.result.nodes_per_second
 
-def validate_bundle(path: Path | str, *, data: Path | None = None, time_budget_s: float = 10.0) -> Validation:
+
+def _silent(line: str) -> None:
+    del line
+
+
+def validate_bundle(
+    path: Path | str,
+    *,
+    data: Path | None = None,
+    time_budget_s: float = TIME_BUDGET_S,
+    progress: Callable[[str], None] = _silent,
+) -> Validation:
     """Check parity from the bundle's own vectors, then accuracy where there is data, then latency and memory.
 
     Args:
         path: the bundle.
         data: `.npz` with features and labels, when the bundle holds none or others are wanted.
         time_budget_s: seconds of timing.
+        progress: takes a line for each step.
 
     Raises:
         ParityError: an output differs by more than the tolerance of the manifest.
         UsageError: not a bundle, damaged, or data that does not fit.
     """
+    progress(f"verifying {path}")
     bundle = open_bundle(path)
     notes: list[str] = []
     evaluation = _evaluation(bundle, data, notes)
-    with _loaded(bundle, notes) as runner:
+    with _loaded(bundle, notes, progress) as runner:
+        progress("checking the numbers")
         parity = check_parity(bundle, runner, notes)
         metric, drop = (None, None)
         if evaluation is not None:
+            progress(f"measuring {evaluation.metric}")
             metric, drop = measure_accuracy(runner, evaluation, budget=_budget(bundle))
+        progress(f"timing for about {time_budget_s:g} s")
         timing = time_runner(bundle, runner, time_budget_s)
         engine = runner.name
+    progress("measuring memory")
     measured = Measured(engine, timing, parity, metric, drop, peak_memory_bytes(bundle.path))
     return _outcome(bundle, measured, notes)
 
 
-def bench_bundle(path: Path | str, *, time_budget_s: float = 10.0) -> Validation:
-    """Measure latency and throughput only.
+def bench_bundle(
+    path: Path | str, *, time_budget_s: float = TIME_BUDGET_S, progress: Callable[[str], None] = _silent
+) -> Validation:
+    """Measure latency and throughput only; the report asks for nothing else, so accuracy is not judged.
+
+    Args:
+        path: the bundle.
+        time_budget_s: seconds of timing.
+        progress: takes a line for each step.
 
     Raises:
         UsageError: not a bundle, or damaged.
     """
+    progress(f"verifying {path}")
     bundle = open_bundle(path)
     notes: list[str] = []
-    with _loaded(bundle, notes) as runner:
+    with _loaded(bundle, notes, progress) as runner:
+        progress(f"timing for about {time_budget_s:g} s")
         measured = Measured(runner.name, time_runner(bundle, runner, time_budget_s))
-    return _outcome(bundle, measured, notes)
+    found = _outcome(bundle, measured, notes)
+    budgets = found.report.budgets.model_copy(update={"max_drop": None, "max_drop_set": False})
+    return replace(found, report=found.report.model_copy(update={"budgets": budgets}))
 
 
 def check_parity(bundle: Bundle, runner: Runner, notes: list[str]) -> Parity | None:
@@ -109,8 +143,9 @@ def time_runner(bundle: Bundle, runner: Runner, time_budget_s: float) -> Timing:
 
 
 @contextmanager
-def _loaded(bundle: Bundle, notes: list[str]) -> Iterator[Runner]:
+def _loaded(bundle: Bundle, notes: list[str], progress: Callable[[str], None]) -> Iterator[Runner]:
     """Load a bundle; what the runtime warns of becomes a note."""
+    progress(f"loading {bundle.manifest.target.model_file}")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         runner = load(bundle)
@@ -120,7 +155,6 @@ def _loaded(bundle: Bundle, notes: list[str]) -> Iterator[Runner]:
 
 
 def _outcome(bundle: Bundle, measured: Measured, notes: list[str]) -> Validation:
-    graph = bundle.manifest.graph
     return Validation(
         bundle=bundle,
         report=renew(bundle, measured, notes),
@@ -128,7 +162,6 @@ def _outcome(bundle: Bundle, measured: Measured, notes: list[str]) -> Validation
         metric=measured.metric,
         drop=measured.drop,
         timing=measured.timing,
-        nodes_per_second=None if graph is None else graph.nodes / (measured.timing.p50_ms / 1000),
         notes=tuple(notes),
     )
 

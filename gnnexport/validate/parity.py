@@ -20,13 +20,14 @@ class Parity:
         max_abs_error: largest difference; infinite when an output is missing or of another shape, or when only one
             side is finite.
         max_rel_error: the same relative to the largest magnitude expected, or absolute when all expected are zero.
-        flips: rows whose largest entry moved although the margin of the top two exceeds twice the error.
-        near_ties: rows whose margin does not.
+        moved: rows whose largest entry is another one.
+        near_ties: rows in which the margin of the top two is within twice the error. No other row can move, so
+            `moved` never exceeds it.
     """
 
     max_abs_error: float
     max_rel_error: float
-    flips: int
+    moved: int
     near_ties: int
 
     def merge(self, other: Parity) -> Parity:
@@ -34,7 +35,7 @@ class Parity:
         return Parity(
             max(self.max_abs_error, other.max_abs_error),
             max(self.max_rel_error, other.max_rel_error),
-            self.flips + other.flips,
+            self.moved + other.moved,
             self.near_ties + other.near_ties,
         )
 
@@ -44,7 +45,7 @@ class Parity:
             max_abs_error=self.max_abs_error,
             max_rel_error=self.max_rel_error,
             tolerance=tolerance,
-            flips=self.flips,
+            moved=self.moved,
             near_ties=self.near_ties,
             cases=cases,
         )
@@ -91,7 +92,7 @@ def compare_arrays(expected: NDArray[Any], actual: NDArray[Any]) -> Parity:
     with np.errstate(invalid="ignore"):
         near = ~(top[:, 1] - top[:, 0] > 2 * error)
     moved = wanted.argmax(axis=1) != given.argmax(axis=1)
-    return Parity(error, relative, int(np.sum(moved & ~near)), int(np.sum(near)))
+    return Parity(error, relative, int(np.sum(moved)), int(np.sum(near)))
 
 
 def _largest_difference(wanted: NDArray[np.float64], given: NDArray[np.float64]) -> float:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from gnnexport.bundle.reader import Bundle
-from gnnexport.bundle.report_schema import DataInfo, Drop, Measurement, MetricValue, Report, Speedup
+from gnnexport.bundle.report_schema import DataInfo, Drop, Measurement, MetricValue, Ratio, Report, Speedup
 from gnnexport.measure.environment import describe_environment
-from gnnexport.measure.records import latency_record
+from gnnexport.measure.records import latency_record, nodes_per_second
 from gnnexport.measure.timing import Timing
 from gnnexport.validate.parity import Parity
 
@@ -26,40 +27,83 @@ class Measured:
 
 
 def renew(bundle: Bundle, measured: Measured, notes: list[str]) -> Report:
-    """Return the report with the new measurements of the result.
+    """Return the report with what was measured now; what was not is null, whatever `compress` had found.
 
     PyTorch cannot be run again here, so the original and the uncompressed export stay as `compress` measured
-    them. On another processor they are marked with theirs and no speedup is given: a ratio of times from two
-    machines says nothing.
+    them. Speedups are of this run against those. Where anything differs that decides the speed there are
+    none: a ratio of times from two machines says nothing.
 
     Args:
         bundle: with its report, if it has one.
         measured: on this machine.
-        notes: are added to those of the report; one more is added to them when the processor is another.
+        notes: are added to those of the report; one more is added to them when there can be no speedup.
     """
     report = bundle.report() or _blank(bundle)
     here = {**describe_environment(), "threads": bundle.manifest.target.threads}
-    there = str(report.environment.get("processor", here["processor"]))
-    moved = there != here["processor"]
-    update: dict[str, Any] = {"environment": here, "drop": measured.drop or report.drop}
-    update["result"] = report.result.model_copy(
-        update={
-            "latency_ms": latency_record(measured.timing),
-            "runner": measured.engine,
-            "size_bytes": bundle.size_bytes,
-            "metric": measured.metric or report.result.metric,
-            "peak_memory_bytes": measured.peak_memory_bytes or (None if moved else report.result.peak_memory_bytes),
-        }
-    )
+    differences = _differences(report.environment, here, measured.engine)
+    baseline, exported = report.baseline, report.exported
+    if differences and baseline.latency_ms is not None:
+        notes.append(f"no speedup is given, because the original was timed elsewhere: {'; '.join(differences)}")
+        baseline, exported = _mark(baseline, report, differences), _mark(exported, report, differences)
+    update: dict[str, Any] = {
+        "environment": here,
+        "baseline": baseline,
+        "exported": exported,
+        "result": report.result.model_copy(update=_result(bundle, measured)),
+        "drop": measured.drop,
+        "speedup": _speedup(bundle, report, measured.timing, comparable=not differences),
+        "parity": None,
+        "notes": (*(f"compress: {note}" for note in report.notes), *dict.fromkeys(notes)),
+    }
     if measured.parity is not None:
         update["parity"] = measured.parity.record(bundle.manifest.tolerance, len(bundle.golden()))
-    if moved:
-        notes.append(f"the original was timed on {there}, not here: no speedup is given for this machine")
-        update["speedup"] = Speedup()
-        update["baseline"] = _mark(report.baseline, there)
-        update["exported"] = _mark(report.exported, there)
-    update["notes"] = tuple(dict.fromkeys([*report.notes, *notes]))
     return report.model_copy(update=update)
+
+
+def _result(bundle: Bundle, measured: Measured) -> dict[str, Any]:
+    graph = bundle.manifest.graph
+    return {
+        "latency_ms": latency_record(measured.timing),
+        "nodes_per_second": nodes_per_second(None if graph is None else graph.nodes, measured.timing),
+        "runner": measured.engine,
+        "size_bytes": bundle.size_bytes,
+        "metric": measured.metric,
+        "peak_memory_bytes": measured.peak_memory_bytes,
+    }
+
+
+def _speedup(bundle: Bundle, report: Report, timing: Timing, *, comparable: bool) -> Speedup:
+    """Compare this run with the times in the report; a bundle that nothing compressed is its own export."""
+    now = timing if comparable else None
+    compressed = bool(bundle.manifest.passes)
+    return Speedup(
+        against_baseline=_ratio(report.baseline, now, "baseline"),
+        against_exported=_ratio(report.exported, now, "export") if compressed else report.speedup.against_exported,
+    )
+
+
+def _ratio(form: Measurement, timing: Timing | None, name: str) -> Ratio | None:
+    """Divide two medians that were not taken side by side; how sure that is cannot be said."""
+    if form.latency_ms is None or timing is None:
+        return None
+    method = f"against the {name} measured by compress, not side by side: no interval"
+    return Ratio(value=form.latency_ms.p50 / timing.p50_ms, method=method)
+
+
+def _differences(there: Mapping[str, Any], here: Mapping[str, Any], engine: str) -> list[str]:
+    """Name what decides the speed and is not the same, or is not known of one side."""
+    pairs = [(name, there.get(name), here.get(name)) for name in ("processor", "cores", "threads")]
+    pairs.append((engine, _version(there, engine), _version(here, engine)))
+    return [
+        f"{name} {'not known' if old is None else old} there, {'not known' if new is None else new} here"
+        for name, old, new in pairs
+        if old != new or (old is None and name != "threads")
+    ]
+
+
+def _version(environment: Mapping[str, Any], library: str) -> str | None:
+    versions = environment.get("versions")
+    return versions.get(library) if isinstance(versions, Mapping) else None
 
 
 def _blank(bundle: Bundle) -> Report:
@@ -69,5 +113,10 @@ def _blank(bundle: Bundle) -> Report:
     return Report(model=model, data=data, target=bundle.manifest.target.spec)
 
 
-def _mark(kept: Measurement, processor: str) -> Measurement:
-    return kept.model_copy(update={"measured_on": kept.measured_on or processor})
+def _mark(kept: Measurement, report: Report, differences: list[str]) -> Measurement:
+    """Say where an older measurement was taken."""
+    if kept.latency_ms is None:
+        return kept
+    processor = str(report.environment.get("processor", "a processor not recorded"))
+    elsewhere = any(difference.startswith("processor ") for difference in differences)
+    return kept.model_copy(update={"measured_on": processor if elsewhere else f"{processor}, set up otherwise"})

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from gnnexport.cli import app
-from tests.cli.conftest import FakeApi
+from tests.cli.conftest import FakeApi, FakeOutcome
 
 DEFAULTS: dict[str, Any] = {
     "target": None,
@@ -20,6 +21,7 @@ DEFAULTS: dict[str, Any] = {
     "trust": False,
     "builder": None,
     "embed_data": "64MB",
+    "decisions": None,
     "dry_run": False,
 }
 
@@ -43,7 +45,7 @@ def test_compress_hands_every_option_on(api: FakeApi) -> None:
     line = (
         "compress m.pt --target ort,onnx --passes a{k=1} --passes b --recipe r.toml --data d.npz --mode full "
         "--max-drop 0.5pp --min-speedup 2 --time-budget 10m -o out --seed 3 --force --trust "
-        "--builder pkg:make --embed-data 1MB --dry-run"
+        "--builder pkg:make --embed-data 1MB --decisions old/decisions.json --dry-run"
     )
     assert app.run(line.split()) == 0
     assert last_call(api)[2] == {
@@ -61,6 +63,7 @@ def test_compress_hands_every_option_on(api: FakeApi) -> None:
         "trust": True,
         "builder": "pkg:make",
         "embed_data": "1MB",
+        "decisions": Path("old/decisions.json"),
         "dry_run": True,
     }
 
@@ -77,6 +80,15 @@ def test_no_embed_stores_nothing(api: FakeApi) -> None:
     """`--no-embed` sets the limit of stored data to zero."""
     assert app.run(["compress", "model.pt", "--no-embed"]) == 0
     assert last_call(api)[2]["embed_data"] == "0MB"
+
+
+@pytest.mark.parametrize("command", ["validate", "bench", "inspect"])
+def test_every_long_command_shows_its_steps(api: FakeApi, command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """What takes longer than a moment tells on stderr what it is doing."""
+    answer = SimpleNamespace(text="", to_dict=dict) if command == "inspect" else FakeOutcome()
+    api.answers[command] = lambda path, *, progress, **_: (progress("timing"), answer)[1]
+    assert app.run([command, "b", "--json"]) == 0
+    assert capsys.readouterr().err == "timing\n"
 
 
 def test_validate_and_bench(api: FakeApi) -> None:

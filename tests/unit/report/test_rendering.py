@@ -13,6 +13,7 @@ from gnnexport.bundle.report_schema import (
     Step,
 )
 from gnnexport.report.markdown import to_markdown
+from gnnexport.report.quantities import throughput
 from gnnexport.report.tables import tables
 from gnnexport.report.text import to_text
 
@@ -30,7 +31,9 @@ REPORT = Report(
         runner="pytorch-csr",
         measured_on="Z80",
     ),
-    result=Result(parameters=92_000, size_bytes=2_345_678, sizes=Sizes(weights_bytes=2_000_000)),
+    result=Result(
+        parameters=92_000, size_bytes=2_345_678, nodes_per_second=1_234_567, sizes=Sizes(weights_bytes=2_000_000)
+    ),
     steps=(Step(name="prune-channels{keep=0.5}", kept=True, seconds=3.21, metric=0.8, notes=("128 to 64",)),),
     lowering=(Lowering(op="aggregate_0", chosen="ell", candidates=(Candidate(name="ell", latency_ms=0.5),)),),
     notes=("validation is a quarter of train",),
@@ -46,6 +49,7 @@ REPORT = Report(
         "pytorch-csr",
         "Z80",
         "2.35 MB",
+        "1.23 M nodes/s",
         "not measured",
         "prune-channels{keep=0.5}",
         "ell",
@@ -80,3 +84,12 @@ def test_an_empty_report_renders():
     """A report without measurements has no empty tables."""
     assert "Passes" not in to_markdown(Report())
     assert "inconclusive" in to_text(Report())
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [(None, "not measured"), (0.5, "0.5 nodes/s"), (45_600, "45.6 k nodes/s"), (7.5e9, "7.5 G nodes/s")],
+)
+def test_throughput_of_any_size(value, words):
+    """Throughput is written with the unit that suits it."""
+    assert throughput(value) == words

@@ -12,10 +12,10 @@ from gnnexport.bundle.report_schema import (
     Speedup,
 )
 from gnnexport.errors import SpecError
-from gnnexport.report.verdict import judge
+from gnnexport.report.verdict import GRAVITY, gravest, judge
 
-GOOD_PARITY = ParityResult(max_abs_error=1e-7, max_rel_error=1e-7, tolerance=1e-4, flips=0, near_ties=0)
-BAD_PARITY = ParityResult(max_abs_error=1.0, max_rel_error=1.0, tolerance=1e-4, flips=9, near_ties=0)
+GOOD_PARITY = ParityResult(max_abs_error=1e-7, max_rel_error=1e-7, tolerance=1e-4, moved=0, near_ties=0)
+BAD_PARITY = ParityResult(max_abs_error=1.0, max_rel_error=1.0, tolerance=1e-4, moved=9, near_ties=9)
 RESULT = Result(
     metric=MetricValue(name="accuracy", split="test", value=0.8, n=1000),
     latency_ms=Latency(p50=1, p95=1, p99=1, runs=8),
@@ -107,3 +107,23 @@ def test_a_budget_that_does_not_suit_the_metric():
 def test_other_budgets_may_be_given():
     """A gate may judge by its own budgets."""
     assert judge(make(**SET), Budgets(max_drop="0.1pp", max_drop_set=True)).exit_code == 3
+
+
+@pytest.mark.parametrize(
+    ("moved", "words"),
+    [(None, "tolerance 0.0001"), (0, "no prediction moved"), (1, "1 prediction moved, all of them near-ties")],
+)
+def test_moved_predictions_are_told(moved, words):
+    """Predictions that moved within the tolerance are counted, and fail nothing."""
+    judgement = judge(make(parity=GOOD_PARITY.model_copy(update={"moved": moved, "near_ties": 4})))
+    assert judgement.exit_code == 0
+    assert judgement.reasons[0].endswith(words)
+    assert judge(make(parity=BAD_PARITY)).reasons[0].endswith("9 predictions moved")
+
+
+def test_the_gravest_code_counts():
+    """Wrong numbers come before accuracy, speed and doubt; without any code all is well."""
+    for position, code in enumerate(GRAVITY):
+        assert gravest(GRAVITY[position:][::-1]) == code
+    assert GRAVITY == (5, 3, 4, 7, 0)
+    assert gravest([]) == 0

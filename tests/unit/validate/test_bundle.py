@@ -1,27 +1,55 @@
-import json
-
 import numpy as np
 import pytest
 
+from gnnexport import validate
+from gnnexport.bundle.manifest import AppliedPass
 from gnnexport.bundle.processor import this_processor
 from gnnexport.bundle.report_files import write_reports
-from gnnexport.bundle.report_schema import Budgets, Latency, Measurement, Ratio, Report, Speedup
+from gnnexport.bundle.report_schema import (
+    Budgets,
+    Drop,
+    Latency,
+    Measurement,
+    MetricValue,
+    ParityResult,
+    Ratio,
+    Report,
+    Result,
+    Speedup,
+)
 from gnnexport.errors import DataError, ParityError, UsageError
+from gnnexport.measure.environment import describe_environment
+from gnnexport.measure.timing import Timing
+from gnnexport.report.markdown import to_markdown
+from gnnexport.report.verdict import judge
 from gnnexport.validate.bundle import bench_bundle, validate_bundle
 from tests.unit.tiny_bundle import EDGE_INDEX, LABELS, NODES, WEIGHT, X, write_tiny_bundle
 
 SHORT_S = 0.01
 
 
-def report_of(processor: str) -> Report:
-    """A report as `compress` leaves it."""
+def report_of(**environment: object) -> Report:
+    """A report as `compress` leaves it here, but for what is given of the environment."""
+    speed = Latency(p50=10, p95=10, p99=10, runs=8)
     return Report(
-        environment={"processor": processor},
-        budgets=Budgets(max_drop="0.5pp"),
-        baseline=Measurement(latency_ms=Latency(p50=10, p95=10, p99=10, runs=8), runner="pytorch-csr"),
-        speedup=Speedup(against_baseline=Ratio(value=3)),
+        environment={**describe_environment(), "threads": 1, **environment},
+        budgets=Budgets(max_drop="0.5pp", max_drop_set=True, min_speedup="2x", min_speedup_set=True),
+        baseline=Measurement(latency_ms=speed, runner="pytorch-csr"),
+        exported=Measurement(latency_ms=speed, runner="onnxruntime"),
+        result=Result(
+            metric=MetricValue(name="accuracy", split="test", value=0.5, n=3), peak_memory_bytes=1, parameters=12
+        ),
+        drop=Drop(value=0.5),
+        parity=ParityResult(max_abs_error=1, max_rel_error=1, tolerance=1e-4),
+        speedup=Speedup(against_baseline=Ratio(value=3, ci95=(2, 4)), against_exported=Ratio(value=1)),
         notes=("from compress",),
     )
+
+
+def slow_down(monkeypatch, p50_ms):
+    """Let every timing find this."""
+    found = Timing(p50_ms, p50_ms, p50_ms, 24, (p50_ms,) * 3)
+    monkeypatch.setattr(validate.bundle, "compare", lambda contenders, **_: dict.fromkeys(contenders, found))
 
 
 def write_data(path, **changes):
@@ -43,7 +71,7 @@ def test_everything_is_measured(tmp_path):
     assert report.parity.cases == 6
     assert report.result.latency_ms.runs == outcome.timing.runs
     assert report.result.peak_memory_bytes > 0
-    assert report.result.size_bytes == outcome.bundle.size_bytes
+    assert report.result.size_bytes == (tmp_path / "m" / "model.onnx").stat().st_size
     assert report.data.nodes == NODES
     assert report.environment["threads"] == 1
     assert outcome.notes == ()
@@ -120,32 +148,87 @@ def test_a_damaged_bundle_is_not_run(tmp_path):
         validate_bundle(bundle)
 
 
-def test_the_original_keeps_its_measurements(tmp_path):
-    """On the same processor the baseline and the speedup measured by `compress` stand."""
-    bundle = write_tiny_bundle(tmp_path / "m")
-    write_reports(bundle, report_of(this_processor().name), "")
-    report = validate_bundle(bundle, time_budget_s=SHORT_S).report
+@pytest.mark.parametrize(("p50_ms", "code"), [(2.0, 0), (8.0, 4)])
+@pytest.mark.parametrize("command", [validate_bundle, bench_bundle])
+def test_the_speedup_is_that_of_this_run(tmp_path, monkeypatch, command, p50_ms, code):
+    """On the machine of `compress` its baseline is held against the time found now: a slower engine fails."""
+    bundle = write_tiny_bundle(tmp_path / "m", passes=(AppliedPass(spec="prune-channels"),))
+    write_reports(bundle, report_of(), "")
+    slow_down(monkeypatch, p50_ms)
+    report = command(bundle).report
     assert report.baseline.latency_ms.p50 == 10
     assert report.baseline.measured_on is None
-    assert report.speedup.against_baseline.value == 3
-    assert report.budgets.max_drop == "0.5pp"
-    assert report.notes == ("from compress",)
+    for ratio in (report.speedup.against_baseline, report.speedup.against_exported):
+        assert ratio.value == 10 / p50_ms
+        assert ratio.ci95 is None
+        assert "measured by compress" in ratio.method
+    assert judge(report).exit_code == code
+    assert report.notes == ("compress: from compress",)
 
 
-def test_no_speedup_across_machines(tmp_path):
-    """On another processor the baseline is marked with its own, and no speedup is given."""
+def test_what_nothing_compressed_is_its_own_export(tmp_path, monkeypatch):
+    """Without passes the result is the export, as fast as itself however slow it has become."""
     bundle = write_tiny_bundle(tmp_path / "m")
-    write_reports(bundle, report_of("Z80"), "")
-    report = validate_bundle(bundle, time_budget_s=SHORT_S).report
-    assert report.baseline.measured_on == "Z80"
-    assert report.speedup.against_baseline is None
-    assert any("timed on Z80" in note for note in report.notes)
+    write_reports(bundle, report_of(), "")
+    slow_down(monkeypatch, 20.0)
+    assert bench_bundle(bundle).report.speedup.against_exported == Ratio(value=1)
+
+
+@pytest.mark.parametrize(
+    ("environment", "measured_on", "words"),
+    [
+        ({"processor": "Z80"}, "Z80", "processor Z80 there, "),
+        ({"cores": 999}, f"{this_processor().name}, set up otherwise", "cores 999 there, "),
+        ({"threads": 7}, f"{this_processor().name}, set up otherwise", "threads 7 there, 1 here"),
+        ({"versions": {"onnxruntime": "0.1"}}, f"{this_processor().name}, set up otherwise", "onnxruntime 0.1 there, "),
+        ({"versions": {}}, f"{this_processor().name}, set up otherwise", "onnxruntime not known there, "),
+    ],
+)
+def test_no_speedup_across_machines(tmp_path, environment, measured_on, words):
+    """Where anything that decides the speed is another, no speedup is given, the note says why, the budget is open."""
+    bundle = write_tiny_bundle(tmp_path / "m", passes=(AppliedPass(spec="prune-channels"),))
+    write_reports(bundle, report_of(**environment), "")
+    report = bench_bundle(bundle, time_budget_s=SHORT_S).report
+    assert report.baseline.measured_on == report.exported.measured_on == measured_on
+    assert report.speedup == Speedup()
+    assert any(words in note for note in report.notes)
     assert report.environment["processor"] == this_processor().name
+    assert judge(report).exit_code == 7
 
 
-def test_bench_measures_latency_only(tmp_path):
-    """Bench leaves accuracy and parity alone."""
-    outcome = bench_bundle(write_tiny_bundle(tmp_path / "m"), time_budget_s=SHORT_S)
-    assert outcome.timing.runs > 0
+def test_bench_measures_and_judges_speed_only(tmp_path, monkeypatch):
+    """Bench has throughput, and neither keeps nor judges the parity, accuracy and memory that `compress` found."""
+    bundle = write_tiny_bundle(tmp_path / "m")
+    write_reports(bundle, report_of(), "")
+    slow_down(monkeypatch, 2.0)
+    outcome = bench_bundle(bundle)
+    report = outcome.report
     assert outcome.parity is None
-    assert json.loads(outcome.report.to_json())["result"]["latency_ms"]["p50"] > 0
+    assert (report.parity, report.drop, report.result.metric, report.result.peak_memory_bytes) == (None,) * 4
+    assert report.result.parameters == 12
+    assert report.result.nodes_per_second == NODES / 0.002
+    assert "nodes/s" in to_markdown(report)
+    assert judge(report).exit_code == 0
+
+
+def test_old_accuracy_is_not_judged_as_new(tmp_path):
+    """Without test data the accuracy that `compress` found is gone, and a budget for it is open."""
+    bundle = write_tiny_bundle(tmp_path / "m", embed=0)
+    write_reports(bundle, report_of(), "")
+    report = validate_bundle(bundle, time_budget_s=SHORT_S).report
+    assert (report.drop, report.result.metric) == (None, None)
+    assert report.parity.max_rel_error < 1e-6
+    assert "accuracy not measured; the budget of 0.5pp cannot be decided" in judge(report).reasons
+
+
+def test_steps_are_told(tmp_path):
+    """Whoever waits sees what is being done."""
+    bundle = write_tiny_bundle(tmp_path / "m")
+    lines: list[str] = []
+    validate_bundle(bundle, time_budget_s=SHORT_S, progress=lines.append)
+    assert [line.split()[0] for line in lines] == [
+        "verifying", "loading", "checking", "measuring", "timing", "measuring",
+    ]  # fmt: skip
+    lines.clear()
+    bench_bundle(bundle, time_budget_s=SHORT_S, progress=lines.append)
+    assert [line.split()[0] for line in lines] == ["verifying", "loading", "timing"]

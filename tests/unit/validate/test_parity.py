@@ -13,11 +13,25 @@ def test_errors_are_relative_to_the_largest_output():
     assert parity.max_rel_error == pytest.approx(0.001)
 
 
-def test_near_ties_are_told_from_flips():
-    """A prediction may move where the margin is within twice the error: it is a near-tie, not a flip."""
-    parity = compare_arrays(EXPECTED, EXPECTED + np.array([[0.0, 0.0], [-0.001, 0.001]]))
-    assert (parity.flips, parity.near_ties) == (0, 1)
+def test_moved_predictions_and_near_ties():
+    """A prediction may move where the margin is within twice the error; both are counted, moved or not."""
+    moved = compare_arrays(EXPECTED, EXPECTED + np.array([[0.0, 0.0], [-0.001, 0.001]]))
+    assert (moved.moved, moved.near_ties) == (1, 1)
+    stayed = compare_arrays(EXPECTED, EXPECTED + np.array([[0.0, 0.0], [0.001, 0.0]]))
+    assert (stayed.moved, stayed.near_ties) == (0, 1)
+    both = moved.merge(stayed)
+    assert (both.moved, both.near_ties) == (1, 2)
     assert compare_arrays(EXPECTED, EXPECTED).near_ties == 0
+
+
+def test_only_near_ties_move():
+    """No prediction moves outside near-ties, whatever the error, not even to NaN."""
+    random = np.random.default_rng(0)
+    expected = random.normal(size=(500, 4))
+    for noise in (1e-3, 0.1, 10.0, np.nan):
+        actual = expected + noise * random.normal(size=expected.shape)
+        parity = compare_arrays(expected, actual)
+        assert parity.moved <= parity.near_ties
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
