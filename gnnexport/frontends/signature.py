@@ -27,11 +27,11 @@ class Argument:
     required: bool
 
 
-def match_inputs(model: torch.nn.Module, data: GraphData | None) -> tuple[Input, ...]:
+def match_inputs(model: torch.nn.Module, data: GraphData) -> tuple[Input, ...]:
     """Return the inputs of a model in the order of its `forward`.
 
     An optional argument without data stays out, and so does one that PyG's ready-made models accept and
-    ignore. Without data, sizes come from the model.
+    ignore.
 
     Raises:
         UnsupportedError: a required argument with a name PyG does not use.
@@ -39,8 +39,6 @@ def match_inputs(model: torch.nn.Module, data: GraphData | None) -> tuple[Input,
     """
     arguments = _arguments(model)
     _require_known(model, arguments)
-    if data is None:
-        return tuple(_from_model(model, argument.name) for argument in arguments if argument.required)
     chosen = []
     for argument in arguments:
         if argument.name not in NAMES:
@@ -139,20 +137,6 @@ def _from_data(name: str, value: Tensor) -> Input:
     role = NAMES[name]
     dtype = str(value.dtype).removeprefix("torch.")
     return Input(name, role, dtype, _shape(role, value.shape[-1]))
-
-
-def _from_model(model: torch.nn.Module, name: str) -> Input:
-    role = NAMES[name]
-    width: int | None = 1
-    if role is Role.NODE_FEATURES:
-        width = input_width(model) or next((w for w in map(_width, model.modules()) if w is not None), None)
-    elif role is Role.EDGE_FEATURES:
-        edge_widths = (getattr(module, "edge_dim", None) for module in model.modules())
-        width = next((found for found in edge_widths if isinstance(found, int)), None)
-    if width is None:
-        what = f"does not say how wide '{name}' is"
-        raise DataError.at(type(model).__name__, what, f"Give --data, or --input {name}=N,16 with the right width")
-    return Input(name, role, "int64" if role is Role.EDGE_INDEX else "float32", _shape(role, width))
 
 
 def _shape(role: Role, width: int) -> tuple[int | str, ...]:

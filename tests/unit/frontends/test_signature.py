@@ -54,23 +54,6 @@ def test_sizes_that_vary_have_names() -> None:
     ]
 
 
-def test_without_data_sizes_come_from_the_model() -> None:
-    """Only what must be given is an input, and its width is the model's own."""
-    assert [str(entry) for entry in match_inputs(GCN(8, 4, 2, 3), None)] == [
-        "x: float32 [num_nodes, 8]",
-        "edge_index: int64 [2, num_edges]",
-    ]
-    assert match_inputs(sequential(), None)[0].shape == ("num_nodes", 8)
-
-
-class Silent(nn.Module):
-    """A model that does not say how wide its input is."""
-
-    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
-        """Return the features."""
-        return x
-
-
 class Other(nn.Module):
     """A model whose arguments have names of its own."""
 
@@ -80,15 +63,13 @@ class Other(nn.Module):
 
 
 def test_what_cannot_be_matched_is_named() -> None:
-    """Unknown arguments, arguments the data lacks, and unknown widths each name their mend."""
+    """Unknown arguments, and arguments the data lacks, each name their mend."""
     with pytest.raises(UnsupportedError, match=r"Other.forward: takes 'adjacency'.*forward takes x, edge_index"):
         match_inputs(Other(), graph())
     with pytest.raises(UnsupportedError, match=r"Linear.forward: takes 'input'"):
         match_inputs(nn.Linear(8, 3), graph())
     with pytest.raises(DataError, match=r"graph: has no 'edge_weight', which Sequential.forward takes"):
         match_inputs(sequential("x, edge_index, edge_weight"), graph())
-    with pytest.raises(DataError, match=r"does not say how wide 'x' is.*--input x=N,16"):
-        match_inputs(Silent(), None)
 
 
 @pytest.mark.parametrize("model", [GCN(16, 4, 2, 3), SAGEConv((16, 16), 3)], ids=["model", "layer"])
