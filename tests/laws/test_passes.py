@@ -1,4 +1,4 @@
-"""What is true of every simplifying pass, on any graph."""
+"""What is true of the passes in the order in which they run, on any graph."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from gnnexport.passes.contract import PassContext
-from gnnexport.passes.fold_norms import FoldNorms
-from gnnexport.passes.order_propagation import OrderPropagation
-from gnnexport.passes.remove_redundant import RemoveRedundant
+from gnnexport.pipeline.steps import FINAL
 from gnnexport.program.program import Program
 from tests.graph_strategies import graphs, permutations
 from tests.passes.checks import assert_equal_on
@@ -32,7 +30,7 @@ IN_TRAINING = ["GCN batch norm", "residual", "GAT"]
 def final(name: str) -> Program:
     """Run the passes that come last."""
     program = split(name)
-    for item in (OrderPropagation(), FoldNorms(), RemoveRedundant()):
+    for item in FINAL:
         program = item.run(program, PassContext())
     return program
 
