@@ -24,6 +24,10 @@ _LIBRARIES = (
 )
 
 
+BUSY = 1.4
+"""Load per core above which timings are not to be trusted."""
+
+
 def describe_environment() -> dict[str, Any]:
     """Describe this machine as plain values for the report; versions of libraries that are not installed stay out."""
     processor = this_processor()
@@ -55,3 +59,20 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
+
+
+def busy_note(threads: int) -> list[str]:
+    """Warn when other programs kept the processors busy while something was timed; empty when none did.
+
+    PyTorch's threads wait for each other by spinning: on a busy machine a run of a millisecond can take a hundred,
+    and a speedup over it means nothing.
+
+    Args:
+        threads: that this process itself kept busy.
+    """
+    if not hasattr(os, "getloadavg"):
+        return []
+    load, cores = os.getloadavg()[0], usable_cores()
+    if load <= max(threads, cores) * BUSY:
+        return []
+    return [f"the machine was busy (load {load:.1f} on {cores} cores): repeat the timing when it is idle"]

@@ -25,8 +25,8 @@ from gnnexport.errors import ParityError
 from gnnexport.frontends.baseline import Baseline
 from gnnexport.measure import metrics
 from gnnexport.measure.budgets import parse_budget
-from gnnexport.measure.environment import describe_environment
-from gnnexport.measure.records import latency_record, ratio_record
+from gnnexport.measure.environment import busy_note, describe_environment
+from gnnexport.measure.records import latency_record, nodes_per_second, ratio_record
 from gnnexport.measure.timing import Timing, compare, ratio
 from gnnexport.pipeline.emission import Emission
 from gnnexport.pipeline.source import Source
@@ -81,6 +81,7 @@ class Prover:
             plain_metric, _ = self._accuracy(plain, exported)
             metric, drop = self._accuracy(small, result)
             engine = small.name
+        notes += busy_note(self.threads)
         final = self._measurement(result, engine, timings[RESULT], metric)
         measured = final if same else self._measurement(exported, engine, timings[EXPORTED], plain_metric)
         return Report(
@@ -158,6 +159,7 @@ class Prover:
             **_costs(cost),
             size_bytes=form.emission.size_bytes,
             latency_ms=latency_record(timing),
+            nodes_per_second=nodes_per_second(self.source.data.num_nodes, timing),
             peak_memory_bytes=peak_memory_bytes(form.folder),
             runner=engine,
         )
@@ -175,6 +177,7 @@ class Prover:
             **_costs(cost),
             size_bytes=sum(item.numel() * item.element_size() for item in self.source.model.state_dict().values()),
             latency_ms=latency_record(timings[BASELINE]),
+            nodes_per_second=nodes_per_second(data.num_nodes, timings[BASELINE]),
             runner=self.baseline.name,
         )
 

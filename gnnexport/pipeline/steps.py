@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from gnnexport import spec
 from gnnexport.bundle.report_schema import Step
-from gnnexport.errors import GnnExportError, Problem, UnsupportedError
+from gnnexport.errors import PassFailure, Problem, UnsupportedError
 from gnnexport.passes.contract import Pass, PassContext, Stage
 from gnnexport.passes.fold_norms import FoldNorms
 from gnnexport.passes.order_propagation import OrderPropagation
@@ -25,10 +25,6 @@ CANONICAL: tuple[Pass, ...] = (RemoveRedundant(), RaiseMessages(), SplitStructur
 
 FINAL: tuple[Pass, ...] = (OrderPropagation(), FoldNorms(), RemoveRedundant())
 """After compression, in this order; widths have changed, so the order of propagation is chosen again."""
-
-
-class PassFailure(GnnExportError):
-    """A pass broke its contract; this is a bug in the pass."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import importlib
-import shutil
 import subprocess
 import sys
 import zipfile
@@ -11,9 +10,7 @@ from types import ModuleType
 import pytest
 
 import gnnexport
-
-REPOSITORY = Path(__file__).parents[2]
-LINKED = ["passes", "targets"]
+from tests.wheel import LINKED, REPOSITORY, build_wheel
 
 
 def modules(folder: Path, prefix: str) -> set[str]:
@@ -32,18 +29,8 @@ def test_links_are_relative(name: str) -> None:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build the wheel from a copy, so that nothing is left in the tree."""
-    folder = tmp_path_factory.mktemp("wheel")
-    source = folder / "source"
-    source.mkdir()
-    for name in ("pyproject.toml", "README.md"):
-        shutil.copy(REPOSITORY / name, source)
-    for name in ("gnnexport", *LINKED):
-        shutil.copytree(REPOSITORY / name, source / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-index", "--no-build-isolation"]
-    subprocess.run([*command, "--wheel-dir", str(folder), str(source)], check=True, capture_output=True)
-    (built,) = folder.glob("*.whl")
-    return built
+    """The wheel, built once."""
+    return build_wheel(tmp_path_factory.mktemp("wheel"))
 
 
 def test_wheel_holds_real_files(wheel: Path) -> None:

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch_geometric.nn import GCN
 
-from gnnexport.errors import Problem, UnsupportedError
+from gnnexport.errors import PassFailure, Problem, UnsupportedError
 from gnnexport.passes.contract import Pass, PassContext, Stage
-from gnnexport.pipeline.steps import CANONICAL, PassFailure, Stepped, run_pass, run_passes
+from gnnexport.pipeline.steps import CANONICAL, Stepped, run_pass, run_passes
 from gnnexport.program.capture import capture
 from gnnexport.program.graphs import output_node
 from gnnexport.program.inputs import Input, Role
