@@ -127,7 +127,7 @@ class Contenders:
         folder = self.folder / "file"
         folder.mkdir()
         OrtTarget(threads=self.threads).emit(
-            translate(finalise(program, data), data.inputs), folder, EmitContext(threads=self.threads)
+            translate(finalise(program, data).program, data.inputs), folder, EmitContext(threads=self.threads)
         )
 
     def _our_export(self) -> Path:
