@@ -58,6 +58,8 @@ class PruneChannels(Pass):
 
     def check(self, program: Program, ctx: PassContext) -> list[Problem]:
         """Refuse a Program without data or without a hidden value that can shrink, with the reasons."""
+        if program.prepare is None:
+            return [Problem(self.name, "the Program is not split yet", "Run raise-messages and split-structure first")]
         if ctx.data is None:
             return [Problem(self.name, "needs the graph's features to fit to", "Give data with --data")]
         groups = find_groups(program.clone())
