@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
@@ -132,6 +133,7 @@ _PNA: dict[str, Any] = {
 
 def sequential() -> nn.Module:
     """Build PyG's Sequential with an in-place activation and a residual sum."""
+    random.seed()  # PyG reuses generated code of the same random name, and Hypothesis seeds the generator
     steps: list[Any] = [
         (GCNConv(WIDTH, 8), "x, edge_index -> x"),
         nn.ReLU(inplace=True),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import inspect
 import keyword
+import random
 import re
 from pathlib import Path
 from typing import Any
@@ -162,7 +163,14 @@ def restore_sequential(module: Sequential, path: Path, where: str) -> None:
     module.signature = Signature(arguments, Tensor, "Tensor")
     module._children = children
     module._caller_module = Sequential.__module__
-    module._set_jittable_template(raise_on_error=True)
+    # PyG names the generated code by a random number and reuses code of the same name: a seeded program that loads
+    # two models would run the first one's.
+    state = random.getstate()
+    random.seed()
+    try:
+        module._set_jittable_template(raise_on_error=True)
+    finally:
+        random.setstate(state)
 
 
 def restore_message_passing(module: MessagePassing, path: Path, where: str) -> None:

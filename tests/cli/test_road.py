@@ -37,7 +37,7 @@ def test_the_sidecar_is_enough(road: Path) -> None:
     """`compress model.pt` with a sidecar beside it makes a bundle with every promised file."""
     report = json.loads((road / "model.bundle" / "report.json").read_text())
     assert report["verdict"] == "pass"
-    assert "prune-channels" in [step["pass"] for step in report["steps"] if step["kept"]]
+    assert "prune-channels" in [step["pass"].partition("{")[0] for step in report["steps"] if step["kept"]]
     held = {path.name for path in (road / "model.bundle").iterdir()}
     assert held >= {"manifest.json", "decisions.json", "golden.npz", "eval.npz", "report.json", "report.md"}
 

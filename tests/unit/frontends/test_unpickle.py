@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import random
 import zipfile
 from pathlib import Path
 
@@ -296,3 +297,19 @@ def test_every_name_that_is_unknown_is_listed(tmp_path: Path) -> None:
     hostile.write_pickle(tmp_path / "model.pt", pickle.dumps([Path, pickle.Pickler, zipfile.ZipFile], protocol=2))
     with pytest.raises(UnsafeFileError, match=r"'pathlib.Path', 'pickle.Pickler', 'zipfile.ZipFile'"):
         load_object(tmp_path / "model.pt")
+
+
+def test_seeded_program_loads_two_sequentials(tmp_path: Path) -> None:
+    """PyG names generated code at random and reuses it by name: seeding must not mix two models up."""
+    torch.manual_seed(0)
+    one = Sequential("x, edge_index", [(GCNConv(4, 8), "x, edge_index -> x"), torch.nn.ReLU(), torch.nn.Linear(8, 3)])
+    two = Sequential("x, edge_index", [(GCNConv(4, 3), "x, edge_index -> h")])
+    x, edge_index = torch.randn(5, 4), torch.randint(0, 5, (2, 9))
+    expected = [model.eval()(x, edge_index) for model in (one, two)]
+    for name, model in (("one", one), ("two", two)):
+        torch.save(model, tmp_path / f"{name}.pt")
+    for name, output in zip(("one", "two"), expected, strict=True):
+        random.seed(0)
+        loaded = load_object(tmp_path / f"{name}.pt")
+        assert isinstance(loaded, torch.nn.Module)
+        torch.testing.assert_close(loaded.eval()(x, edge_index), output)
