@@ -24,7 +24,7 @@ from gnnexport.program.inputs import Input, Role
 TOLERANCE = 1e-4
 """How far the CSR result may be from the eager one, relative to the largest magnitude."""
 
-DECISIVE = 3.0
+DECISIVE = 2.0
 """A contender this many times slower in its first trial gets no second one."""
 
 TRIALS = 5
