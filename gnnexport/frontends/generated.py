@@ -164,13 +164,15 @@ def restore_sequential(module: Sequential, path: Path, where: str) -> None:
     module._children = children
     module._caller_module = Sequential.__module__
     # PyG names the generated code by a random number and reuses code of the same name: a seeded program that loads
-    # two models would run the first one's.
-    state = random.getstate()
+    # two models would run the first one's. It also writes `forward` into the class, where every Sequential without
+    # code of its own would find it.
+    state, forward = random.getstate(), Sequential.forward
     random.seed()
     try:
         module._set_jittable_template(raise_on_error=True)
     finally:
         random.setstate(state)
+        Sequential.forward = forward
 
 
 def restore_message_passing(module: MessagePassing, path: Path, where: str) -> None:
