@@ -12,6 +12,7 @@ from pathlib import Path
 from gnnexport import spec
 from gnnexport.bundle.report_schema import Step
 from gnnexport.bundle.writer import BundleWriter
+from gnnexport.errors import UnsupportedError
 from gnnexport.measure import metrics
 from gnnexport.measure.budgets import Budget
 from gnnexport.measure.intervals import Interval
@@ -68,7 +69,10 @@ class Auto:
         if reasons:
             return _skipped(item, best, reasons), False
         self.progress(f"trying {name}")
-        after = run_pass(best, item, self.ctx)
+        try:
+            after = run_pass(best, item, self.ctx)
+        except UnsupportedError as error:  # a model that cannot be retrained is still exported
+            return _skipped(item, best, [str(problem) for problem in error.problems]), False
         kept, reason = self._judge(start, best.program, after.program)
         step = after.steps[-1]
         step = step.model_copy(update={"kept": kept, "notes": (*step.notes, reason)})

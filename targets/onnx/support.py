@@ -88,7 +88,7 @@ def _missing(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iter
 
     try:
         traced = make_fx(call, decomposition_table=_decompositions())(*(leaves[place] for place in places))
-    except (RuntimeError, NotImplementedError):
+    except RuntimeError:
         yield str(target)
         return
     for node in traced.graph.nodes:
