@@ -29,8 +29,8 @@ _ROW_WISE = {
     aten.linear.default, aten.hardtanh.default, aten.log_sigmoid.default, aten.add.Scalar, aten.mul.Scalar,
 }  # fmt: skip
 _KEEPS_ROWS_UNLESS_FIRST = {
-    aten.sum.dim_IntList: 1, aten.mean.dim: 1, aten.unsqueeze.default: 1, aten.squeeze.dim: 1,
-    aten.select.int: 1, aten.slice.Tensor: 1, aten.cat.default: 1, aten.softmax.int: 1, aten.stack.default: 1,
+    aten.sum.dim_IntList, aten.mean.dim, aten.unsqueeze.default, aten.squeeze.dim,
+    aten.select.int, aten.slice.Tensor, aten.cat.default, aten.softmax.int, aten.stack.default,
 }  # fmt: skip
 _RESHAPES = {aten.view.default, aten.reshape.default, aten.expand.default, aten._unsafe_view.default}
 _MATMULS = {aten.matmul.default, aten.mm.default}

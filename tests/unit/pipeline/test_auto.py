@@ -7,6 +7,7 @@ import pytest
 
 from gnnexport import api
 from gnnexport.bundle.report_schema import Report
+from gnnexport.errors import UnsupportedError
 from tests.road import write_road
 
 
@@ -62,3 +63,15 @@ def test_auto_does_not_prune_blindly(tmp_path: Path) -> None:
     assert outcome.exit_code == 0
     assert outcome.report.result.metric is None
     assert [kept for _, kept, _ in tried(outcome.report)] == [False, False, False]
+
+
+def test_auto_exports_what_it_cannot_retrain(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that cannot be retrained is exported uncompressed, with the reason in the report."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise UnsupportedError.at("retraining", "the layer is frozen", "Skip retraining")
+
+    monkeypatch.setattr("gnnexport.training.trainer.Trainer.fit", refuse)
+    found = tried(compress(model, max_drop="100pp"))
+    assert [kept for _, kept, _ in found] == [False, False, False]
+    assert all("the layer is frozen" in reason for _, _, reason in found[:2])  # the third keeps every channel
