@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from typing import Literal
 
 
 class Role(enum.Enum):
@@ -13,23 +14,38 @@ class Role(enum.Enum):
     EDGE_INDEX = "edge_index"
     EDGE_WEIGHT = "edge_weight"
     EDGE_FEATURES = "edge_features"
+    GRAPH_IDS = "graph_ids"
+    NUM_GRAPHS = "num_graphs"
+    LABEL_EDGES = "label_edges"
 
     @property
     def is_structure(self) -> bool:
         """Tell whether the input belongs to the graph rather than to one inference."""
-        return self is not Role.NODE_FEATURES
+        return self not in (Role.NODE_FEATURES, Role.LABEL_EDGES)
 
+
+NUM_NODES = "num_nodes"
+NUM_EDGES = "num_edges"
+NUM_GRAPHS = "num_graphs"
+NUM_PAIRS = "num_pairs"
 
 NAMES: dict[str, Role] = {
     "x": Role.NODE_FEATURES,
     "edge_index": Role.EDGE_INDEX,
     "edge_weight": Role.EDGE_WEIGHT,
     "edge_attr": Role.EDGE_FEATURES,
+    "batch": Role.GRAPH_IDS,
+    NUM_GRAPHS: Role.NUM_GRAPHS,
+    "batch_size": Role.NUM_GRAPHS,
+    "edge_label_index": Role.LABEL_EDGES,
 }
 """PyG's names for the arguments of `forward`, and what they mean."""
 
-NUM_NODES = "num_nodes"
-NUM_EDGES = "num_edges"
+Level = Literal["node", "graph", "pair"]
+"""What one row of a model's output is about: a node, a graph of the batch, or a pair of nodes (link prediction)."""
+
+Mode = Literal["full", "graphs"]
+"""How a model is deployed: for one fixed graph, or for new graphs of any size in every request."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +56,8 @@ class Input:
         name: as in the model's `forward`.
         role: its part in message passing.
         dtype: numpy name, such as `float32`.
-        shape: sizes; a dynamic one is `num_nodes` or `num_edges`.
+        shape: sizes; a dynamic one is `num_nodes`, `num_edges`, `num_graphs` or `num_pairs`; `num_graphs` itself is
+            int64 [].
     """
 
     name: str
