@@ -19,8 +19,9 @@ from torch.export import Dim
 from gnnexport.errors import DataError, UnsupportedError
 from gnnexport.program.functional import functionalise, training_argument, training_arguments_cleared
 from gnnexport.program.graphs import args_of, module_of, output_node
-from gnnexport.program.inputs import NUM_EDGES, NUM_NODES, Input
-from gnnexport.program.program import Program
+from gnnexport.program.inputs import LEVELS, NUM_EDGES, NUM_GRAPHS, NUM_NODES, NUM_PAIRS, Input, Level, Role
+from gnnexport.program.num_graphs import name_num_graphs
+from gnnexport.program.program import Program, arguments_of, example_inputs, example_rows, placeholder_names
 from gnnexport.program.simplify import drop_dead
 
 aten = torch.ops.aten
@@ -31,6 +32,8 @@ _MINIMUM = 2
 
 def capture(model: nn.Module, inputs: Sequence[Input], example: Mapping[str, Tensor]) -> Program:
     """Capture `model` in evaluation mode.
+
+    Where the model counts the graphs of a batch, by `batch.max() + 1`, the Program gets the input `num_graphs`.
 
     Args:
         model: takes the inputs by name and returns one tensor.
@@ -45,40 +48,73 @@ def capture(model: nn.Module, inputs: Sequence[Input], example: Mapping[str, Ten
     body = _functional_capture(model.eval(), inputs, example)
     _check_inputs_are_read(body)
     _check_evaluation_mode(body)
-    program = Program(body, inputs, source=type(model).__name__)
-    program.training_blocker = _training_blocker(body, model, inputs, example)
-    return program
+    blocker = _training_blocker(body, model, inputs, example)
+    if NUM_GRAPHS in placeholder_names(body) and all(item.role is not Role.NUM_GRAPHS for item in inputs):
+        inputs = (*inputs, Input(NUM_GRAPHS, Role.NUM_GRAPHS, "int64", ()))
+    return Program(body, inputs, level=_level(body, inputs), source=type(model).__name__, training_blocker=blocker)
+
+
+def _level(body: fx.GraphModule, inputs: Sequence[Input]) -> Level:
+    """Find out on a small graph what a row of the output is about.
+
+    Raises:
+        UnsupportedError: the output has neither a row for each node, nor for each graph or pair.
+    """
+    example = example_inputs(inputs)
+    with torch.no_grad():
+        output = body(*arguments_of(example, placeholder_names(body)))
+    rows = example_rows(example)
+    for level in LEVELS:
+        if output.dim() in (1, 2) and output.shape[0] == rows.get(level):
+            return level
+    counts = " and ".join(f"{count} {level}s" for level, count in rows.items())
+    what = f"gives a result of shape {list(output.shape)} for {counts}"
+    raise UnsupportedError.at("forward", what, "Return one row for each node, graph or pair of nodes")
 
 
 def _functional_capture(model: nn.Module, inputs: Sequence[Input], example: Mapping[str, Tensor]) -> fx.GraphModule:
     captured = _export(model, inputs, example)
     graph = _plain_graph(captured, inputs)
+    if any(item.role is Role.GRAPH_IDS for item in inputs):
+        name_num_graphs(graph)
     functionalise(graph)
     drop_dead(graph)
     return fx.GraphModule(captured, graph, class_name=type(model).__name__)
 
 
 def _export(model: nn.Module, inputs: Sequence[Input], example: Mapping[str, Tensor]) -> fx.GraphModule:
-    dims = {NUM_NODES: Dim(NUM_NODES, min=_MINIMUM), NUM_EDGES: Dim(NUM_EDGES, min=_MINIMUM)}
-    dynamic = {
+    dims = {name: Dim(name, min=_MINIMUM) for name in (NUM_NODES, NUM_EDGES, NUM_PAIRS)}
+    dynamic: dict[str, Any] = {
         item.name: {axis: dims[size] for axis, size in enumerate(item.shape) if isinstance(size, str)}
         for item in inputs
     }
-    arguments = {item.name: example[item.name] for item in inputs}
+    arguments: dict[str, Any] = {item.name: example[item.name] for item in inputs}
+    if NUM_GRAPHS in arguments:
+        arguments[NUM_GRAPHS], dynamic[NUM_GRAPHS] = int(arguments[NUM_GRAPHS]), Dim.DYNAMIC
     shapes: Any = tuple(dynamic.values())
     collected = _collected_arguments(model)
     if collected is not None:
         shapes = {collected: shapes}
-    try:
+    positional = collected is not None or _takes_positional(model)
+
+    def export(strict: bool) -> fx.GraphModule:
         with _quiet():
-            if collected is not None or _takes_positional(model):
-                exported = torch.export.export(model, tuple(arguments.values()), dynamic_shapes=shapes)
+            if positional:
+                found = torch.export.export(model, tuple(arguments.values()), dynamic_shapes=shapes, strict=strict)
             else:
-                exported = torch.export.export(model, (), kwargs=arguments, dynamic_shapes=dynamic)
-            module = exported.module()
+                found = torch.export.export(model, (), kwargs=arguments, dynamic_shapes=dynamic, strict=strict)
+            return found.module()
+
+    try:
+        return export(strict=False)
+    except Exception as error:
+        if all(item.role is not Role.GRAPH_IDS for item in inputs):
+            raise _explain(error) from error
+    # Tracing stumbles over `int(batch.max()) + 1`, which only the compiler of bytecode can follow.
+    try:
+        return export(strict=True)
     except Exception as error:
         raise _explain(error) from error
-    return module
 
 
 @contextmanager

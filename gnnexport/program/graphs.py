@@ -16,6 +16,8 @@ def module_of(node: fx.Node) -> str:
         return "forward"
     path, cls = list(stack.values())[-1]
     cls_name = cls if isinstance(cls, str) else cls.__name__
+    if cls_name.startswith("_empty_nn_module_stack"):
+        return "forward"
     return f"{path or 'model'} ({cls_name.rsplit('.', 1)[-1]})"
 
 

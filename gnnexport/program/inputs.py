@@ -36,13 +36,14 @@ NAMES: dict[str, Role] = {
     "edge_attr": Role.EDGE_FEATURES,
     "batch": Role.GRAPH_IDS,
     NUM_GRAPHS: Role.NUM_GRAPHS,
-    "batch_size": Role.NUM_GRAPHS,
     "edge_label_index": Role.LABEL_EDGES,
 }
 """PyG's names for the arguments of `forward`, and what they mean."""
 
 Level = Literal["node", "graph", "pair"]
 """What one row of a model's output is about: a node, a graph of the batch, or a pair of nodes (link prediction)."""
+
+LEVELS: tuple[Level, ...] = ("pair", "graph", "node")
 
 Mode = Literal["full", "graphs"]
 """How a model is deployed: for one fixed graph, or for new graphs of any size in every request."""

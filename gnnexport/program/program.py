@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 
 from gnnexport.program.dialect import ops as _dialect  # noqa: F401  registers the ops that graphs refer to
 from gnnexport.program.functional import set_training
-from gnnexport.program.inputs import NUM_EDGES, NUM_NODES, Input, Role
+from gnnexport.program.inputs import NAMES, NUM_EDGES, NUM_GRAPHS, NUM_NODES, NUM_PAIRS, Input, Level, Role
 from gnnexport.program.shapes import annotate
 
 EXAMPLE_SEED = 0
@@ -28,6 +28,7 @@ class Program(nn.Module):
         source: class name of the captured model.
         prepare: takes the structure inputs and the number of nodes and returns the structure values
             that `body` reads; `None` before the split.
+        level: what a row of the output is about.
         training_blocker: why the Program cannot be retrained; `None` when it can.
     """
 
@@ -39,6 +40,7 @@ class Program(nn.Module):
         output: str = "logits",
         source: str = "",
         prepare: fx.GraphModule | None = None,
+        level: Level = "node",
         training_blocker: str | None = None,
     ) -> None:
         super().__init__()
@@ -47,6 +49,7 @@ class Program(nn.Module):
         self.inputs = tuple(inputs)
         self.output = output
         self.source = source
+        self.level = level
         self.training_blocker = training_blocker
         self.training = False
 
@@ -66,19 +69,17 @@ class Program(nn.Module):
         """Run `prepare`: everything that depends on the graph alone, in the order the body takes it."""
         if self.prepare is None:
             return ()
-        num_nodes = inputs[self.features[0].name].shape[0]
-        known: dict[str, Any] = {**inputs, NUM_NODES: num_nodes}
         with torch.no_grad():
-            return tuple(self.prepare(*(known[name] for name in placeholder_names(self.prepare))))
+            return tuple(self.prepare(*arguments_of(inputs, placeholder_names(self.prepare))))
 
     def run_body(self, inputs: Mapping[str, Tensor], structure: Sequence[Any]) -> Tensor:
         """Run the body on features and on what `structure` gave, which may be reused between calls."""
         given = self.inputs if self.prepare is None else self.features
-        result: Tensor = self.body(*(inputs[item.name] for item in given), *structure)
+        result: Tensor = self.body(*arguments_of(inputs, [item.name for item in given]), *structure)
         return result
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Run the whole Program on named inputs; returns the output, float32 [num_nodes, channels]."""
+        """Run the whole Program on named inputs; returns the output, float32 [rows, channels] or [rows]."""
         return self.run_body(inputs, self.structure(inputs))
 
     def train(self, mode: bool = True) -> Program:
@@ -95,6 +96,7 @@ class Program(nn.Module):
             output=self.output,
             source=self.source,
             prepare=copy.deepcopy(self.prepare),
+            level=self.level,
             training_blocker=self.training_blocker,
         )
         twin.training = self.training
@@ -112,13 +114,13 @@ class Program(nn.Module):
     def _annotate(self) -> None:
         examples = [self.example(num_nodes) for num_nodes in EXAMPLE_NODES]
         if self.prepare is None:
-            annotate(self.body, [[example[item.name] for item in self.inputs] for example in examples])
+            names = [item.name for item in self.inputs]
+            annotate(self.body, [arguments_of(example, names) for example in examples])
             return
         names = placeholder_names(self.prepare)
-        counts = [{**example, NUM_NODES: nodes} for example, nodes in zip(examples, EXAMPLE_NODES, strict=True)]
-        annotate(self.prepare, [[known[name] for name in names] for known in counts])
-        features = [[example[item.name] for item in self.features] for example in examples]
-        annotate(self.body, [[*x, *self.structure(example)] for x, example in zip(features, examples, strict=True)])
+        annotate(self.prepare, [arguments_of(example, names) for example in examples])
+        names = [item.name for item in self.features]
+        annotate(self.body, [[*arguments_of(example, names), *self.structure(example)] for example in examples])
 
     def example(self, num_nodes: int = EXAMPLE_NODES[0], seed: int = EXAMPLE_SEED) -> dict[str, Tensor]:
         """Make inputs for a small graph to check passes with."""
@@ -128,10 +130,12 @@ class Program(nn.Module):
 def example_inputs(
     inputs: Sequence[Input], num_nodes: int = EXAMPLE_NODES[0], seed: int = EXAMPLE_SEED
 ) -> dict[str, Tensor]:
-    """Make values for a graph with isolated nodes, self-loops, duplicates and a hub."""
+    """Make values for a graph with isolated nodes, self-loops, duplicates and a hub; the last of several is empty."""
     generator = torch.Generator().manual_seed(seed)
     edges = example_edges(num_nodes, generator)
-    sizes = {NUM_NODES: num_nodes, NUM_EDGES: edges.shape[1]}
+    counts = example_counts(num_nodes)
+    num_graphs = counts["graph"]
+    sizes = {NUM_NODES: num_nodes, NUM_EDGES: edges.shape[1], NUM_GRAPHS: num_graphs, NUM_PAIRS: counts["pair"]}
     values: dict[str, Tensor] = {}
     for item in inputs:
         shape = [sizes[size] if isinstance(size, str) else size for size in item.shape]
@@ -139,6 +143,12 @@ def example_inputs(
             values[item.name] = edges
         elif item.role is Role.EDGE_WEIGHT:
             values[item.name] = torch.rand(shape, generator=generator) + 0.1
+        elif item.role is Role.GRAPH_IDS:
+            values[item.name] = torch.arange(num_nodes) * (num_graphs - 1) // num_nodes
+        elif item.role is Role.NUM_GRAPHS:
+            values[item.name] = torch.tensor(num_graphs)
+        elif item.role is Role.LABEL_EDGES:
+            values[item.name] = torch.randint(0, num_nodes, shape, generator=generator)
         else:
             values[item.name] = torch.randn(shape, generator=generator)
     return values
@@ -151,6 +161,34 @@ def example_edges(num_nodes: int, generator: torch.Generator) -> Tensor:
     hub = torch.stack([torch.arange(last), torch.zeros(last, dtype=torch.int64)])
     loop = torch.zeros(2, 1, dtype=torch.int64)
     return torch.cat([random, hub, random[:, :1], loop], 1)
+
+
+def example_counts(num_nodes: int) -> dict[str, int]:
+    """Return how many nodes, graphs and pairs an example of so many nodes has: no two counts are the same."""
+    return {"node": num_nodes, "graph": num_nodes // 3 + 1, "pair": 2 * num_nodes + 1}
+
+
+def example_rows(example: Mapping[str, Tensor]) -> dict[Level, int]:
+    """Return how many nodes, graphs and pairs inputs hold, as far as they hold any."""
+    rows: dict[Level, int] = {}
+    for name, value in example.items():
+        if NAMES[name] is Role.NODE_FEATURES:
+            rows["node"] = value.shape[0]
+        elif NAMES[name] is Role.NUM_GRAPHS:
+            rows["graph"] = int(value)
+        elif NAMES[name] is Role.LABEL_EDGES:
+            rows["pair"] = value.shape[1]
+    return rows
+
+
+def arguments_of(inputs: Mapping[str, Tensor], names: Sequence[str]) -> list[Any]:
+    """Return values by name as the graphs take them: counts are plain numbers."""
+    counts: dict[str, Any] = {}
+    if NUM_GRAPHS in inputs:
+        counts[NUM_GRAPHS] = int(inputs[NUM_GRAPHS])
+    if NUM_NODES in names:
+        counts[NUM_NODES] = next(len(value) for name, value in inputs.items() if NAMES[name] is Role.NODE_FEATURES)
+    return [counts[name] if name in counts else inputs[name] for name in names]
 
 
 def placeholder_names(module: fx.GraphModule) -> list[str]:

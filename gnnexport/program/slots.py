@@ -14,6 +14,7 @@ import torch
 from torch import fx
 
 from gnnexport.program.graphs import args_of
+from gnnexport.program.program import EXAMPLE_NODES
 from gnnexport.program.shapes import DTYPE, like, rank_of, sizes_of
 
 aten = torch.ops.aten
@@ -78,6 +79,10 @@ class SlotOrder:
         gathered = self._gather(node)
         if gathered is not None:
             return gathered
+        if self.num_edges == EXAMPLE_NODES:
+            # A readout: the rows are nodes, which others read in their own order, so that nothing is permuted twice.
+            args = (node, self.csr.rowptr, self.csr.perm)
+            return self._call(gnn.gather_source.default, args, {}, shaped_as=node, after=node)
         if self._commutes(node):
             args = fx.node.map_arg(args_of(node), self._row_argument(node))
             return self._call(node.target, args, dict(node.kwargs), shaped_as=node, after=node)

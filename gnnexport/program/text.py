@@ -7,8 +7,8 @@ from typing import Any
 from torch import fx
 
 from gnnexport.program.graphs import args_of, module_of, output_node, parameter_of
-from gnnexport.program.inputs import NUM_NODES
-from gnnexport.program.program import EXAMPLE_NODES, Program
+from gnnexport.program.inputs import NUM_GRAPHS, NUM_NODES, NUM_PAIRS
+from gnnexport.program.program import EXAMPLE_NODES, Program, example_counts
 from gnnexport.program.shapes import DTYPE, SHAPES
 
 
@@ -53,10 +53,12 @@ def _size(values: tuple[int, ...]) -> str:
     """Name a size that changes with the graph."""
     if len(set(values)) == 1:
         return str(values[0])
-    if values == EXAMPLE_NODES:
-        return NUM_NODES
-    if values == tuple(nodes + 1 for nodes in EXAMPLE_NODES):
-        return f"{NUM_NODES}+1"
+    for name, level in ((NUM_NODES, "node"), (NUM_GRAPHS, "graph"), (NUM_PAIRS, "pair")):
+        counts = tuple(example_counts(nodes)[level] for nodes in EXAMPLE_NODES)
+        if values == counts:
+            return name
+        if values == tuple(count + 1 for count in counts):
+            return f"{name}+1"
     return "edges"
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from gnnexport.errors import Problem
 from gnnexport.program.functional import is_mutating
 from gnnexport.program.graphs import module_of
-from gnnexport.program.program import EXAMPLE_NODES, Program
+from gnnexport.program.program import EXAMPLE_NODES, Program, example_rows
 
 TOLERANCE = 1e-4
 """Largest error of a simplifying pass, relative to the largest output: sums are reordered in float32."""
@@ -44,13 +44,16 @@ def _run(program: Program) -> list[Problem]:
     """Run on graphs of two sizes: a shape literal that disagrees with a parameter or with the graph fails there."""
     program = program.clone().train(False)
     for rows in EXAMPLE_NODES:
+        example = program.example(rows)
         try:
             with torch.no_grad():
-                output = program(program.example(rows))
+                output = program(example)
         except (RuntimeError, ValueError, IndexError, TypeError, AssertionError) as error:
             return [Problem("body", f"does not run: {error}", "A shape in the graph disagrees with a parameter")]
-        if output.dim() != 2 or output.shape[0] != rows:
-            return [Problem("body", f"gives {list(output.shape)} for {rows} nodes", "Return one row for each node")]
+        count = example_rows(example)[program.level]
+        if output.dim() not in (1, 2) or output.shape[0] != count:
+            what = f"gives {list(output.shape)} for {count} {program.level}s"
+            return [Problem("body", what, f"Return one row for each {program.level}")]
     return []
 
 
