@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
-import importlib.util
-import sys
 from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -16,12 +12,13 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from gnnexport.errors import UnsupportedError, UsageError
+from gnnexport.frontends.code import form_mend, import_function
 from gnnexport.frontends.modules import CACHES
-from gnnexport.frontends.refusal import quoted
+from gnnexport.frontends.refusal import one_line, quoted
 from gnnexport.frontends.unpickle import load_object
 
 STATE_DICT_KEYS = ("state_dict", "model_state_dict", "model")
-BUILDER_MEND = "Name a function that returns the module: --builder package.module:function or file.py:function"
+BUILDER_MEND = f"{form_mend('builder')} that returns the module"
 
 
 def load_model(path: Path, *, trust: bool = False, builder: str | None = None) -> torch.nn.Module:
@@ -128,57 +125,15 @@ def _state_dict(loaded: object) -> Mapping[str, Tensor] | None:
 
 
 def _build(builder: str, folder: Path) -> torch.nn.Module:
-    source, colon, function_name = builder.rpartition(":")
-    if not colon or not source or not function_name.isidentifier():
-        raise UsageError.at(f"builder '{builder}'", "is not of the form package.module:function", BUILDER_MEND)
-    module = _import(source, builder, folder)
-    function = getattr(module, function_name, None)
-    if not callable(function):
-        raise UsageError.at(f"builder '{builder}'", f"'{source}' has no function '{function_name}'", BUILDER_MEND)
+    function = import_function(builder, folder, "builder")
     try:
         model = function()
     except Exception as error:
         mend = "The function is called without arguments and must return the untrained module"
-        raise UsageError.at(f"builder '{builder}'", f"raised {type(error).__name__}: {error}", mend) from error
+        raise UsageError.at(
+            f"builder '{builder}'", f"raised {type(error).__name__}: {one_line(error)}", mend
+        ) from error
     if not isinstance(model, torch.nn.Module):
         what = f"returned a {type(model).__name__}, not a torch.nn.Module"
         raise UsageError.at(f"builder '{builder}'", what, BUILDER_MEND)
     return model
-
-
-def _import(source: str, builder: str, folder: Path) -> ModuleType:
-    """Import the builder's module or script, with its own folder importable meanwhile.
-
-    A module is looked for in the current folder and among the installed ones, and only then beside the
-    model: a file that came with a downloaded model must not stand in for a module the user meant.
-    """
-    script = Path(source) if source.endswith(".py") else None
-    if script is not None and not script.is_absolute() and not script.is_file():
-        script = folder / script
-    if script is not None and not script.is_file():
-        raise UsageError.at(f"builder '{builder}'", f"there is no file '{source}'", BUILDER_MEND)
-    before = list(sys.path)
-    sys.path.insert(0, str((script.parent if script else Path.cwd()).resolve()))
-    try:
-        if script is not None:
-            return _run_script(script)
-        if importlib.util.find_spec(source.partition(".")[0]) is None:
-            sys.path.append(str(folder.resolve()))
-        return importlib.import_module(source)
-    except Exception as error:
-        what = f"cannot be imported: {type(error).__name__}: {error}"
-        raise UsageError.at(f"builder '{builder}'", what, BUILDER_MEND) from error
-    finally:
-        sys.path[:] = before
-
-
-def _run_script(script: Path) -> ModuleType:
-    """Import a script under a name that no installed module has."""
-    name = f"gnnexport_builder_{script.stem}"
-    spec = importlib.util.spec_from_file_location(name, script)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module

@@ -12,12 +12,20 @@ TRUST_MEND = (
 )
 AGAIN_MEND = "Copy it again, or write it again with torch.save"
 LONGEST_NAME = 120
+LONGEST_REASON = 300
 
 
 def quoted(name: object) -> str:
     """Quote text from a file: no control characters, bounded length."""
     text = ascii(name) if isinstance(name, str) else f"'{type(name).__name__}'"
     return text if len(text) <= LONGEST_NAME else f"{text[:LONGEST_NAME]}…'"
+
+
+def one_line(error: BaseException) -> str:
+    """Return the first line of what an error says, bounded."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = lines[0] if lines else "without a word"
+    return text if len(text) <= LONGEST_REASON else f"{text[:LONGEST_REASON]}…"
 
 
 def unsafe(path: Path, what: str) -> UnsafeFileError:

@@ -77,7 +77,7 @@ def test_a_file_beside_the_model_does_not_stand_in_for_a_module(weights: Path, m
     with pytest.raises(UsageError, match="'json' has no function 'build'"):
         load_model(weights, builder="json:build")
     assert isinstance(load_model(weights, builder="json.py:build"), GCN)
-    assert "gnnexport_builder_json" in sys.modules
+    assert "gnnexport_code_json" in sys.modules
     assert hasattr(sys.modules["json"], "loads")
 
 
