@@ -20,7 +20,10 @@ _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 
 DEFAULT_MAX_DROP = "0.5pp"
-"""The accuracy budget when nobody sets one."""
+"""The budget of a metric that is a share when nobody sets one."""
+
+DEFAULT_MAX_RISE = "2%"
+"""The budget of an error when nobody sets one."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,11 @@ def parse_budget(text: str, metric: str | None = None) -> Budget:
         mend = f"Write {match['number']}{right}"
         raise SpecError.at("--max-drop", f"'{text}' does not suit {metric}, which is judged in {right}", mend)
     return Budget(value, "pp" if unit == "pp" else "%")
+
+
+def default_budget(metric: str) -> str:
+    """Return the largest drop of a metric when nobody sets one, as people write it."""
+    return DEFAULT_MAX_DROP if find(metric).is_share else DEFAULT_MAX_RISE
 
 
 def parse_speedup(text: str) -> SpeedupBudget:

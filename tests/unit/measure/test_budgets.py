@@ -1,7 +1,15 @@
 import pytest
 
 from gnnexport.errors import SpecError
-from gnnexport.measure.budgets import Budget, SpeedupBudget, parse_budget, parse_bytes, parse_duration, parse_speedup
+from gnnexport.measure.budgets import (
+    Budget,
+    SpeedupBudget,
+    default_budget,
+    parse_budget,
+    parse_bytes,
+    parse_duration,
+    parse_speedup,
+)
 
 
 @pytest.mark.parametrize(
@@ -88,3 +96,10 @@ def test_wrong_sizes(text):
     """A size has to be zero or more and of a known unit."""
     with pytest.raises(SpecError, match="--embed-data"):
         parse_bytes(text)
+
+
+def test_the_budget_nobody_set_suits_the_metric():
+    """Shares may lose half a point, errors may grow by two in a hundred."""
+    assert default_budget("hits@20") == "0.5pp"
+    assert default_budget("rmse") == "2%"
+    assert parse_budget(default_budget("mae"), "mae").value == pytest.approx(0.02)
