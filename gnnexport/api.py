@@ -214,11 +214,10 @@ def inspect(
     from gnnexport.frontends.sidecar import read_sidecar
     from gnnexport.pipeline.inspection import inspect_program, inspection_text
     from gnnexport.pipeline.run import simplify
-    from gnnexport.pipeline.source import load_source
+    from gnnexport.pipeline.source import Given, load_source
 
-    source = load_source(
-        path, read_sidecar(path), data=None if data is None else Path(data), trust=trust, builder=builder
-    )
+    given = Given(path, data=None if data is None else str(data), trust=trust, builder=builder)
+    source = load_source(given, read_sidecar(path))
     tell(f"capturing {source.class_name}")
     program = simplify(source).program
     tell("asking the targets")
@@ -285,7 +284,7 @@ def doctor() -> list[DoctorEntry]:
 
 def _run(request: Request, sidecar: Any, data: FilePath | None, trust: bool, builder: str | None) -> Outcome:
     from gnnexport.pipeline.run import run
-    from gnnexport.pipeline.source import load_source
+    from gnnexport.pipeline.source import Given, load_source
 
     codes: list[int] = []
 
@@ -295,9 +294,8 @@ def _run(request: Request, sidecar: Any, data: FilePath | None, trust: bool, bui
         report = verdict.write_into(report)
         return report, to_markdown(report)
 
-    source = load_source(
-        request.model, sidecar, data=None if data is None else Path(data), trust=trust, builder=builder
-    )
+    given = Given(request.model, data=None if data is None else str(data), trust=trust, builder=builder)
+    source = load_source(given, sidecar)
     product = run(request, source, judged)
     return Outcome(product.reports, product.bundles, _gravest(codes))
 

@@ -14,7 +14,7 @@ from torch_geometric.nn.models.basic_gnn import BasicGNN
 
 from gnnexport.errors import DataError, GnnExportError, UnsupportedError
 from gnnexport.program.data import UNLABELLED, GraphData
-from gnnexport.program.inputs import NAMES, NUM_EDGES, NUM_NODES, Input, Role
+from gnnexport.program.inputs import NAMES, NUM_EDGES, NUM_NODES, NUM_PAIRS, Input, Level, Role
 
 WIDTH_NAMES = ("in_channels", "in_features", "num_features")
 
@@ -37,8 +37,8 @@ def match_inputs(model: torch.nn.Module, data: GraphData) -> tuple[Input, ...]:
         UnsupportedError: a required argument with a name PyG does not use.
         DataError: a required argument that the data lacks, or features of another width than the model's.
     """
-    arguments = _arguments(model)
-    _require_known(model, arguments)
+    arguments = arguments_of(model)
+    require_known(model, arguments)
     chosen = []
     for argument in arguments:
         if argument.name not in NAMES:
@@ -48,23 +48,34 @@ def match_inputs(model: torch.nn.Module, data: GraphData) -> tuple[Input, ...]:
                 what = f"has no '{argument.name}', which {type(model).__name__}.forward takes"
                 raise DataError.at(data.name, what, f"Add {argument.name} to the data")
             continue
-        if argument.required or _reads(model, argument.name):
+        if argument.required or reads(model, argument.name):
             chosen.append(_from_data(argument.name, data.inputs[argument.name]))
     _check_width(model, data)
     return tuple(chosen)
 
 
-def run_once(model: torch.nn.Module, data: GraphData, inputs: tuple[Input, ...]) -> Tensor:
-    """Run the model once and check that it answers every node: float [num_nodes, classes].
+def call_arguments(data: GraphData, inputs: tuple[Input, ...]) -> dict[str, Any]:
+    """Return the arguments of a call of the model by name; the number of graphs is a plain number."""
+    return {
+        item.name: int(data.inputs[item.name]) if item.role is Role.NUM_GRAPHS else data.inputs[item.name]
+        for item in inputs
+    }
+
+
+def run_once(model: torch.nn.Module, data: GraphData, inputs: tuple[Input, ...]) -> tuple[Tensor, Level]:
+    """Run the model once and check what it answers.
+
+    Returns:
+        Its output, float [rows, channels] or [rows], and what a row is about.
 
     Raises:
-        DataError: the model cannot run on this data, or has fewer outputs than the data has classes.
-        UnsupportedError: the output is not one row per node.
+        DataError: the model cannot run on this data, or answers something else than the data's labels.
+        UnsupportedError: the output has no row for each node, graph or pair.
     """
     name = type(model).__name__
     try:
         with torch.inference_mode():
-            output: Any = model(**{entry.name: data.inputs[entry.name] for entry in inputs})
+            output: Any = model(**call_arguments(data, inputs))
     except GnnExportError:
         raise
     except Exception as error:
@@ -72,14 +83,45 @@ def run_once(model: torch.nn.Module, data: GraphData, inputs: tuple[Input, ...])
         reason = str(error).strip().split("\n")[0]
         what = f"{name} cannot run on it ({type(error).__name__}: {reason}); it was given {shapes}"
         raise DataError.at(data.name, what, "Use the data that the model was trained on") from error
-    if not isinstance(output, Tensor) or output.dim() != 2 or output.shape[0] != data.num_nodes:
-        got = f"shape {list(output.shape)}" if isinstance(output, Tensor) else f"a {type(output).__name__}"
-        what = f"returns {got}, not one row of class scores per node"
-        raise UnsupportedError.at(name, what, "Node classification needs one tensor [num_nodes, classes]")
-    if data.y is not None and int(data.y.max()) >= output.shape[1] and int(data.y.max()) != UNLABELLED:
-        what = f"has the label {int(data.y.max())}, but {name} answers {output.shape[1]} classes"
-        raise DataError.at(data.name, what, "Use the data that the model was trained on")
-    return output
+    level = _level(name, output, data, inputs)
+    if data.y is not None:
+        _check_labels(name, output, data, level)
+    return output, level
+
+
+def _level(name: str, output: Any, data: GraphData, inputs: tuple[Input, ...]) -> Level:
+    rows: dict[Level, int] = {"node": data.num_nodes}
+    roles = {item.role for item in inputs}
+    if Role.GRAPH_IDS in roles:
+        assert data.num_graphs is not None
+        rows = {"graph": data.num_graphs, **rows}
+    if Role.LABEL_EDGES in roles:
+        rows = {"pair": int(data.by_role(Role.LABEL_EDGES).shape[1]), **rows}
+    if isinstance(output, Tensor) and output.dim() in (1, 2):
+        for level, count in rows.items():
+            if output.shape[0] == count:
+                return level
+    got = f"shape {list(output.shape)}" if isinstance(output, Tensor) else f"a {type(output).__name__}"
+    counted = " and ".join(f"{count} {level}s" for level, count in rows.items())
+    what = f"returns {got} for {counted}"
+    raise UnsupportedError.at(name, what, "Return one tensor with a row for each node, graph or pair of nodes")
+
+
+def _check_labels(name: str, output: Tensor, data: GraphData, level: Level) -> None:
+    assert data.y is not None
+    mend = "Use the data that the model was trained on"
+    if level != data.level:
+        what = f"{name} answers for each {level}, but the labels are for each {data.level}"
+        raise DataError.at(data.name, what, mend)
+    width = output.shape[1] if output.dim() == 2 else 1
+    if data.y.is_floating_point():
+        wanted = data.y.shape[1] if data.y.dim() == 2 else 1
+        if wanted != width:
+            raise DataError.at(data.name, f"has {wanted} targets in a row, but {name} answers {width}", mend)
+    elif data.y.numel():
+        largest = int(data.y.max())
+        if largest >= max(width, 2) and largest != UNLABELLED:
+            raise DataError.at(data.name, f"has the label {largest}, but {name} answers {width} classes", mend)
 
 
 def input_width(model: torch.nn.Module) -> int | None:
@@ -95,7 +137,8 @@ def input_width(model: torch.nn.Module) -> int | None:
     return None
 
 
-def _arguments(model: torch.nn.Module) -> list[Argument]:
+def arguments_of(model: torch.nn.Module) -> list[Argument]:
+    """Return what a model's `forward` takes by name, in order."""
     if isinstance(model, Sequential):
         return [Argument(name, required=True) for name in model.signature.param_dict]
     found = []
@@ -106,7 +149,12 @@ def _arguments(model: torch.nn.Module) -> list[Argument]:
     return found
 
 
-def _require_known(model: torch.nn.Module, arguments: list[Argument]) -> None:
+def require_known(model: torch.nn.Module, arguments: list[Argument]) -> None:
+    """Refuse a model that needs what nobody here knows how to give.
+
+    Raises:
+        UnsupportedError: a required argument with a name PyG does not use, or no node features.
+    """
     unknown = [argument.name for argument in arguments if argument.required and argument.name not in NAMES]
     name = f"{type(model).__name__}.forward"
     if unknown:
@@ -117,9 +165,11 @@ def _require_known(model: torch.nn.Module, arguments: list[Argument]) -> None:
         raise UnsupportedError.at(name, "does not take node features 'x'", "Name its first argument x")
 
 
-def _reads(model: torch.nn.Module, name: str) -> bool:
+def reads(model: torch.nn.Module, name: str) -> bool:
     """Tell whether PyG's ready-made models and layers use an optional argument that they accept."""
     if isinstance(model, BasicGNN):
+        if NAMES[name] is Role.GRAPH_IDS:
+            return any(_takes_batch(norm) for norm in _norms(model))
         if name == "edge_weight":
             return bool(model.supports_edge_weight)
         if name == "edge_attr":
@@ -129,6 +179,14 @@ def _reads(model: torch.nn.Module, name: str) -> bool:
     return True
 
 
+def _norms(model: BasicGNN) -> list[torch.nn.Module]:
+    return [norm for norm in model.norms or [] if not isinstance(norm, torch.nn.Identity)]
+
+
+def _takes_batch(norm: torch.nn.Module) -> bool:
+    return "batch" in inspect.signature(norm.forward).parameters
+
+
 def _takes_edge_attr(layer: torch.nn.Module) -> bool:
     return getattr(layer, "edge_dim", 1) is not None
 
@@ -136,15 +194,19 @@ def _takes_edge_attr(layer: torch.nn.Module) -> bool:
 def _from_data(name: str, value: Tensor) -> Input:
     role = NAMES[name]
     dtype = str(value.dtype).removeprefix("torch.")
-    return Input(name, role, dtype, _shape(role, value.shape[-1]))
+    return Input(name, role, dtype, shape_of(role, value.shape[-1] if value.dim() else 1))
 
 
-def _shape(role: Role, width: int) -> tuple[int | str, ...]:
+def shape_of(role: Role, width: int) -> tuple[int | str, ...]:
+    """Return the sizes of an input that plays a role; `width` counts for features only."""
     shapes: Mapping[Role, tuple[int | str, ...]] = {
         Role.NODE_FEATURES: (NUM_NODES, width),
         Role.EDGE_INDEX: (2, NUM_EDGES),
         Role.EDGE_WEIGHT: (NUM_EDGES,),
         Role.EDGE_FEATURES: (NUM_EDGES, width),
+        Role.GRAPH_IDS: (NUM_NODES,),
+        Role.NUM_GRAPHS: (),
+        Role.LABEL_EDGES: (2, NUM_PAIRS),
     }
     return shapes[role]
 

@@ -1,28 +1,54 @@
-"""Load a model with its data, and capture it."""
+"""Load a model with its data, or with graphs made up in its place, and capture it."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from gnnexport.errors import ParityError, UsageError
+from gnnexport.errors import DataError, ParityError, UsageError
 from gnnexport.frontends.data import check_task, load_data
+from gnnexport.frontends.declared import generated_data, parse_inputs
 from gnnexport.frontends.model import load_model, model_digest
 from gnnexport.frontends.sidecar import Sidecar
-from gnnexport.frontends.signature import match_inputs, run_once
+from gnnexport.frontends.signature import arguments_of, match_inputs, run_once
 from gnnexport.program.capture import capture
 from gnnexport.program.data import GraphData
-from gnnexport.program.inputs import Input
+from gnnexport.program.inputs import NAMES, NUM_GRAPHS, Input, Level, Mode, Role
 from gnnexport.program.program import Program, example_inputs
 from gnnexport.program.verify import TOLERANCE, relative_error
 from gnnexport.training.task import LOSSES, Task
 
-NO_DATA = "no data is given"
 NO_DATA_MEND = 'Give the graph with --data FILE, or name it in gnnexport.toml beside the model: [data] path = "…"'
+REQUEST_GRAPHS = 64
+"""Graphs of a typical request, which is what gets timed."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a user names to be loaded.
+
+    Args:
+        model: file of the model.
+        data: file of the data, or a function that returns it; the sidecar's where it is not given.
+        mode: how the model will be deployed; by default `full` for one graph and `graphs` for everything else.
+        trust: let files run their code.
+        builder: makes the module; the sidecar's counts only with `trust`.
+        code: script that defines the model's class; only with `trust`.
+        inputs: sizes of inputs, such as `x=N,16`, where there is no data to tell.
+    """
+
+    model: Path
+    data: str | None = None
+    mode: Mode | None = None
+    trust: bool = False
+    builder: str | None = None
+    code: Path | None = None
+    inputs: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -32,23 +58,36 @@ class Source:
     Args:
         path: of the model's file.
         model: in evaluation mode.
-        data: the graph, test labels included.
+        data: the graph or graphs, test labels included; made up where there is no data.
+        mode: how the model will be deployed.
         inputs: the model's arguments.
-        logits: what the model gives on the data, float32 [num_nodes, classes].
+        logits: what the model gives on the data, float32 [rows, channels] or [rows].
         seconds: how long that took.
+        level: what a row of the logits is about.
         task: metric and training settings.
         labelled: accuracy can be measured.
+        generated: the graphs are made up.
+        request: what one inference is given when it is timed: the data, or as many graphs of a set as a typical
+            request holds.
+        request_logits: what the model gives on the request.
+        request_seconds: how long that took.
         notes: what loading found worth telling.
     """
 
     path: Path
     model: nn.Module
     data: GraphData
+    mode: Mode
     inputs: tuple[Input, ...]
     logits: Tensor
     seconds: float
+    level: Level
     task: Task
     labelled: bool
+    generated: bool
+    request: GraphData
+    request_logits: Tensor
+    request_seconds: float
     notes: tuple[str, ...]
 
     @property
@@ -56,39 +95,77 @@ class Source:
         """Class of the model."""
         return type(self.model).__name__
 
+    @property
+    def classes(self) -> int | None:
+        """Columns of the output; `None` where it has one number a row."""
+        return int(self.logits.shape[1]) if self.logits.dim() == 2 else None
+
     def digest(self) -> str:
         """Return the sha256 of the model's file."""
         return model_digest(self.path)
 
 
-def load_source(model_path: Path, sidecar: Sidecar, *, data: Path | None, trust: bool, builder: str | None) -> Source:
+def load_source(given: Given, sidecar: Sidecar) -> Source:
     """Load model and data and run the model once.
 
     Args:
-        model_path: a pickled module, or with a builder its state dict.
+        given: what the user named.
         sidecar: settings that lie beside the model.
-        data: overrides the sidecar's.
-        trust: let files run their code.
-        builder: as given by the user; the sidecar's counts only with `trust`.
 
     Raises:
-        UsageError: a file that cannot be used, or no data.
+        UsageError: a file that cannot be used, or no data where some is needed.
     """
-    model = load_model(model_path, trust=trust, builder=builder or sidecar.builder(trust=trust))
-    data_path = data or sidecar.data_path
-    if data_path is None:
-        raise UsageError.at(str(model_path), NO_DATA, NO_DATA_MEND)
-    graph, notes = load_data(data_path, split=sidecar.data.split, trust=trust)
-    labelled = graph.y is not None or bool(graph.masks)
+    builder = given.builder or sidecar.builder(trust=given.trust)
+    model = load_model(given.model, trust=given.trust, builder=builder)
+    data, notes = _data(given, sidecar, model)
+    generated = data is None
+    if data is None:
+        data = generated_data(model, parse_inputs(given.inputs))
+    mode = given.mode or ("full" if data.num_graphs is None and not generated else "graphs")
+    if generated and mode == "full":
+        what = "no data is given, and mode 'full' needs the graph that is to be baked in"
+        raise UsageError.at(str(given.model), what, NO_DATA_MEND)
+    data = _with_graph_ids(data, model, mode)
+    labelled = data.y is not None or bool(data.masks)
+    kind = sidecar.task.kind
     if labelled:
-        notes += check_task(graph, sidecar.task.kind)
+        notes += check_task(data, kind)
     else:
-        notes.append("accuracy not measured: the data has no labels and no masks")
-    inputs = match_inputs(model, graph)
+        what = (
+            "no data was given; the numbers were checked on generated graphs" if generated else "the data has no labels"
+        )
+        notes.append(f"accuracy not measured: {what}")
+    inputs = match_inputs(model, data)
     start = time.perf_counter()
-    logits = run_once(model, graph, inputs)
+    logits, level = run_once(model, data, inputs)
     seconds = time.perf_counter() - start
-    return Source(model_path, model, graph, inputs, logits, seconds, task_of(sidecar), labelled, tuple(notes))
+    request, request_logits, request_seconds = data, logits, seconds
+    chosen = _request_graphs(data) if mode == "graphs" else None
+    if chosen is not None:
+        request = data.select(chosen)
+        start = time.perf_counter()
+        request_logits, _ = run_once(model, request, inputs)
+        request_seconds = time.perf_counter() - start
+    task = task_of(sidecar)
+    return Source(
+        given.model, model, data, mode, inputs, logits, seconds, level, task, labelled, generated, request,
+        request_logits, request_seconds, tuple(notes),
+    )  # fmt: skip
+
+
+def _data(given: Given, sidecar: Sidecar, model: nn.Module) -> tuple[GraphData | None, list[str]]:
+    """Load the data there is; sizes are for where there is none.
+
+    Raises:
+        UsageError: sizes beside data that tells them.
+    """
+    path = given.data or sidecar.data_path
+    if path is None:
+        return None, []
+    if given.inputs:
+        what = f"sizes of inputs are given, but so is the data '{path}', which tells them"
+        raise UsageError.at("--input", what, "Leave out one of --input and --data")
+    return load_data(Path(path), split=sidecar.data.split, trust=given.trust)
 
 
 def task_of(sidecar: Sidecar) -> Task:
@@ -105,6 +182,25 @@ def task_of(sidecar: Sidecar) -> Task:
     return Task(kind=sidecar.task.kind, metric=sidecar.task.metric, **given)
 
 
+def _with_graph_ids(data: GraphData, model: nn.Module, mode: Mode) -> GraphData:
+    """Make a set of one graph of a single graph where the model asks which graph a node belongs to."""
+    asks = [item.required for item in arguments_of(model) if NAMES.get(item.name) is Role.GRAPH_IDS]
+    if data.num_graphs is not None or not asks or (mode == "full" and not asks[0]):
+        return data
+    ids = {"batch": torch.zeros(data.num_nodes, dtype=torch.int64), NUM_GRAPHS: torch.tensor(1)}
+    return replace(data, inputs={**data.inputs, **ids})
+
+
+def _request_graphs(data: GraphData) -> Tensor | None:
+    """Choose the graphs of a typical request, of the test where there is one; `None` for all there are."""
+    if data.num_graphs is None or data.num_graphs <= REQUEST_GRAPHS:
+        return None
+    graphs = torch.arange(data.num_graphs)
+    if data.level == "graph" and "test" in data.masks and bool(data.masks["test"].any()):
+        graphs = graphs[data.masks["test"]]
+    return graphs[:REQUEST_GRAPHS]
+
+
 def capture_source(source: Source) -> Program:
     """Capture the model and check the capture against the model on the data.
 
@@ -113,9 +209,12 @@ def capture_source(source: Source) -> Program:
         ParityError: the capture computes something else.
     """
     program = capture(source.model, source.inputs, example_inputs(source.inputs))
+    if program.level != source.level:
+        what = f"answers for each {source.level} of the data, but for each {program.level} of other graphs"
+        raise DataError.at(source.class_name, what, "Give data in which nodes, graphs and pairs differ in number")
     with torch.no_grad():
-        captured = program(source.data.inputs)
-    error = relative_error(source.logits, captured)
+        captured = program(source.request.inputs)
+    error = relative_error(source.request_logits, captured)
     if error > TOLERANCE:
         raise ParityError.at(
             source.class_name,

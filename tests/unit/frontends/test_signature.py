@@ -89,9 +89,10 @@ def test_a_run_checks_model_and_data_together() -> None:
     labelled = GraphData("graph", graph().inputs, y=torch.tensor([0, 1, 2, 3]))
     with pytest.raises(DataError, match="has the label 3, but GCN answers 3 classes"):
         run_once(model, labelled, match_inputs(model, labelled))
-    assert run_once(model, graph(), match_inputs(model, graph())).shape == (4, 3)
+    output, level = run_once(model, graph(), match_inputs(model, graph()))
+    assert (output.shape, level) == ((4, 3), "node")
     pooled = Sequential("x, edge_index", [(nn.Flatten(0), "x -> x")])
-    with pytest.raises(UnsupportedError, match=r"returns shape \[32\], not one row of class scores per node"):
+    with pytest.raises(UnsupportedError, match=r"returns shape \[32\] for 4 nodes"):
         run_once(pooled, graph(), match_inputs(pooled, graph()))
 
 
