@@ -7,6 +7,7 @@
     │   ├── DataError         2   data that does not fit the model or the task
     │   └── MissingExtraError 2   a library that this installation lacks
     ├── UnsupportedError      6   something the frontend or the target cannot do
+    │   └── NotRunnableError  6   an engine that this machine cannot run
     ├── ParityError           5   the artefact does not compute what the model computes
     └── PassFailure           1   a pass broke its contract: a bug in the pass
 
@@ -86,6 +87,10 @@ class UnsupportedError(GnnExportError):
     """Something the frontend or the target cannot do."""
 
     exit_code = EXIT_UNSUPPORTED
+
+
+class NotRunnableError(UnsupportedError):
+    """An engine that this machine cannot run, such as one without its device; elsewhere the bundle may run."""
 
 
 class ParityError(GnnExportError):

@@ -192,7 +192,12 @@ class Budgets(Record):
 
 
 class Report(Record):
-    """The whole report."""
+    """The whole report.
+
+    Args:
+        engine_not_run: why the engine could not run where this was measured; accuracy and parity are then those of the
+            model it was built from, and its latency and memory are null. Null when the engine ran.
+    """
 
     schema_version: int = Field(SCHEMA, validation_alias="schema", serialization_alias="schema")
     verdict: Literal["pass", "fail", "inconclusive"] = "inconclusive"
@@ -208,6 +213,7 @@ class Report(Record):
     drop: Drop | None = None
     speedup: Speedup = Field(default_factory=Speedup)
     parity: ParityResult | None = None
+    engine_not_run: str | None = None
     steps: tuple[Step, ...] = ()
     lowering: tuple[Lowering, ...] = ()
     notes: tuple[str, ...] = ()

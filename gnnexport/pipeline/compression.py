@@ -23,7 +23,7 @@ from gnnexport.pipeline.proof import Form
 from gnnexport.pipeline.steps import Stepped, run_pass
 from gnnexport.program.program import Program
 from gnnexport.registry import pass_classes
-from gnnexport.runtime.runner import load
+from gnnexport.runtime.runner import load_to_prove
 
 TRIAL_S = 5.0
 """Seconds of timing for one trial of `auto`."""
@@ -34,7 +34,7 @@ class Auto:
     """Try the compressing passes in turn and keep what pays.
 
     A pass is kept when the metric on validation nodes stays within the budget and the target got
-    measurably faster, or the model's files smaller.
+    measurably faster, or the model's files smaller. Where the target cannot run, only their size is left to judge by.
 
     Args:
         emitter: writes trials for the target.
@@ -89,16 +89,22 @@ class Auto:
             old, new = (stack.enter_context(scratch_form(self.emitter, program)) for program in (before, after))
             speedup = self._speedup(old, new)
             smaller = new.emission.size_bytes < old.emission.size_bytes
+            sizes = f"{old.emission.size_bytes} to {new.emission.size_bytes} bytes"
+            if isinstance(speedup, str):
+                found = "kept: smaller" if smaller else "dropped: not smaller"
+                return smaller, f"{found}: {sizes}; judged by size only, latency not measured: {speedup}"
             if speedup.low is not None and speedup.low > 1:
                 return True, f"kept: {speedup.value:.2f} times faster"
-            sizes = f"{old.emission.size_bytes} to {new.emission.size_bytes} bytes"
             if smaller and (speedup.high is None or speedup.high >= 1):
                 return True, f"kept: not measurably faster, but smaller: {sizes}"
             return False, f"dropped: neither measurably faster nor smaller ({speedup.value:.2f} times, {sizes})"
 
-    def _speedup(self, old: Form, new: Form) -> Interval:
+    def _speedup(self, old: Form, new: Form) -> Interval | str:
+        """Return how many times faster the new form is, or why the engine cannot run here."""
         data = self.emitter.source.data
-        with load(old.folder) as slow, load(new.folder) as fast:
+        with load_to_prove(old.folder) as slow, load_to_prove(new.folder) as fast:
+            if fast.engine_not_run is not None:
+                return fast.engine_not_run
             feeds = {tensor.name: data.inputs[tensor.name].numpy() for tensor in slow.inputs}
             seconds = max(1.0, min(TRIAL_S, self.deadline - time.perf_counter()))
             timings = compare({"old": lambda: slow(feeds), "new": lambda: fast(feeds)}, budget_s=seconds)

@@ -33,9 +33,9 @@ from gnnexport.pipeline.source import Source
 from gnnexport.program.cost import Cost, measure_cost
 from gnnexport.program.program import Program
 from gnnexport.runtime.peak import peak_memory_bytes
-from gnnexport.runtime.runner import Runner, load
+from gnnexport.runtime.runner import Runner, load_to_prove
 from gnnexport.validate.accuracy import measure_accuracy
-from gnnexport.validate.bundle import check_parity
+from gnnexport.validate.bundle import check_parity, stand_in_note
 from gnnexport.validate.parity import compare_outputs
 
 SAME = Ratio(value=1.0, ci95=(1.0, 1.0), method="nothing was compressed: it is the same file")
@@ -75,15 +75,18 @@ class Prover:
         """
         same = exported is result
         notes: list[str] = [*self.source.notes, *result.emission.notes]
-        with load(exported.folder, threads=self.threads) as plain, load(result.folder, threads=self.threads) as small:
+        with (
+            load_to_prove(exported.folder, threads=self.threads) as plain,
+            load_to_prove(result.folder, threads=self.threads) as small,
+        ):
             parity = self._parity(exported, plain, result, small, notes)
             timings = self._time(plain, small, same)
             plain_metric, _ = self._accuracy(plain, exported)
             metric, drop = self._accuracy(small, result)
-            engine = small.name
-        notes += busy_note(self.threads)
-        final = self._measurement(result, engine, timings[RESULT], metric)
-        measured = final if same else self._measurement(exported, engine, timings[EXPORTED], plain_metric)
+            engine, not_run = small.name, small.engine_not_run
+        notes += [*stand_in_note(engine, not_run), *busy_note(self.threads)]
+        final = self._measurement(result, engine, timings.get(RESULT), metric)
+        measured = final if same else self._measurement(exported, engine, timings.get(EXPORTED), plain_metric)
         return Report(
             model={"name": self.source.path.name, "class": self.source.class_name, "sha256": self.source.digest()},
             data=DataInfo(
@@ -97,11 +100,9 @@ class Prover:
                 **{**final.model_dump(), "sizes": result.emission.sizes},
             ),
             drop=drop,
-            speedup=Speedup(
-                against_baseline=ratio_record(ratio(timings[BASELINE], timings[RESULT])),
-                against_exported=SAME if same else ratio_record(ratio(timings[EXPORTED], timings[RESULT])),
-            ),
+            speedup=_speedup(timings, same),
             parity=parity,
+            engine_not_run=not_run,
             lowering=result.emission.lowering,
             notes=tuple(notes),
         )
@@ -136,15 +137,15 @@ class Prover:
         return {tensor.name: self.source.data.inputs[tensor.name].numpy() for tensor in runner.inputs}
 
     def _time(self, plain: Runner, small: Runner, same: bool) -> dict[str, Timing]:
+        """Time the forms side by side; what only stands in for an engine has no time worth knowing."""
         feeds = self._feeds(plain)
-        contenders: dict[str, Callable[[], object]] = {
-            BASELINE: self.baseline.run,
-            RESULT: lambda: small(feeds),
-        }
-        if not same:
-            contenders[EXPORTED] = lambda: plain(feeds)
+        contenders: dict[str, Callable[[], object]] = {BASELINE: self.baseline.run}
+        if small.engine_not_run is None:
+            contenders[RESULT] = lambda: small(feeds)
+            if not same:
+                contenders[EXPORTED] = lambda: plain(feeds)
         timings = compare(contenders, budget_s=self.timing_budget_s)
-        return {EXPORTED: timings[RESULT], **timings}
+        return {EXPORTED: timings[RESULT], **timings} if RESULT in timings else timings
 
     def _accuracy(self, runner: Runner, form: Form) -> tuple[MetricValue | None, Drop | None]:
         if form.emission.evaluation is None:
@@ -152,15 +153,15 @@ class Prover:
         budget = parse_budget(self.budgets.max_drop).value if self.budgets.max_drop else 0.0
         return measure_accuracy(runner, form.emission.evaluation, budget=budget)
 
-    def _measurement(self, form: Form, engine: str, timing: Timing, metric: MetricValue | None) -> Measurement:
+    def _measurement(self, form: Form, engine: str, timing: Timing | None, metric: MetricValue | None) -> Measurement:
         cost = measure_cost(form.emission.program, self.source.data.inputs)
         return Measurement(
             metric=metric,
             **_costs(cost),
             size_bytes=form.emission.size_bytes,
-            latency_ms=latency_record(timing),
-            nodes_per_second=nodes_per_second(self.source.data.num_nodes, timing),
-            peak_memory_bytes=peak_memory_bytes(form.folder),
+            latency_ms=None if timing is None else latency_record(timing),
+            nodes_per_second=None if timing is None else nodes_per_second(self.source.data.num_nodes, timing),
+            peak_memory_bytes=None if timing is None else peak_memory_bytes(form.folder),
             runner=engine,
         )
 
@@ -180,6 +181,16 @@ class Prover:
             nodes_per_second=nodes_per_second(data.num_nodes, timings[BASELINE]),
             runner=self.baseline.name,
         )
+
+
+def _speedup(timings: Mapping[str, Timing], same: bool) -> Speedup:
+    """Compare the result with the other two, as far as the engine was timed."""
+    if RESULT not in timings:
+        return Speedup()
+    return Speedup(
+        against_baseline=ratio_record(ratio(timings[BASELINE], timings[RESULT])),
+        against_exported=SAME if same else ratio_record(ratio(timings[EXPORTED], timings[RESULT])),
+    )
 
 
 def _costs(cost: Cost) -> dict[str, int]:

@@ -104,7 +104,7 @@ def _speed(report: Report, budgets: Budgets) -> _Finding:
     if ratio is None:
         code = EXIT_INCONCLUSIVE if budgets.min_speedup_set else EXIT_OK
         wanted = f"; the budget of {budget} cannot be decided" if code else ""
-        return _Finding(code, f"speedup against the {_named(budget.against)} not measured{wanted}")
+        return _Finding(code, f"speedup against the {_named(budget.against)} not measured{_why(report)}{wanted}")
     seen = f"speedup {format_ratio(ratio)} against the {_named(budget.against)}"
     if ratio.value < budget.value:
         return _Finding(EXIT_LATENCY, f"{seen} misses the budget of {budget}")
@@ -114,10 +114,15 @@ def _speed(report: Report, budgets: Budgets) -> _Finding:
 def _seen_speed(report: Report) -> str:
     ratio = report.speedup.against_baseline
     if report.result.latency_ms is None:
-        return "latency not measured"
+        return f"latency not measured{_why(report)}"
     if ratio is None:
         return "speedup against the original not measured; no budget set"
     return f"speedup {format_ratio(ratio)} against the original; no budget set"
+
+
+def _why(report: Report) -> str:
+    """Say why nothing was timed, where the engine could not run."""
+    return "" if report.engine_not_run is None else f": {report.engine_not_run}"
 
 
 def format_drop(value: float, metric: str) -> str:

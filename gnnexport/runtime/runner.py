@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from gnnexport.bundle.manifest import Tensor
 from gnnexport.bundle.processor import this_processor
 from gnnexport.bundle.reader import Bundle, open_bundle
-from gnnexport.errors import Problem, UnsupportedError, UsageError, nearest
+from gnnexport.errors import NotRunnableError, Problem, UnsupportedError, UsageError, nearest
 from gnnexport.runtime.backend import Backend
 from gnnexport.runtime.requirements import check_requirements
 
@@ -30,6 +30,7 @@ def load(bundle: Bundle | Path | str, *, threads: int | None = None) -> Runner:
         UsageError: not a bundle, damaged, or of a newer schema.
         UnsupportedError: it needs something this installation does not have.
         MissingExtraError: the engine is not installed, or too old.
+        NotRunnableError: this machine lacks what the engine runs on; `load_to_prove` may still do.
     """
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     manifest = opened.manifest
@@ -46,14 +47,41 @@ def load(bundle: Bundle | Path | str, *, threads: int | None = None) -> Runner:
         raise UnsupportedError.at(where, what, "Run: pip install --upgrade gnnexport")
     check_requirements(manifest.target, where)
     _warn_of_other_processor(opened)
-    return Runner(make(opened.model_file, threads or manifest.target.threads), where=where)
+    return Runner(make(opened, threads or manifest.target.threads), where=where)
+
+
+def load_to_prove(bundle: Bundle | Path | str, *, threads: int | None = None) -> Runner:
+    """Load a bundle as `load` does, or where its engine cannot run the model that the engine was built from.
+
+    What runs then has the numbers of the bundle but not its speed: `Runner.engine_not_run` says why.
+
+    Raises:
+        GnnExportError: as for `load`; `NotRunnableError` only when nothing can stand in for the engine.
+    """
+    opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
+    try:
+        return load(opened, threads=threads)
+    except NotRunnableError as error:
+        target = opened.manifest.target
+        stand_in = _STAND_INS.get(target.runtime)
+        if stand_in is None:
+            raise
+        backend = stand_in(opened, threads or target.threads)
+        return Runner(backend, where=str(opened.path), engine_not_run=error.problems[0].what)
 
 
 class Runner:
     """Run a loaded model: `runner({"x": x})["logits"]`. A context manager that releases the engine."""
 
-    def __init__(self, backend: Backend, *, where: str = "runner") -> None:
-        """Take over a backend; `where` names it in messages."""
+    def __init__(self, backend: Backend, *, where: str = "runner", engine_not_run: str | None = None) -> None:
+        """Take over a backend.
+
+        Args:
+            backend: with the model loaded.
+            where: names it in messages.
+            engine_not_run: why this is not the engine of the bundle but stands in for it; `None` when it is.
+        """
+        self.engine_not_run = engine_not_run
         self._backend = backend
         self._where = where
         self._open = True
@@ -129,19 +157,37 @@ class Runner:
         return problems
 
 
-def _ort(model_path: Path, threads: int | None) -> Backend:
+def _ort(bundle: Bundle, threads: int | None) -> Backend:
     from gnnexport.runtime.ort import OrtBackend
 
-    return OrtBackend(model_path, threads)
+    return OrtBackend(bundle.model_file, threads)
 
 
-def _openvino(model_path: Path, threads: int | None) -> Backend:
+def _openvino(bundle: Bundle, threads: int | None) -> Backend:
     from gnnexport.runtime.openvino import OpenVinoBackend
 
-    return OpenVinoBackend(model_path, threads)
+    return OpenVinoBackend(bundle.model_file, threads)
 
 
-_BACKENDS: dict[str, Callable[[Path, int | None], Backend]] = {"ort": _ort, "openvino": _openvino}
+def _trt(bundle: Bundle, threads: int | None) -> Backend:
+    from gnnexport.runtime.trt import open_engine
+
+    del threads
+    return open_engine(bundle.manifest.target, str(bundle.path))
+
+
+def _trt_stand_in(bundle: Bundle, threads: int | None) -> Backend:
+    from gnnexport.runtime.trt import open_onnx
+
+    return open_onnx(bundle.path, threads)
+
+
+_Opener = Callable[[Bundle, int | None], Backend]
+
+_BACKENDS: dict[str, _Opener] = {"ort": _ort, "openvino": _openvino, "trt": _trt}
+
+_STAND_INS: dict[str, _Opener] = {"trt": _trt_stand_in}
+"""What runs the same model on any machine where the engine of a bundle cannot run."""
 
 
 def _sizes(shape: Sequence[int | str]) -> str:

@@ -16,7 +16,7 @@ from gnnexport.errors import DataError, ParityError
 from gnnexport.measure.budgets import parse_budget
 from gnnexport.measure.timing import Timing, compare
 from gnnexport.runtime.peak import peak_memory_bytes
-from gnnexport.runtime.runner import Runner, load
+from gnnexport.runtime.runner import Runner, load, load_to_prove
 from gnnexport.validate.accuracy import measure_accuracy
 from gnnexport.validate.data import read_test_data
 from gnnexport.validate.parity import EXACT, Parity, compare_outputs
@@ -28,14 +28,18 @@ TIME_BUDGET_S = 10.0
 
 @dataclass(frozen=True)
 class Validation:
-    """What was measured here, and the bundle's report brought up to date; its verdict is still the old one."""
+    """What was measured here, and the bundle's report brought up to date; its verdict is still the old one.
+
+    Args:
+        timing: `None` where the engine of the bundle cannot run.
+    """
 
     bundle: Bundle
     report: Report
     parity: Parity | None
     metric: MetricValue | None
     drop: Drop | None
-    timing: Timing
+    timing: Timing | None
     notes: tuple[str, ...]
 
     @property
@@ -57,6 +61,8 @@ def validate_bundle(
 ) -> Validation:
     """Check parity from the bundle's own vectors, then accuracy where there is data, then latency and memory.
 
+    Where the engine cannot run, parity and accuracy are those of the model it was built from, and nothing is timed.
+
     Args:
         path: the bundle.
         data: `.npz` with features and labels, when the bundle holds none or others are wanted.
@@ -71,19 +77,21 @@ def validate_bundle(
     bundle = open_bundle(path)
     notes: list[str] = []
     evaluation = _evaluation(bundle, data, notes)
-    with _loaded(bundle, notes, progress) as runner:
+    with _loaded(load_to_prove, bundle, notes, progress) as runner:
+        notes += stand_in_note(runner.name, runner.engine_not_run)
         progress("checking the numbers")
         parity = check_parity(bundle, runner, notes)
         metric, drop = (None, None)
         if evaluation is not None:
             progress(f"measuring {evaluation.metric}")
             metric, drop = measure_accuracy(runner, evaluation, budget=_budget(bundle))
+        measured = Measured(runner.name, None, parity, metric, drop, engine_not_run=runner.engine_not_run)
+        if runner.engine_not_run is not None:
+            return _outcome(bundle, measured, notes)
         progress(f"timing for about {time_budget_s:g} s")
         timing = time_runner(bundle, runner, time_budget_s)
-        engine = runner.name
     progress("measuring memory")
-    measured = Measured(engine, timing, parity, metric, drop, peak_memory_bytes(bundle.path))
-    return _outcome(bundle, measured, notes)
+    return _outcome(bundle, replace(measured, timing=timing, peak_memory_bytes=peak_memory_bytes(bundle.path)), notes)
 
 
 def bench_bundle(
@@ -98,11 +106,12 @@ def bench_bundle(
 
     Raises:
         UsageError: not a bundle, or damaged.
+        NotRunnableError: this machine lacks what the engine runs on.
     """
     progress(f"verifying {path}")
     bundle = open_bundle(path)
     notes: list[str] = []
-    with _loaded(bundle, notes, progress) as runner:
+    with _loaded(load, bundle, notes, progress) as runner:
         progress(f"timing for about {time_budget_s:g} s")
         measured = Measured(runner.name, time_runner(bundle, runner, time_budget_s))
     found = _outcome(bundle, measured, notes)
@@ -142,13 +151,22 @@ def time_runner(bundle: Bundle, runner: Runner, time_budget_s: float) -> Timing:
     return compare({"result": lambda: runner(feeds)}, budget_s=time_budget_s)["result"]
 
 
+def stand_in_note(engine: str, engine_not_run: str | None) -> list[str]:
+    """Say what the numbers were measured on, where it is not the engine; nothing where it is."""
+    if engine_not_run is None:
+        return []
+    return [f"accuracy and parity were measured on model.onnx in {engine}, not on the engine: {engine_not_run}"]
+
+
 @contextmanager
-def _loaded(bundle: Bundle, notes: list[str], progress: Callable[[str], None]) -> Iterator[Runner]:
+def _loaded(
+    open_runner: Callable[[Bundle], Runner], bundle: Bundle, notes: list[str], progress: Callable[[str], None]
+) -> Iterator[Runner]:
     """Load a bundle; what the runtime warns of becomes a note."""
     progress(f"loading {bundle.manifest.target.model_file}")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        runner = load(bundle)
+        runner = open_runner(bundle)
     notes += [str(warning.message) for warning in caught if warning.category is RuntimeWarning]
     with runner:
         yield runner

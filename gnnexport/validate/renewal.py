@@ -19,11 +19,12 @@ class Measured:
     """What was measured of the files of a bundle; `None` is not measured."""
 
     engine: str
-    timing: Timing
+    timing: Timing | None
     parity: Parity | None = None
     metric: MetricValue | None = None
     drop: Drop | None = None
     peak_memory_bytes: int | None = None
+    engine_not_run: str | None = None
 
 
 def renew(bundle: Bundle, measured: Measured, notes: list[str]) -> Report:
@@ -43,7 +44,8 @@ def renew(bundle: Bundle, measured: Measured, notes: list[str]) -> Report:
     differences = _differences(report.environment, here, measured.engine)
     baseline, exported = report.baseline, report.exported
     if differences and baseline.latency_ms is not None:
-        notes.append(f"no speedup is given, because the original was timed elsewhere: {'; '.join(differences)}")
+        if measured.timing is not None:
+            notes.append(f"no speedup is given, because the original was timed elsewhere: {'; '.join(differences)}")
         baseline, exported = _mark(baseline, report, differences), _mark(exported, report, differences)
     update: dict[str, Any] = {
         "environment": here,
@@ -53,6 +55,7 @@ def renew(bundle: Bundle, measured: Measured, notes: list[str]) -> Report:
         "drop": measured.drop,
         "speedup": _speedup(bundle, report, measured.timing, comparable=not differences),
         "parity": None,
+        "engine_not_run": measured.engine_not_run,
         "notes": (*(f"compress: {note}" for note in report.notes), *dict.fromkeys(notes)),
     }
     if measured.parity is not None:
@@ -61,10 +64,11 @@ def renew(bundle: Bundle, measured: Measured, notes: list[str]) -> Report:
 
 
 def _result(bundle: Bundle, measured: Measured) -> dict[str, Any]:
-    graph = bundle.manifest.graph
+    graph, timing = bundle.manifest.graph, measured.timing
+    nodes = None if graph is None else graph.nodes
     return {
-        "latency_ms": latency_record(measured.timing),
-        "nodes_per_second": nodes_per_second(None if graph is None else graph.nodes, measured.timing),
+        "latency_ms": None if timing is None else latency_record(timing),
+        "nodes_per_second": None if timing is None else nodes_per_second(nodes, timing),
         "runner": measured.engine,
         "size_bytes": bundle.size_bytes,
         "metric": measured.metric,
@@ -72,7 +76,7 @@ def _result(bundle: Bundle, measured: Measured) -> dict[str, Any]:
     }
 
 
-def _speedup(bundle: Bundle, report: Report, timing: Timing, *, comparable: bool) -> Speedup:
+def _speedup(bundle: Bundle, report: Report, timing: Timing | None, *, comparable: bool) -> Speedup:
     """Compare this run with the times in the report; a bundle that nothing compressed is its own export."""
     now = timing if comparable else None
     compressed = bool(bundle.manifest.passes)

@@ -127,3 +127,33 @@ def test_the_gravest_code_counts():
         assert gravest(GRAVITY[position:][::-1]) == code
     assert GRAVITY == (5, 3, 4, 7, 0)
     assert gravest([]) == 0
+
+
+WHY = "the engine needs an NVIDIA GPU"
+
+
+@pytest.mark.parametrize(
+    ("budgets", "code"),
+    [
+        ({}, 0),
+        ({"max_drop": "0.5pp"}, 0),
+        ({"min_speedup": "2"}, 0),
+        ({"min_speedup": "2", "min_speedup_set": True}, 7),
+        ({"min_speedup": "2x-exported", "min_speedup_set": True}, 7),
+    ],
+)
+def test_an_engine_that_cannot_run_here(budgets, code):
+    """Only a budget of speed that the user set is inconclusive; the reason always says why nothing was timed."""
+    report = make(against_baseline=None, against_exported=None, **budgets)
+    report = report.model_copy(
+        update={"engine_not_run": WHY, "result": report.result.model_copy(update={"latency_ms": None})}
+    )
+    judgement = judge(report)
+    assert judgement.exit_code == code
+    assert f"not measured: {WHY}" in judgement.reasons[-1]
+
+
+def test_accuracy_is_judged_before_a_speed_that_was_not_measured():
+    """A missed accuracy budget fails, whatever could not be timed."""
+    report = make(drop=0.006, against_baseline=None, **SET).model_copy(update={"engine_not_run": WHY})
+    assert judge(report).exit_code == 3

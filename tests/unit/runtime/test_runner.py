@@ -78,8 +78,8 @@ def test_another_processor_is_warned_of(tmp_path):
         ({"native_library": NativeLibrary(name="kernels", abi=1)}, "needs the kernel library 'kernels'"),
         ({"mode": "graphs"}, "mode 'graphs'"),
         (
-            {"target": Target(spec="trt", runtime="trt", model_file="model.onnx")},
-            "needs the runtime 'trt'; this version has ort",
+            {"target": Target(spec="tvm", runtime="tvm", model_file="model.onnx")},
+            "needs the runtime 'tvm'; this version has ort",
         ),
     ],
 )
