@@ -9,7 +9,7 @@ import torch
 from scipy import sparse
 from torch_geometric.data import Data
 
-from gnnexport.errors import DataError, UnsupportedError
+from gnnexport.errors import DataError
 from gnnexport.frontends.data import check_task, load_data
 
 TRAIN = np.array([True, True, False, False, False, False])
@@ -126,8 +126,6 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "weights": ({"edge_weight": np.ones(3)}, r"edge_weight has shape \[3\] for 4 edges"),
     "weight_inf": ({"edge_weight": np.full(4, np.inf)}, "edge_weight holds 4 values that are NaN or infinite"),
     "labels_short": ({"y": np.zeros(5, dtype=np.int64)}, r"y has shape \[5\] for 6 nodes"),
-    "labels_several": ({"y": np.zeros((6, 3))}, "several labels per node"),
-    "labels_real": ({"y": np.full(6, 0.5)}, "regression is not supported"),
     "labels_negative": ({"y": np.full(6, -2)}, "y holds the label -2"),
     "mask_short": ({"train_mask": TRAIN[:5]}, r"train_mask has shape \[5\]"),
     "mask_values": ({"train_mask": np.arange(6)}, "values besides 0 and 1"),
@@ -143,12 +141,6 @@ def test_faulty_data_is_named_with_its_mend(name: str, tmp_path: Path) -> None:
         load_data(write(tmp_path, **changes))
     assert str(caught.value).startswith(str(tmp_path / "graph.npz"))
     assert caught.value.problems[0].mend
-
-
-def test_several_graphs_are_not_supported(tmp_path: Path) -> None:
-    """A set of graphs is told from one graph."""
-    with pytest.raises(UnsupportedError, match="several graphs"):
-        load_data(write(tmp_path, node_ptr=np.array([0, 3, 6])))
 
 
 def test_damaged_and_unknown_files_are_data_errors(tmp_path: Path) -> None:
