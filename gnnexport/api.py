@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from gnnexport.bundle.reader import open_bundle
 from gnnexport.bundle.report_schema import Budgets, Report
 from gnnexport.bundle.summary import summarise
 from gnnexport.errors import EXIT_OK, Problem, UnsupportedError, UsageError, nearest
-from gnnexport.measure.budgets import DEFAULT_MAX_DROP, parse_budget, parse_bytes, parse_duration, parse_speedup
+from gnnexport.measure.budgets import default_budget, parse_budget, parse_bytes, parse_duration, parse_speedup
 from gnnexport.report.markdown import to_markdown
 from gnnexport.report.verdict import gravest, judge
 from gnnexport.validate.bundle import TIME_BUDGET_S, Validation, bench_bundle, validate_bundle
@@ -296,7 +296,8 @@ def _run(request: Request, sidecar: Any, data: FilePath | None, trust: bool, bui
 
     given = Given(request.model, data=None if data is None else str(data), trust=trust, builder=builder)
     source = load_source(given, sidecar)
-    product = run(request, source, judged)
+    budgets = _with_default(request.budgets, source.task.metric, labelled=source.labelled)
+    product = run(replace(request, budgets=budgets), source, judged)
     return Outcome(product.reports, product.bundles, _gravest(codes))
 
 
@@ -364,16 +365,25 @@ def _read_decisions(path: Path) -> dict[str, Any]:
     return values
 
 
-def _budgets(max_drop: str | None, min_speedup: str | float | None, metric: str) -> Budgets:
+def _budgets(max_drop: str | None, min_speedup: str | float | None, metric: str | None) -> Budgets:
     if max_drop is not None:
         parse_budget(max_drop, metric)
     speedup = None if min_speedup is None else str(parse_speedup(str(min_speedup)))
     return Budgets(
-        max_drop=max_drop or DEFAULT_MAX_DROP,
+        max_drop=max_drop,
         max_drop_set=max_drop is not None,
         min_speedup=speedup,
         min_speedup_set=speedup is not None,
     )
+
+
+def _with_default(budgets: Budgets, metric: str, *, labelled: bool) -> Budgets:
+    """Check the budget set against the metric that will be judged, or set one that suits it."""
+    if budgets.max_drop is None:
+        return budgets.model_copy(update={"max_drop": default_budget(metric)})
+    if labelled:
+        parse_budget(budgets.max_drop, metric)
+    return budgets
 
 
 def _texts(value: Texts) -> list[str]:

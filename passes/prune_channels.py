@@ -109,7 +109,7 @@ class PruneChannels(Pass):
         fitted, history = ctx.trainer.fit(program, seed=ctx.seed, epochs=self.epochs, lr=self.lr)
         metric = ctx.trainer.task.metric
         ctx.note(
-            f"validation {metric} {history.validation[0]:.4f} as fitted, {max(history.validation):.4f} "
+            f"validation {metric} {history.validation[0]:.4f} as fitted, {history.best:.4f} "
             f"after retraining (best of {len(history.validation)} at epoch {history.best_epoch})"
         )
         return fitted

@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
 
 from gnnexport.errors import Problem, SpecError, UsageError, nearest
+from gnnexport.measure.metrics import METRICS, find
+from gnnexport.training.kinds import LossName, TaskKind
 
 SIDECAR_NAME = "gnnexport.toml"
 T = TypeVar("T", bound=BaseModel)
@@ -23,6 +34,13 @@ def _as_text(value: object) -> object:
     return str(value) if plain_number else value
 
 
+def _known_metric(name: str) -> str:
+    try:
+        return find(name).name
+    except SpecError as error:
+        raise ValueError(f"{error.problems[0].what}. {error.problems[0].mend}") from error
+
+
 Texts = Annotated[tuple[str, ...], BeforeValidator(_as_tuple, json_schema_input_type=str | list[str])]
 """One text or a list of them."""
 
@@ -30,34 +48,61 @@ Amount = Annotated[str, BeforeValidator(_as_text, json_schema_input_type=str | f
 """A budget such as `"0.5pp"` or `2`, as text."""
 
 
+Metric = Annotated[
+    str,
+    AfterValidator(_known_metric),
+    WithJsonSchema({"type": "string", "pattern": f"^({'|'.join(METRICS)}|hits@[1-9][0-9]*)$"}),
+]
+"""Name of a metric."""
+
+
 class _Table(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class ModelTable(_Table):
-    """How to make the module when the file holds only weights; it is code, so it needs trust."""
+    """How to make the module: both are code, so they need trust.
+
+    Args:
+        builder: makes the module when the file holds only weights.
+        code: script that defines the module's class.
+    """
 
     builder: str | None = None
+    code: str | None = None
 
 
 class DataTable(_Table):
-    """Which data file, and which of its splits."""
+    """Which data, and which of its splits.
+
+    Args:
+        path: a file.
+        loader: a function that returns the data, such as `load.py:graphs`; it is code, so it needs trust.
+        split: column of masks that hold several splits.
+    """
 
     path: str | None = None
+    loader: str | None = None
     split: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if self.path is not None and self.loader is not None:
+            raise ValueError("path and loader both name the data. Leave one of them out")
+        return self
 
 
 class TaskTable(_Table):
-    """What the model answers and how that is judged."""
+    """What the model answers and how that is judged; `None` is inferred from the labels."""
 
-    kind: Literal["node-classification"] = "node-classification"
-    metric: Literal["accuracy", "f1-micro"] = "accuracy"
+    kind: TaskKind | None = None
+    metric: Metric | None = None
 
 
 class TrainingTable(_Table):
     """How the model was trained, for passes that retrain; `None` where the trainer's default holds."""
 
-    loss: str | None = None
+    loss: LossName | None = None
     lr: float | None = Field(default=None, gt=0)
     weight_decay: float | None = Field(default=None, ge=0)
     epochs: int | None = Field(default=None, ge=0)
@@ -69,6 +114,7 @@ class CompressTable(_Table):
 
     passes: Texts | None = None
     target: Texts | None = None
+    mode: Literal["full", "batched", "graphs"] | None = None
     max_drop: Amount | None = None
     min_speedup: Amount | None = None
 
@@ -95,10 +141,24 @@ class Sidecar(_Table):
         Raises:
             UsageError: there is one, and the user has not said that it may run.
         """
-        if self.model.builder is None or trust:
-            return self.model.builder
-        what = f"names the builder '{self.model.builder}', which is code"
-        mend = f"Pass --trust to run it, or give it yourself: --builder {self.model.builder}"
+        return self._code("builder", self.model.builder, trust)
+
+    def code(self, *, trust: bool) -> Path | None:
+        """Return the script named here; raises as `builder` does."""
+        script = self._code("code", self.model.code, trust)
+        return None if script is None else self.folder / script
+
+    def loader(self, *, trust: bool) -> str | None:
+        """Return the function named here that loads the data; raises as `builder` does."""
+        return self._code("data", self.data.loader, trust)
+
+    def _code(self, option: str, value: str | None, trust: bool) -> str | None:
+        """Return what is code only where the user has said that it may run."""
+        if value is None or trust:
+            return value
+        name = {"builder": "builder", "code": "script", "data": "loader"}[option]
+        what = f"names the {name} '{value}', which is code"
+        mend = f"Pass --trust to run it, or give it yourself: --{option} {value}"
         raise UsageError.at(str(self.folder / SIDECAR_NAME), what, mend)
 
 
@@ -174,6 +234,8 @@ def _problem(path: Path, item: dict[str, Any]) -> Problem:
     where = f"{path}: " + (f"[{keys[0]}] {keys[1]}" if len(keys) > 1 else keys[0] if keys else "file")
     if item["type"] == "literal_error":
         return Problem(where, f"{item['input']!r} is not a choice", f"Known: {item['ctx']['expected']}")
+    if item["type"] == "value_error":
+        return Problem(where, str(item["ctx"]["error"]).rstrip("."))
     if item["type"] == "missing":
         return Problem(where, "missing", f"Write {where.rpartition(': ')[2]} = 1")
     message = str(item["msg"]).rstrip(".")

@@ -17,7 +17,7 @@ from gnnexport.bundle.report_schema import Report, Step
 from gnnexport.bundle.writer import BundleWriter, check_destination
 from gnnexport.errors import UnsupportedError, UsageError
 from gnnexport.frontends.baseline import best_pytorch
-from gnnexport.measure.budgets import DEFAULT_MAX_DROP, parse_budget
+from gnnexport.measure.budgets import default_budget, parse_budget
 from gnnexport.passes.contract import PassContext
 from gnnexport.pipeline.compression import Auto, run_given, scratch_form
 from gnnexport.pipeline.emission import Emitter
@@ -133,7 +133,7 @@ def _pass_context(request: Request, source: Source, deadline: float) -> PassCont
 
 def _choose(request: Request, simplified: Simplified, ctx: PassContext, emitter: Emitter, deadline: float) -> Stepped:
     """Let the pipeline choose passes for one target."""
-    budget = parse_budget(request.budgets.max_drop or DEFAULT_MAX_DROP)
+    budget = parse_budget(request.budgets.max_drop or default_budget(emitter.source.task.metric))
     return Auto(emitter, ctx, budget, deadline, request.progress).run(simplified.program)
 
 

@@ -21,7 +21,7 @@ from gnnexport.program.data import GraphData
 from gnnexport.program.inputs import NAMES, NUM_GRAPHS, Input, Level, Mode, Role
 from gnnexport.program.program import Program, example_inputs
 from gnnexport.program.verify import TOLERANCE, relative_error
-from gnnexport.training.task import LOSSES, Task
+from gnnexport.training.task import Task, infer_kind, infer_task
 
 NO_DATA_MEND = 'Give the graph with --data FILE, or name it in gnnexport.toml beside the model: [data] path = "…"'
 REQUEST_GRAPHS = 64
@@ -127,7 +127,7 @@ def load_source(given: Given, sidecar: Sidecar) -> Source:
         raise UsageError.at(str(given.model), what, NO_DATA_MEND)
     data = _with_graph_ids(data, model, mode)
     labelled = data.y is not None or bool(data.masks)
-    kind = sidecar.task.kind
+    kind = sidecar.task.kind or infer_kind(data.level, data.y)
     if labelled:
         notes += check_task(data, kind)
     else:
@@ -146,7 +146,7 @@ def load_source(given: Given, sidecar: Sidecar) -> Source:
         start = time.perf_counter()
         request_logits, _ = run_once(model, request, inputs)
         request_seconds = time.perf_counter() - start
-    task = task_of(sidecar)
+    task = task_of(sidecar, data, level, logits)
     return Source(
         given.model, model, data, mode, inputs, logits, seconds, level, task, labelled, generated, request,
         request_logits, request_seconds, tuple(notes),
@@ -165,21 +165,20 @@ def _data(given: Given, sidecar: Sidecar, model: nn.Module) -> tuple[GraphData |
     if given.inputs:
         what = f"sizes of inputs are given, but so is the data '{path}', which tells them"
         raise UsageError.at("--input", what, "Leave out one of --input and --data")
-    return load_data(Path(path), split=sidecar.data.split, trust=given.trust)
+    return load_data(Path(path), split=sidecar.data.split, trust=given.trust, kind=sidecar.task.kind)
 
 
-def task_of(sidecar: Sidecar) -> Task:
-    """Return the task that a sidecar describes, with defaults for what it leaves out.
+def task_of(sidecar: Sidecar, data: GraphData, level: Level, output: Tensor) -> Task:
+    """Return the task that a sidecar describes; what it leaves out is inferred from labels and output.
 
     Raises:
-        UsageError: an unknown loss.
+        DataError: a kind of task that the labels are not of.
     """
     given = {key: value for key, value in sidecar.training.model_dump().items() if value is not None}
-    if given.get("loss", "cross-entropy") not in LOSSES:
-        raise UsageError.at(
-            "gnnexport.toml: [training] loss", f"'{given['loss']}' is unknown", f"Known: {', '.join(LOSSES)}"
-        )
-    return Task(kind=sidecar.task.kind, metric=sidecar.task.metric, **given)
+    width = int(output.shape[1]) if output.dim() == 2 else 1
+    task = sidecar.task
+    rows = level if data.y is None else data.level
+    return infer_task(rows, data.y, width, kind=task.kind, metric=task.metric, **given)
 
 
 def _with_graph_ids(data: GraphData, model: nn.Module, mode: Mode) -> GraphData:

@@ -1,11 +1,12 @@
-"""Train and evaluate Programs on one graph, selecting on validation nodes only."""
+"""Train and evaluate Programs on a graph or a set of graphs, selecting on the validation rows only."""
 
 from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -13,9 +14,10 @@ from torch import Tensor
 
 from gnnexport.errors import DataError, UnsupportedError
 from gnnexport.measure import metrics
-from gnnexport.program.data import GraphData, Split
+from gnnexport.program.data import GraphData, Split, labelled_rows
 from gnnexport.program.program import Program
-from gnnexport.training.task import LOSSES, Task
+from gnnexport.training.parts import split_set
+from gnnexport.training.task import Task, compute_loss
 
 _SPLITS: tuple[Split, ...] = ("train", "val")
 
@@ -34,13 +36,29 @@ class History:
     validation: list[float] = field(default_factory=list)
     train_loss: list[float] = field(default_factory=list)
 
+    @property
+    def best(self) -> float:
+        """Validation metric of the weights that were returned."""
+        return self.validation[self.best_epoch]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Data that the Program runs on in one go, and what `prepare` made of its graph."""
+
+    data: GraphData
+    structure: tuple[Any, ...]
+
 
 @dataclass(frozen=True)
 class Trainer:
-    """Fit Programs to the training nodes and judge them on the validation nodes.
+    """Fit Programs to the training rows and judge them on the validation rows.
+
+    One graph is trained on as a whole. Of a set of graphs, only those of the training split are run in training,
+    in mini-batches when they are many.
 
     Args:
-        data: the graph; labels of test nodes are never read, whatever it holds.
+        data: the graph or graphs; labels of test rows are never read, whatever it holds.
         task: loss, metric and settings.
         progress: takes a line now and then.
         deadline: `time.perf_counter` value after which training stops at the best so far.
@@ -57,48 +75,46 @@ class Trainer:
                 "data", "training needs labels and masks for train and val", "Add y, train_mask and val_mask"
             )
         object.__setattr__(self, "data", self.data.hide("test"))
+        assert self.data.y is not None
         for split in _SPLITS:
-            if not bool((self.data.masks[split] & (self.data.y >= 0)).any()):
-                raise DataError.at("data", f"no node of the {split} mask has a label", f"Extend y or {split}_mask")
+            if not bool((self.data.masks[split] & labelled_rows(self.data.y)).any()):
+                what = f"no {self.data.level} of the {split} mask has a label"
+                raise DataError.at("data", what, f"Extend y or {split}_mask")
 
     def evaluate(self, program: Program, split: Split = "val") -> float:
         """Return the task's metric on a split."""
-        with torch.no_grad():
-            return self._metric(program.clone().train(False)(self.data.inputs), split)
+        program = program.clone().train(False)
+        parts = self._prepared(program, self._validation if split == "val" else split_set(self.data, split))
+        return self._judge(program, parts, split)[0]
 
     def fit(
         self, program: Program, *, seed: int, epochs: int | None = None, lr: float | None = None
     ) -> tuple[Program, History]:
         """Train a copy of the Program and return the best one seen, the given one included.
 
-        Best is the highest validation metric, then the lowest validation loss.
+        Best is the best validation metric, then the lowest validation loss.
 
         Raises:
             UnsupportedError: when the Program behaves differently in training in ways it cannot reproduce.
+            DataError: when the loss does not suit labels and output.
         """
-        if program.training_blocker:
-            raise UnsupportedError.at(
-                "retraining", program.training_blocker, "Skip retraining with retrain=false, or change that module"
-            )
+        _check_trainable(program)
         program = program.clone()
         parameters = [item for item in program.body.parameters() if item.requires_grad]
-        if not parameters:
-            raise UnsupportedError.at(
-                "retraining", "no parameter requires a gradient", "Skip retraining with retrain=false, or unfreeze some"
-            )
         optimiser = torch.optim.Adam(parameters, lr=lr or self.task.lr, weight_decay=self.task.weight_decay)
-        structure = program.structure(self.data.inputs)
-        metric, loss = self._judge(program, structure)
+        training, validation = self._parts(program, seed)
+        metric, loss = self._judge(program, validation, "val")
         history = History(0, [metric], [])
-        best, best_epoch, best_state = (metric, -loss), 0, copy.deepcopy(program.body.state_dict())
+        best, best_epoch, best_state = self._rank(metric, loss), 0, copy.deepcopy(program.body.state_dict())
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             for epoch in range(1, (self.task.epochs if epochs is None else epochs) + 1):
-                history.train_loss.append(self._step(program, structure, optimiser))
-                metric, loss = self._judge(program, structure)
+                history.train_loss.append(self._epoch(program, training, optimiser))
+                metric, loss = self._judge(program, validation, "val")
                 history.validation.append(metric)
-                if (metric, -loss) > best:
-                    best, best_epoch, best_state = (metric, -loss), epoch, copy.deepcopy(program.body.state_dict())
+                if self._rank(metric, loss) > best:
+                    best, best_epoch = self._rank(metric, loss), epoch
+                    best_state = copy.deepcopy(program.body.state_dict())
                 elif epoch - best_epoch >= self.task.patience:
                     break
                 if self.deadline is not None and time.perf_counter() > self.deadline:
@@ -109,28 +125,63 @@ class Trainer:
         program.body.load_state_dict(best_state)
         return program.train(False), History(best_epoch, history.validation, history.train_loss)
 
-    def _step(self, program: Program, structure: tuple[Any, ...], optimiser: torch.optim.Optimizer) -> float:
-        program.train(True)
-        optimiser.zero_grad(set_to_none=True)
-        loss = self._loss(program.run_body(self.data.inputs, structure), "train")
-        loss.backward()
-        optimiser.step()
-        return float(loss.detach())
+    @cached_property
+    def _validation(self) -> Sequence[GraphData]:
+        return split_set(self.data, "val")
 
-    def _judge(self, program: Program, structure: tuple[Any, ...]) -> tuple[float, float]:
+    def _parts(self, program: Program, seed: int) -> tuple[list[_Part], list[_Part]]:
+        """Return what to train on and what to validate on: of one graph both are the whole, prepared once."""
+        validation = self._prepared(program, self._validation)
+        if self.data.num_graphs is None:
+            return validation, validation
+        return self._prepared(program, split_set(self.data, "train", seed=seed)), validation
+
+    def _prepared(self, program: Program, parts: Sequence[GraphData]) -> list[_Part]:
+        return [_Part(part, program.structure(part.inputs)) for part in parts]
+
+    def _rank(self, metric: float, loss: float) -> tuple[float, float]:
+        return (metric if self.task.higher_is_better else -metric), -loss
+
+    def _epoch(self, program: Program, parts: Sequence[_Part], optimiser: torch.optim.Optimizer) -> float:
+        """Take a step on each part, in an order of its own, and return the mean loss of the rows."""
+        program.train(True)
+        total = rows = 0.0
+        order = torch.randperm(len(parts)).tolist() if len(parts) > 1 else [0]
+        for index in order:
+            part = parts[index]
+            optimiser.zero_grad(set_to_none=True)
+            output, y = self._rows(program.run_body(part.data.inputs, part.structure), part.data, "train")
+            loss = compute_loss(self.task.loss, output, y)
+            loss.backward()
+            optimiser.step()
+            total, rows = total + float(loss.detach()) * len(y), rows + len(y)
+        return total / rows
+
+    def _judge(self, program: Program, parts: Sequence[_Part], split: Split) -> tuple[float, float]:
+        """Return metric and loss over all parts."""
         program.train(False)
         with torch.no_grad():
-            output = program.run_body(self.data.inputs, structure)
-            return self._metric(output, "val"), float(self._loss(output, "val"))
+            judged = [
+                self._rows(program.run_body(part.data.inputs, part.structure), part.data, split) for part in parts
+            ]
+            output, y = (torch.cat(side) for side in zip(*judged, strict=True))
+            metric = metrics.evaluate(self.task.metric, y.numpy(), output.numpy())
+            return metric, float(compute_loss(self.task.loss, output, y))
 
-    def _rows(self, output: Tensor, split: Split) -> tuple[Tensor, Tensor]:
-        assert self.data.y is not None
-        mask = self.data.masks[split] & (self.data.y >= 0)
-        return output[mask], self.data.y[mask]
+    def _rows(self, output: Tensor, data: GraphData, split: Split) -> tuple[Tensor, Tensor]:
+        """Return output and labels of the labelled rows of a split."""
+        assert data.y is not None
+        if len(output) != len(data.y):
+            what = f"the model answers for {len(output)} rows where there are labels for {len(data.y)}"
+            mend = f"Labels are for each {data.level}: give a model that answers for each, or other labels"
+            raise DataError.at("data", what, mend)
+        mask = data.masks[split] & labelled_rows(data.y)
+        return output[mask], data.y[mask]
 
-    def _loss(self, output: Tensor, split: Split) -> Tensor:
-        return LOSSES[self.task.loss](*self._rows(output, split))
 
-    def _metric(self, output: Tensor, split: Split) -> float:
-        rows, labels = self._rows(output, split)
-        return metrics.evaluate(self.task.metric, labels.numpy(), rows.numpy())
+def _check_trainable(program: Program) -> None:
+    mend = "Skip retraining with retrain=false, or "
+    if program.training_blocker:
+        raise UnsupportedError.at("retraining", program.training_blocker, mend + "change that module")
+    if not any(item.requires_grad for item in program.body.parameters()):
+        raise UnsupportedError.at("retraining", "no parameter requires a gradient", mend + "unfreeze some")

@@ -15,8 +15,8 @@ builder = "make_model.py:build"
 path = "sub/data.npz"
 split = 2
 [task]
-kind = "node-classification"
-metric = "f1-micro"
+kind = "link-prediction"
+metric = "hits@20"
 [training]
 loss = "cross-entropy"
 lr = 0.01
@@ -26,6 +26,7 @@ patience = 50
 [compress]
 passes = ["fold-norms", "prune-channels{keep=0.5}"]
 target = "ort"
+mode = "graphs"
 max_drop = "0.5pp"
 min_speedup = 2
 """
@@ -41,16 +42,18 @@ def test_every_key_is_read(tmp_path: Path) -> None:
     """Single texts become lists, budgets stay text, and paths start at the sidecar."""
     found = read_sidecar(sidecar(tmp_path, WHOLE))
     assert found.data_path == tmp_path / "sub" / "data.npz"
-    assert (found.data.split, found.task.metric, found.training.patience) == (2, "f1-micro", 50)
+    assert (found.data.split, found.task.metric, found.training.patience) == (2, "hits@20", 50)
     assert (found.training.weight_decay, found.training.lr) == (0.0, 0.01)
+    assert (found.task.kind, found.compress.mode) == ("link-prediction", "graphs")
     assert found.compress.passes == ("fold-norms", "prune-channels{keep=0.5}")
     assert (found.compress.target, found.compress.max_drop, found.compress.min_speedup) == (("ort",), "0.5pp", "2")
 
 
 def test_without_a_file_there_are_defaults(tmp_path: Path) -> None:
-    """No sidecar means no data, no builder, accuracy."""
+    """No sidecar means no data, no builder, and a metric that the labels decide."""
     found = read_sidecar(tmp_path / "model.pt")
-    assert (found.data_path, found.builder(trust=False), found.task.metric) == (None, None, "accuracy")
+    assert (found.data_path, found.builder(trust=False), found.task.metric) == (None, None, None)
+    assert (found.task.kind, found.code(trust=False), found.loader(trust=False)) == (None, None, None)
     assert found.compress.passes is None
 
 
@@ -63,12 +66,31 @@ def test_a_builder_in_the_file_needs_trust(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("table", "method", "value"),
+    [("model", "code", "train.py"), ("data", "loader", "load.py:graphs")],
+)
+def test_scripts_and_loaders_need_trust(table: str, method: str, value: str, tmp_path: Path) -> None:
+    """A script and a loader are code, too; a script's path starts at the sidecar."""
+    found = read_sidecar(sidecar(tmp_path, f"[{table}]\n{method} = '{value}'"))
+    named = getattr(found, method)
+    assert named(trust=True) == (tmp_path / value if method == "code" else value)
+    option = "--code" if method == "code" else "--data"
+    with pytest.raises(UsageError, match=rf"'{value}', which is code. Pass --trust.*{option} {value}"):
+        named(trust=False)
+
+
+@pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("[data]\npth = 'a'", r"\[data\] pth: no such key. Did you mean 'path'\? Known: path, split"),
+        ("[data]\npth = 'a'", r"\[data\] pth: no such key. Did you mean 'path'\? Known: loader, path, split"),
         ("[dta]\npath = 'a'", r"dta: no such key. Did you mean 'data'\?"),
         ("folder = 'a'", "folder: no such key"),
-        ("[task]\nmetric = 'auc'", r"\[task\] metric: 'auc' is not a choice. Known: 'accuracy' or 'f1-micro'"),
+        ("[task]\nmetric = 'auc'", r"\[task\] metric: unknown name 'auc'. .*Known: accuracy, .*hits@K"),
+        ("[task]\nmetric = 'hits@0'", r"\[task\] metric: 'hits@0' does not say how many"),
+        ("[task]\nkind = 'edge-regression'", r"\[task\] kind: 'edge-regression' is not a choice. Known: 'node-class"),
+        ("[training]\nloss = 'hinge'", r"\[training\] loss: 'hinge' is not a choice. Known: .*'bce'"),
+        ("[compress]\nmode = 'stream'", r"\[compress\] mode: 'stream' is not a choice"),
+        ("[data]\npath = 'a.npz'\nloader = 'l.py:f'", r"data: path and loader both name the data. Leave one"),
         ("[data]\nsplit = -1", r"\[data\] split: -1 does not fit"),
         ("[data]\nsplit = 'a'", r"\[data\] split: 'a' does not fit"),
         ("data = 3", "data: 3 does not fit"),
