@@ -1,58 +1,77 @@
-"""Model files: a pickled module, or a builder's module with the weights of a state dict."""
+"""Model files of every kind, as a module in the condition that capture expects."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
-from torch.nn.parameter import is_lazy
 
 from gnnexport.errors import UnsupportedError, UsageError
-from gnnexport.frontends.code import form_mend, import_function
-from gnnexport.frontends.modules import CACHES
-from gnnexport.frontends.refusal import one_line, quoted
-from gnnexport.frontends.unpickle import load_object
+from gnnexport.frontends.checkpoint import LIGHTNING_KEY, STATE_DICT_KEYS, WRAPPERS, Part
+from gnnexport.frontends.condition import check_condition, settle, to_float32
+from gnnexport.frontends.exported import load_exported
+from gnnexport.frontends.refusal import quoted
+from gnnexport.frontends.safetensors import load_safetensors
+from gnnexport.frontends.trusted import load_trusted
+from gnnexport.frontends.unpickle import load_part
+from gnnexport.frontends.weights import BUILDER_MEND, build_model, put_weights, state_dict_of
 
-STATE_DICT_KEYS = ("state_dict", "model_state_dict", "model")
-BUILDER_MEND = f"{form_mend('builder')} that returns the module"
+__all__ = ["LoadedModel", "load_model", "model_digest", "read_model", "settle"]
+
+MODULE_MEND = "Write the trained module itself: torch.save(model, path)"
+MOST_LISTED = 5
 
 
-def load_model(path: Path, *, trust: bool = False, builder: str | None = None) -> torch.nn.Module:
-    """Load a trained model in eval mode, on the CPU, with PyG's caches of the training graph forgotten.
+@dataclass(frozen=True)
+class LoadedModel:
+    """Hold a module in eval mode on the CPU, and what loading it found worth telling."""
+
+    model: torch.nn.Module
+    notes: tuple[str, ...] = ()
+
+
+def load_model(
+    path: Path, *, trust: bool = False, builder: str | None = None, code: Path | str | None = None
+) -> torch.nn.Module:
+    """Load the module that `read_model` finds, without its notes."""
+    return read_model(path, trust=trust, builder=builder, code=code).model
+
+
+def read_model(
+    path: Path, *, trust: bool = False, builder: str | None = None, code: Path | str | None = None
+) -> LoadedModel:
+    """Load a trained model in eval mode, float32, on the CPU, with PyG's caches of the training graph forgotten.
 
     Args:
-        path: a module written by `torch.save`, or with `builder` its state dict.
+        path: a module written by `torch.save`; with `builder` its state dict, alone or in a training checkpoint
+            of any kind (`.pt`, `.pth`, `.ckpt`, `.bin`, `.safetensors`); with `trust` also a `.pt2`.
         trust: unpickle the file as Python does, running whatever it holds.
         builder: `package.module:function` or `file.py:function`; it is imported and called, so pass only
             what the user gave.
+        code: the training script, imported for the classes that the file names; only with `trust`.
 
     Raises:
-        UnsafeFileError: the file names something not on the safe list.
-        UsageError: the file is not a model, or its weights do not fit the builder's module.
-        UnsupportedError: a compiled or exported program instead of a module.
+        UnsafeFileError: the file names something not on the safe list, or loading it would run code.
+        UsageError: the file is not a model, its weights do not fit the builder's module, or are no numbers.
+        UnsupportedError: a compiled, exported or quantised program instead of an ordinary module.
     """
-    path = Path(path)
-    if path.suffix == ".pt2":
-        raise UnsupportedError.at(str(path), "is an exported program, not a module", "Save the module with torch.save")
-    if builder is not None:
-        model = _build(builder, path.parent)
-        _load_weights(model, path, trust)
+    path, script = Path(path), None if code is None else Path(code)
+    if script is not None and not trust:
+        mend = "Add --trust if you know who wrote the model and the script; without it, give a state dict and a builder"
+        raise UsageError.at(f"--code {script}", "is given without --trust, and would run", mend)
+    if path.suffix == ".pt2" and builder is None:
+        model, notes = load_exported(path, trust=trust), ["model: an exported program stays in evaluation mode"]
+    elif builder is not None:
+        model, notes = _from_builder(path, builder, trust, script)
+    elif path.suffix == ".safetensors":
+        raise UsageError.at(str(path), "holds weights without their module", BUILDER_MEND)
     else:
-        model = _require_module(_load_trusted(path) if trust else load_object(path), path)
-    return settle(model)
-
-
-def settle(model: torch.nn.Module) -> torch.nn.Module:
-    """Bring a module into the state that capture expects: CPU, eval mode, empty caches."""
-    for module in model.modules():
-        for cache in CACHES:
-            if vars(module).get(cache) is not None:
-                setattr(module, cache, None)
-    return model.cpu().eval()
+        model, notes = _pickled(path, trust, script), []
+    check_condition(model, path)
+    notes += to_float32(model)
+    return LoadedModel(settle(model), tuple(notes))
 
 
 def model_digest(path: Path) -> str:
@@ -61,79 +80,62 @@ def model_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _require_module(loaded: object, path: Path) -> torch.nn.Module:
+def _from_builder(path: Path, builder: str, trust: bool, code: Path | None) -> tuple[torch.nn.Module, list[str]]:
+    """Build a module and fill it; the weights are read without running the file's code wherever that works."""
+    model = build_model(builder, path.parent)
+    loaded, part = _weights(path, trust, code)
+    state = loaded.state_dict() if isinstance(loaded, torch.nn.Module) else state_dict_of(loaded)
+    if state is None:
+        mend = "Write the weights: torch.save(model.state_dict(), path)"
+        raise UsageError.at(str(path), "holds no state dict for the builder's module", mend)
+    notes = put_weights(model, state, path)
+    if part is not None and part.left_out:
+        listed = ", ".join(quoted(name) for name in part.left_out[:MOST_LISTED])
+        more = " and more" if len(part.left_out) > MOST_LISTED else ""
+        notes.append(f"model: only the weights were read; the checkpoint also holds {listed}{more}")
+    return model, notes
+
+
+def _weights(path: Path, trust: bool, code: Path | None) -> tuple[object, Part | None]:
+    if path.suffix == ".safetensors":
+        return load_safetensors(path), None
+    if not trust:
+        return load_part(path)
+    try:
+        return load_part(path)
+    except (UsageError, UnsupportedError):
+        return load_trusted(path, code), None
+
+
+def _pickled(path: Path, trust: bool, code: Path | None) -> torch.nn.Module:
+    if trust:
+        return _require_module(_unwrapped(load_trusted(path, code)), path, lightning=False)
+    loaded, part = load_part(path)
+    return _require_module(loaded, path, lightning=part is not None and part.is_lightning)
+
+
+def _unwrapped(loaded: object) -> object:
+    """Take a module out of its wrapper, or out of a dictionary that holds just one."""
+    if isinstance(loaded, dict):
+        modules = [loaded[key] for key in STATE_DICT_KEYS if isinstance(loaded.get(key), torch.nn.Module)]
+        loaded = modules[0] if len(modules) == 1 else loaded
+    while isinstance(loaded, torch.nn.Module):
+        inner = WRAPPERS.get(f"{type(loaded).__module__}.{type(loaded).__name__}")
+        if inner is None:
+            break
+        loaded = getattr(loaded, inner)
+    return loaded
+
+
+def _require_module(loaded: object, path: Path, *, lightning: bool) -> torch.nn.Module:
     if isinstance(loaded, torch.jit.ScriptModule | torch.fx.GraphModule):
         mend = "Save the torch.nn.Module it was made from"
         raise UnsupportedError.at(str(path), f"holds a {type(loaded).__name__}, not an ordinary module", mend)
     if isinstance(loaded, torch.nn.Module):
         return loaded
-    if _state_dict(loaded) is not None:
+    if lightning or (isinstance(loaded, dict) and LIGHTNING_KEY in loaded):
+        what = "is a checkpoint of PyTorch Lightning: weights without their module"
+        raise UsageError.at(str(path), what, BUILDER_MEND)
+    if state_dict_of(loaded) is not None:
         raise UsageError.at(str(path), "holds a state dict: weights without their module", BUILDER_MEND)
-    mend = "Write the trained module itself: torch.save(model, path)"
-    raise UsageError.at(str(path), f"holds a {type(loaded).__name__}, not a model", mend)
-
-
-def _load_trusted(path: Path) -> object:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=False)
-    except FileNotFoundError as error:
-        raise UsageError.at(str(path), "no such file", "Give the path of a file written by torch.save") from error
-    except (AttributeError, ImportError) as error:
-        what = f"its classes cannot be found ({quoted(str(error))})"
-        mend = f"A class defined in the training script is not in the file. Save a state dict. {BUILDER_MEND}"
-        raise UsageError.at(str(path), what, mend) from error
-    except Exception as error:
-        what = f"cannot be loaded ({quoted(str(error))})"
-        raise UsageError.at(str(path), what, "Copy it again, or write it again with torch.save") from error
-
-
-def _load_weights(model: torch.nn.Module, path: Path, trust: bool) -> None:
-    loaded = _load_trusted(path) if trust else load_object(path)
-    state = loaded.state_dict() if isinstance(loaded, torch.nn.Module) else _state_dict(loaded)
-    if state is None:
-        mend = "Write the weights: torch.save(model.state_dict(), path)"
-        raise UsageError.at(str(path), "holds no state dict for the builder's module", mend)
-    _check_fit(model, state, path)
-    model.load_state_dict(dict(state))
-
-
-def _check_fit(model: torch.nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
-    own = model.state_dict()
-    faults = [f"lacks {_listed(own.keys() - state.keys())}"] if own.keys() - state.keys() else []
-    if state.keys() - own.keys():
-        faults.append(f"has {_listed(state.keys() - own.keys())}, which the module does not know")
-    for name in sorted(own.keys() & state.keys()):
-        if not is_lazy(own[name]) and own[name].shape != state[name].shape:
-            faults.append(f"{quoted(name)} is {list(state[name].shape)}, the module wants {list(own[name].shape)}")
-    if faults:
-        what = f"its weights do not fit the builder's module: {'; '.join(faults)}"
-        raise UsageError.at(str(path), what, "Let the builder make the module with the sizes it was trained with")
-
-
-def _listed(names: Any) -> str:
-    shown = sorted(names)
-    return ", ".join(quoted(name) for name in shown[:6]) + (f" and {len(shown) - 6} more" if len(shown) > 6 else "")
-
-
-def _state_dict(loaded: object) -> Mapping[str, Tensor] | None:
-    if not isinstance(loaded, Mapping) or not loaded:
-        return None
-    if all(isinstance(name, str) and isinstance(value, Tensor) for name, value in loaded.items()):
-        return loaded
-    nested = [loaded[key] for key in STATE_DICT_KEYS if isinstance(loaded.get(key), Mapping)]
-    return _state_dict(nested[0]) if nested else None
-
-
-def _build(builder: str, folder: Path) -> torch.nn.Module:
-    function = import_function(builder, folder, "builder")
-    try:
-        model = function()
-    except Exception as error:
-        mend = "The function is called without arguments and must return the untrained module"
-        raise UsageError.at(
-            f"builder '{builder}'", f"raised {type(error).__name__}: {one_line(error)}", mend
-        ) from error
-    if not isinstance(model, torch.nn.Module):
-        what = f"returned a {type(model).__name__}, not a torch.nn.Module"
-        raise UsageError.at(f"builder '{builder}'", what, BUILDER_MEND)
-    return model
+    raise UsageError.at(str(path), f"holds a {type(loaded).__name__}, not a model", MODULE_MEND)

@@ -66,8 +66,8 @@ class _Mark:
     """Where the arguments of a later opcode begin on the stack."""
 
 
-class _Machine:
-    """Interpret one pickle; `run` returns its value."""
+class Machine:
+    """Interpret one pickle; `run` returns its value. Strict: what `torch.save` does not write is refused."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -75,27 +75,35 @@ class _Machine:
         self.memo: dict[int, Value] = {}
 
     def run(self, data: bytes) -> Value:
+        """Interpret a pickle and return its value."""
         for opcode, arg, _ in pickletools.genops(data):
             if opcode.name == "STOP":
                 if len(self.stack) != 1:
                     raise broken(self.path, "its pickle ends with values left over")
                 return self.stack[0]
-            action = _ACTIONS.get(opcode.name)
+            action = self.action(opcode.name)
             if action is None:
                 raise unsafe(self.path, f"uses the pickle instruction {opcode.name}, which torch.save does not write")
             action(self, arg)
         raise broken(self.path, "its pickle ends early")
 
+    def action(self, opcode: str) -> Callable[[Any, Any], None] | None:
+        """Return what an opcode does, `None` where it is not interpreted."""
+        return ACTIONS.get(opcode)
+
     def push(self, value: Value) -> None:
+        """Put a value on the stack."""
         self.stack.append(value)
 
     def pop(self) -> Value:
+        """Take the last value from the stack."""
         value = self.stack.pop()
         if isinstance(value, _Mark):
             raise broken(self.path, "its pickle is malformed")
         return value
 
     def pop_to_mark(self) -> list[Value]:
+        """Take the values since the last mark."""
         for position in range(len(self.stack) - 1, -1, -1):
             if isinstance(self.stack[position], _Mark):
                 values = self.stack[position + 1 :]
@@ -104,29 +112,34 @@ class _Machine:
         raise broken(self.path, "its pickle is malformed")
 
     def pop_tuple(self, count: int) -> None:
+        """Make a tuple of the last values."""
         values = [self.pop() for _ in range(count)]
         self.push(tuple(reversed(values)))
 
     def remember(self, key: int) -> None:
+        """Keep the last value for later."""
         if not self.stack or isinstance(self.stack[-1], _Mark):
             raise broken(self.path, "its pickle is malformed")
         self.memo[key] = self.stack[-1]
 
     def append(self, values: list[Value]) -> None:
+        """Add to the list on the stack."""
         target = self.stack[-1]
         if not isinstance(target, list):
             raise unsafe(self.path, "appends to something that is not a list")
         target.extend(values)
 
     def set_items(self, values: list[Value]) -> None:
+        """Add keys and values, in turn, to the dictionary on the stack."""
         target = self.stack[-1]
         plain = isinstance(target, Pairs)
-        ordered = isinstance(target, Call) and target.function.name == ORDERED_DICT
-        if not (plain or ordered) or len(values) % 2:
+        called = isinstance(target, Call) and target.function.name in DICTIONARIES
+        if not (plain or called) or len(values) % 2:
             raise unsafe(self.path, "sets items of something that is not a dictionary")
         target.items.extend(zip(values[::2], values[1::2], strict=True))
 
     def add_items(self, values: list[Value]) -> None:
+        """Add to the set on the stack."""
         target = self.stack[-1]
         match target:
             case Call(function=Global(name="builtins.set"), args=(list() as members,)):
@@ -135,29 +148,37 @@ class _Machine:
                 raise unsafe(self.path, "adds to something that is not a set")
 
     def find(self, module: Value, name: Value) -> None:
+        """Note a name; nothing is looked up."""
         if type(module) is not str or type(name) is not str:
             raise unsafe(self.path, "names a global by something that is not text")
         self.push(Global(f"{'builtins' if module == '__builtin__' else module}.{name}"))
 
     def call(self) -> None:
+        """Note a call; nothing is called."""
         args, function = self.pop(), self.pop()
+        if _makes_batch(function, args):
+            self.push(New(args[0], args[1:]))
+            return
         if not isinstance(function, Global) or type(args) is not tuple:
             raise unsafe(self.path, "calls something that it computed itself")
         self.push(Call(function, args))
 
     def make(self) -> None:
+        """Note an instance; nothing is made."""
         args, cls = self.pop(), self.pop()
         if not isinstance(cls, Global) or type(args) is not tuple:
             raise unsafe(self.path, "makes an instance of something that it computed itself")
         self.push(New(cls, args))
 
     def build(self) -> None:
+        """Note the state of a call or an instance."""
         state, target = self.pop(), self.stack[-1]
         if not isinstance(target, New | Call) or target.state is not None:
             raise unsafe(self.path, "sets the state of something that has none")
         target.state = state
 
     def persistent(self) -> None:
+        """Note a storage."""
         match self.pop():
             case ("storage", Global(name=kind), str(key), str(), int(numel)):
                 self.push(StorageRef(kind, key, numel))
@@ -165,10 +186,20 @@ class _Machine:
                 raise unsafe(self.path, "refers to something beside the pickle that is not a storage")
 
 
-ORDERED_DICT = "collections.OrderedDict"
+DICTIONARIES = ("collections.OrderedDict", "collections.defaultdict")
+BATCH = ("torch_geometric.data.batch.DynamicInheritanceGetter", "torch_geometric.data.batch.Batch")
 SET = "builtins.set"
 
-_ACTIONS: dict[str, Callable[[_Machine, Any], None]] = {
+
+def _makes_batch(function: Value, args: Value) -> bool:
+    """Tell whether PyG makes a batch: it calls an object with the class `Batch` and the class of the graphs."""
+    match function, args:
+        case New(cls=Global(name=getter), args=(), state=None), (Global(name=made), Global()):
+            return (getter, made) == BATCH
+    return False
+
+
+ACTIONS: dict[str, Callable[[Any, Any], None]] = {
     "PROTO": lambda m, arg: None,
     "FRAME": lambda m, arg: None,
     "NONE": lambda m, arg: m.push(None),
@@ -218,7 +249,18 @@ def read_records(data: bytes, path: Path) -> Value:
         UnsafeFileError: the pickle uses an instruction that `torch.save` does not write.
         UsageError: the pickle is truncated or malformed.
     """
+    return run_machine(Machine(path), data)
+
+
+def run_machine(machine: Machine, data: bytes) -> Value:
+    """Run a machine over a pickle and return its value.
+
+    Raises:
+        UnsafeFileError: the pickle uses an instruction that the machine does not interpret.
+        UsageError: the pickle is truncated or malformed.
+    """
     try:
-        return _Machine(path).run(data)
+        return machine.run(data)
     except (ValueError, EOFError, OverflowError, IndexError, KeyError, TypeError, struct.error) as error:
-        raise broken(path, f"its pickle is truncated or malformed ({quoted(str(error))})") from error
+        what = f"its pickle is truncated or malformed ({quoted(str(error))})"
+        raise broken(machine.path, what) from error

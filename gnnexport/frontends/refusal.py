@@ -10,6 +10,11 @@ TRUST_MEND = (
     "Give the code with --builder package.module:function and the weights as a state dict, "
     "or pass --trust if you know who wrote this file"
 )
+OWN_CLASS_MEND = (
+    "For a class of your own pass --trust --code train.py, where train.py is the script that defines it; or save "
+    "the weights alone, torch.save(model.state_dict(), path), and pass --builder package.module:function or "
+    "--builder train.py:build"
+)
 AGAIN_MEND = "Copy it again, or write it again with torch.save"
 LONGEST_NAME = 120
 LONGEST_REASON = 300
@@ -28,9 +33,9 @@ def one_line(error: BaseException) -> str:
     return text if len(text) <= LONGEST_REASON else f"{text[:LONGEST_REASON]}…"
 
 
-def unsafe(path: Path, what: str) -> UnsafeFileError:
+def unsafe(path: Path, what: str, mend: str = TRUST_MEND) -> UnsafeFileError:
     """Build the error for a file that asks for something not on the safe list."""
-    error = UnsafeFileError.at(str(path), what, TRUST_MEND)
+    error = UnsafeFileError.at(str(path), what, mend)
     assert isinstance(error, UnsafeFileError)
     return error
 
