@@ -6,26 +6,36 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import onnx_ir as ir
 from numpy.typing import NDArray
 
 from gnnexport.errors import Problem
+from gnnexport.program.inputs import Mode
 from gnnexport.program.program import Program
+
+Prepare = Literal["baked", "model", "runtime"]
+"""Who computes what depends on the graph alone: nobody any more, the model itself, or the runtime in front of it."""
 
 
 @dataclass(frozen=True)
 class DialectModel:
-    """A translated body and the structure it is to be baked with.
+    """A translated Program, and the structure it is to be baked with where the graph is fixed.
 
     Args:
-        model: graph inputs are the features, then the structure values; holds dialect operators.
-        structure: the structure values by graph input name.
+        model: holds dialect operators. In mode `full` its inputs are the features, then the structure values; in mode
+            `graphs` they are the Program's inputs, with sizes named `num_nodes`, `num_edges` and so on.
+        structure: the structure values by graph input name; empty in mode `graphs`.
+        mode: how the model is deployed.
+        sample: one typical request by input name, for timing and for the sizes to optimise for; empty where every
+            size is fixed.
     """
 
     model: ir.Model
     structure: Mapping[str, NDArray[Any]]
+    mode: Mode = "full"
+    sample: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -58,6 +68,7 @@ class Artefact:
         sizes: bytes by origin: `weights_bytes`, `graph_bytes`, `features_bytes`, `metadata_bytes`.
         lowering: rows of the report's `lowering`.
         requirements: what a machine needs to run this.
+        prepare: who computes what depends on the graph alone.
     """
 
     model_file: str
@@ -66,6 +77,7 @@ class Artefact:
     sizes: Mapping[str, int] = field(default_factory=dict)
     lowering: tuple[Mapping[str, Any], ...] = ()
     requirements: Mapping[str, Any] = field(default_factory=dict)
+    prepare: Prepare = "baked"
 
 
 class Target(ABC):
@@ -75,9 +87,9 @@ class Target(ABC):
     runtime: ClassVar[str] = "ort"
     """The backend of `gnnexport.runtime` that runs what this target writes."""
 
-    def check(self, program: Program) -> list[Problem]:
-        """Tell what this target cannot do with a Program; an empty list when nothing."""
-        del program
+    def check(self, program: Program, mode: Mode = "full") -> list[Problem]:
+        """Tell what this target cannot do with a Program in a mode; an empty list when nothing."""
+        del program, mode
         return []
 
     @abstractmethod

@@ -5,21 +5,23 @@ from __future__ import annotations
 import errno
 import hashlib
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from gnnexport.errors import UnsupportedError
+from gnnexport.program.inputs import Mode
 from gnnexport.runtime.openvino import DEVICE, import_openvino, reason, settings
 from gnnexport.targets.contract import Artefact, DialectModel, EmitContext
 from gnnexport.targets.onnx.choice import Lowering, Timer
 from gnnexport.targets.onnx.files import MODEL_FILE as ONNX_FILE
 from gnnexport.targets.onnx.files import write
-from gnnexport.targets.onnx.tape import OF_GRAPH, sizes
+from gnnexport.targets.onnx.tape import OF_GRAPH
 from gnnexport.targets.onnx.target import OnnxTarget
 
 WHERE = "target openvino"
@@ -41,10 +43,10 @@ class OpenVinoTarget(OnnxTarget):
     """Lowering of aggregation; `auto` picks by timing on OpenVINO."""
 
     def emit(self, dialect: DialectModel, folder: Path, ctx: EmitContext) -> Artefact:
-        """Bake the graph in, lower the dialect to standard operators, and convert those.
+        """Bake the graph in where it is fixed, lower the dialect to standard operators, and convert those.
 
         Raises:
-            UnsupportedError: the model is not translated for one graph.
+            UnsupportedError: an input has no size although the graph is fixed, or the lowering cannot serve the mode.
             UnsupportedError: OpenVINO cannot convert an operator.
             MissingExtraError: OpenVINO is not installed.
             OSError: the files cannot be written.
@@ -62,27 +64,24 @@ class OpenVinoTarget(OnnxTarget):
             model_file=MODEL_FILE,
             files=files,
             decisions={"lowerings": dict(choices.decisions), "threads": self.threads or ctx.threads},
-            sizes=_sizes_by_origin(converted, model, total),
+            sizes=_sizes_by_origin(converted, model, total, dialect.mode),
             lowering=tuple(choices.rows),
             requirements={"openvino": f">={OLDEST}", "versions": {"openvino": engine.__version__.partition("-")[0]}},
+            prepare="baked" if dialect.mode == "full" else "model",
         )
 
     def timer(self, threads: int) -> Timer:
         """Return what opens a model to be timed on OpenVINO."""
-        return lambda model, seed: _open(model, threads, seed)
+        return lambda model, feeds: _open(model, threads, feeds)
 
 
-def _open(model: ir.Model, threads: int, seed: int) -> Callable[[], object]:
-    """Compile a model and return a function that runs it once on random values."""
+def _open(model: ir.Model, threads: int, feeds: Mapping[str, NDArray[Any]]) -> Callable[[], object]:
+    """Compile a model and return a function that runs it once on inputs given by name."""
     core = import_openvino(WHERE).Core()
     read = core.read_model(ir.to_proto(model).SerializeToString())
     request = core.compile_model(read, DEVICE, settings(threads)).create_infer_request()
-    random = np.random.default_rng(seed)
-    feeds = []
-    for value in model.graph.inputs:
-        assert value.dtype is not None
-        feeds.append(random.standard_normal(sizes(value)).astype(value.dtype.numpy()))
-    return lambda: request.infer(feeds, share_inputs=True)
+    given = [feeds[str(value.name)] for value in model.graph.inputs]
+    return lambda: request.infer(given, share_inputs=True)
 
 
 def _convert(engine: Any, path: Path) -> Any:
@@ -112,7 +111,7 @@ def _name(converted: Any, model: ir.Model) -> None:
             node.set_friendly_name(f"{node.get_type_name()}_{index}")
 
 
-def _sizes_by_origin(converted: Any, model: ir.Model, total: int) -> dict[str, int]:
+def _sizes_by_origin(converted: Any, model: ir.Model, total: int, mode: Mode) -> dict[str, int]:
     """Return the bytes of weights, of the graph, of features, and of all else; equal constants are stored once."""
     found = {"weights_bytes": 0, "graph_bytes": 0}
     seen: set[bytes] = set()
@@ -124,6 +123,7 @@ def _sizes_by_origin(converted: Any, model: ir.Model, total: int) -> dict[str, i
         digest = hashlib.sha256(array.view(np.uint8).data).digest() if array.size else b""
         if digest not in seen:
             of_graph = value.meta.get(OF_GRAPH) or array.dtype.kind != "f"
-            found["graph_bytes" if of_graph else "weights_bytes"] += array.nbytes
+            if mode == "full" or not of_graph:
+                found["graph_bytes" if of_graph else "weights_bytes"] += array.nbytes
         seen.add(digest)
     return {**found, "features_bytes": 0, "metadata_bytes": max(0, total - sum(found.values()))}

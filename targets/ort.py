@@ -23,7 +23,7 @@ class OrtTarget(OnnxTarget):
         """Write the model, and say which ONNX Runtime it needs and how many threads were decided.
 
         Raises:
-            UnsupportedError: the model is not translated for one graph.
+            UnsupportedError: an input has no size although the graph is fixed, or the lowering cannot serve the mode.
         """
         artefact = super().emit(dialect, folder, ctx)
         return replace(artefact, requirements={**artefact.requirements, "onnxruntime": f">={OLDEST}"})

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from gnnexport.measure.timing import compare
 from gnnexport.targets.contract import EmitContext
@@ -22,8 +23,8 @@ from gnnexport.targets.onnx.tape import Constants, Tape, sizes
 
 Lowering = Literal["auto", "ell", "dense", "scatter"]
 
-Timer = Callable[[ir.Model, int], Callable[[], object]]
-"""Opens a model, given a seed for its inputs, and returns a function that runs it once."""
+Timer = Callable[[ir.Model, Mapping[str, NDArray[Any]]], Callable[[], object]]
+"""Opens a model and returns a function that runs it once on the inputs given by name."""
 
 SHORTLIST = 3
 FAR = 4.0
@@ -102,17 +103,33 @@ class Choices:
 
     def _time(self, op: Operator, listed: list[Candidate]) -> list[Candidate]:
         assert self.run is not None
-        runs = {item.name: self.run(alone(op, item.name), self.ctx.seed) for item in listed}
+        models = {item.name: alone(op, item.name) for item in listed}
+        runs = {name: self.run(model, random_inputs(model, self.ctx.seed)) for name, model in models.items()}
         left_s = self.ctx.time_budget_s - self.spent_s
         medians, noise = time_candidates(runs, min(left_s, self.ctx.time_budget_s / 10))
         measured = [Candidate(item.name, item.estimate_ms, medians[item.name]) for item in listed]
-        favourite = measured[0]
-        best = min(measured, key=lambda item: item.latency_ms or math.inf)
-        assert best.latency_ms is not None
-        assert favourite.latency_ms is not None
-        if best.latency_ms > favourite.latency_ms * (1 - max(MARGIN, noise)):
-            best = favourite
-        return [best, *(item for item in measured if item is not best)]
+        return winner_first(measured, noise)
+
+
+def winner_first(measured: list[Candidate], noise: float) -> list[Candidate]:
+    """Put the fastest first, if it beats the first one by more than the noise."""
+    favourite = measured[0]
+    best = min(measured, key=lambda item: item.latency_ms or math.inf)
+    assert best.latency_ms is not None
+    assert favourite.latency_ms is not None
+    if best.latency_ms > favourite.latency_ms * (1 - max(MARGIN, noise)):
+        best = favourite
+    return [best, *(item for item in measured if item is not best)]
+
+
+def random_inputs(model: ir.Model, seed: int) -> dict[str, NDArray[Any]]:
+    """Draw a value for each input of a model whose sizes are known."""
+    random = np.random.default_rng(seed)
+    feeds: dict[str, NDArray[Any]] = {}
+    for value in model.graph.inputs:
+        assert value.dtype is not None
+        feeds[str(value.name)] = random.standard_normal(sizes(value)).astype(value.dtype.numpy())
+    return feeds
 
 
 def describe(op: Operator) -> str:

@@ -8,6 +8,7 @@ import onnx
 import onnx_ir as ir
 from onnx_ir.passes import common as passes
 
+from gnnexport.program.inputs import Mode
 from gnnexport.targets.onnx.tape import OF_GRAPH
 
 MODEL_FILE = "model.onnx"
@@ -40,13 +41,16 @@ def write(model: ir.Model, folder: Path, external_bytes: int = EXTERNAL_BYTES) -
     return files
 
 
-def sizes_by_origin(model: ir.Model, folder: Path, files: tuple[str, ...]) -> dict[str, int]:
-    """Return the bytes of weights, of the graph, of features, and of all else in the files."""
+def sizes_by_origin(model: ir.Model, folder: Path, files: tuple[str, ...], mode: Mode = "full") -> dict[str, int]:
+    """Return the bytes of weights, of the graph, of features, and of all else in the files.
+
+    In mode `graphs` the files hold no graph: constants that are no weights belong to the rest.
+    """
     graph = weights = 0
     for value in model.graph.initializers.values():
         assert value.const_value is not None
         if value.meta.get(OF_GRAPH) or value.const_value.dtype in (ir.DataType.INT64, ir.DataType.INT32):
-            graph += value.const_value.nbytes
+            graph += value.const_value.nbytes if mode == "full" else 0
         else:
             weights += value.const_value.nbytes
     total = sum((folder / name).stat().st_size for name in files)

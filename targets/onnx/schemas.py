@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 
 import onnx
 from onnx.defs import OpSchema
@@ -10,6 +11,7 @@ from onnx.defs import OpSchema
 DOMAIN = "gnnexport"
 VERSION = 1
 
+CSR = "Csr"
 AGGREGATE = "Aggregate"
 REDUCE_EDGES = "ReduceEdges"
 EDGE_SOFTMAX = "EdgeSoftmax"
@@ -24,6 +26,7 @@ _INDICES = ("I", ["tensor(int64)", "tensor(int32)"], "indices")
 def register() -> None:
     """Tell onnx about the dialect's operators; a second call does nothing."""
     reduce = OpSchema.Attribute("reduce", OpSchema.AttrType.STRING, "sum, mean, max or min", required=True)
+    _register(CSR, ["dst:I", "num_dst:I"], [], outputs=["rowptr:I", "perm:I"])
     _register(AGGREGATE, ["x:T", "rowptr:I", "col:I", "weight:T?"], [reduce])
     _register(REDUCE_EDGES, ["messages:T", "rowptr:I"], [reduce])
     _register(EDGE_SOFTMAX, ["logits:T", "rowptr:I"], [])
@@ -31,15 +34,19 @@ def register() -> None:
     _register(GATHER_DESTINATION, ["x:T", "rowptr:I"], [])
 
 
-def _register(name: str, inputs: list[str], attributes: list[OpSchema.Attribute]) -> None:
+def _register(
+    name: str, inputs: list[str], attributes: list[OpSchema.Attribute], outputs: Sequence[str] = ("out:T",)
+) -> None:
+    texts = (*inputs, *outputs)
+    constraints = [item for item in (_FLOATS, _INDICES) if any(item[0] in text.partition(":")[2] for text in texts)]
     onnx.defs.register_schema(
         OpSchema(
             name,
             DOMAIN,
             VERSION,
             inputs=[_parameter(text) for text in inputs],
-            outputs=[OpSchema.FormalParameter("out", "T")],
-            type_constraints=[_FLOATS, _INDICES],
+            outputs=[_parameter(text) for text in outputs],
+            type_constraints=constraints,
             attributes=attributes,
         )
     )

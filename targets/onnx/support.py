@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -19,7 +19,8 @@ from torch.utils import _pytree as pytree
 
 from gnnexport.errors import Problem
 from gnnexport.program.graphs import argument, module_of
-from gnnexport.program.program import Program
+from gnnexport.program.inputs import Mode
+from gnnexport.program.program import Program, arguments_of, placeholder_names
 from gnnexport.targets.onnx.translate import OPSET, translations
 
 aten = torch.ops.aten
@@ -30,19 +31,30 @@ _SCATTERS = {aten.scatter.src, aten.scatter.reduce, aten.scatter_add.default, at
 _MEND = "Replace that op in the model"
 
 
-def unsupported(program: Program) -> list[Problem]:
-    """Return one problem for each op of the body that ONNX cannot say; the Program is left as it was."""
+def unsupported(program: Program, mode: Mode = "full") -> list[Problem]:
+    """Return one problem for each op that ONNX cannot say; the Program is left as it was.
+
+    In mode `graphs` the ops of `prepare` count as well: the model computes what depends on the graph alone.
+    """
     program = program.clone().train(False)
     example = program.example()
-    probe = _Probe(program.body)
-    given = program.inputs if program.prepare is None else program.features
+    problems: list[Problem] = []
     with torch.no_grad():
-        probe.run(*(example[item.name] for item in given), *program.structure(example))
+        if mode == "graphs" and program.prepare is not None:
+            problems += _probed(program.prepare, arguments_of(example, placeholder_names(program.prepare)))
+        given = program.inputs if program.prepare is None else program.features
+        features = arguments_of(example, [item.name for item in given])
+        return problems + _probed(program.body, [*features, *program.structure(example)])
+
+
+def _probed(module: fx.GraphModule, arguments: Sequence[Any]) -> list[Problem]:
+    probe = _Probe(module)
+    probe.run(*arguments)
     return probe.problems
 
 
 class _Probe(fx.Interpreter):
-    """Run a body on a small graph and look at each op with its arguments."""
+    """Run a module on a small graph and look at each op with its arguments."""
 
     def __init__(self, module: fx.GraphModule) -> None:
         super().__init__(module)

@@ -47,7 +47,7 @@ class Tape:
     def __init__(self, constants: Constants, prefix: str) -> None:
         self.nodes: list[ir.Node] = []
         self.constants = constants
-        self._prefix = prefix
+        self.prefix = prefix
 
     def op(
         self,
@@ -58,11 +58,29 @@ class Tape:
         **attributes: int | float | str | Sequence[int],
     ) -> ir.Value:
         """Record a node with one output and return that output; arrays become initialisers."""
+        return self.record(op_type, inputs, [dtype], shape, **attributes)[0]
+
+    def record(
+        self,
+        op_type: str,
+        inputs: Sequence[ir.Value | NDArray[Any] | None],
+        dtypes: Sequence[ir.DataType],
+        shape: Sequence[int] | None = None,
+        **attributes: int | float | str | Sequence[int] | ir.Graph,
+    ) -> list[ir.Value]:
+        """Record a node with an output of each element type, all of one shape, or of a shape that is not known."""
         values = [self.constants.add(item) if isinstance(item, np.ndarray) else item for item in inputs]
-        name = f"{self._prefix}_{len(self.nodes)}"
-        output = ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(dtype))
-        self.nodes.append(ir.node(op_type, values, attributes, outputs=[output], name=f"{name}_{op_type}"))
-        return output
+        name = f"{self.prefix}_{len(self.nodes)}"
+        outputs = [
+            ir.Value(
+                name=name if len(dtypes) == 1 else f"{name}_{place}",
+                shape=None if shape is None else ir.Shape(shape),
+                type=ir.TensorType(dtype),
+            )
+            for place, dtype in enumerate(dtypes)
+        ]
+        self.nodes.append(ir.node(op_type, values, attributes, outputs=outputs, name=f"{name}_{op_type}"))
+        return outputs
 
     def like(
         self,

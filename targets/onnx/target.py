@@ -11,19 +11,21 @@ from typing import ClassVar
 import onnx_ir as ir
 
 from gnnexport.errors import Problem
+from gnnexport.program.inputs import Mode
 from gnnexport.program.program import Program
 from gnnexport.targets.contract import Artefact, DialectModel, EmitContext, Target
 from gnnexport.targets.onnx.bake import bake
 from gnnexport.targets.onnx.choice import Choices, Lowering, Timer
 from gnnexport.targets.onnx.files import MODEL_FILE, sizes_by_origin, write
 from gnnexport.targets.onnx.lower import lower
+from gnnexport.targets.onnx.request_choice import dense_refused, lower_chosen
 from gnnexport.targets.onnx.softmax import expand_softmax
 from gnnexport.targets.onnx.support import unsupported
 
 
 @dataclass(frozen=True)
 class OnnxTarget(Target):
-    """An ONNX model in standard operators, for one graph; runs in any runtime."""
+    """An ONNX model in standard operators, for one graph or for any; runs in any runtime."""
 
     name: ClassVar[str] = "onnx"
     runtime: ClassVar[str] = "ort"
@@ -37,15 +39,16 @@ class OnnxTarget(Target):
         if self.threads is not None and self.threads < 1:
             raise ValueError("threads must be at least 1")
 
-    def check(self, program: Program) -> list[Problem]:
-        """Name each op of the body that has no ONNX translation."""
-        return unsupported(program)
+    def check(self, program: Program, mode: Mode = "full") -> list[Problem]:
+        """Name each op that has no ONNX translation: of the body, and of `prepare` where the model computes it too."""
+        refused = [dense_refused()] if mode == "graphs" and self.aggregate == "dense" else []
+        return refused + unsupported(program, mode)
 
     def emit(self, dialect: DialectModel, folder: Path, ctx: EmitContext) -> Artefact:
-        """Bake the graph in, lower the dialect, write and check the file.
+        """Bake the graph in where it is fixed, lower the dialect, write and check the file.
 
         Raises:
-            UnsupportedError: the model is not translated for one graph.
+            UnsupportedError: an input has no size although the graph is fixed, or the lowering cannot serve the mode.
         """
         model, choices = self.lowered(dialect, ctx)
         files = write(model, folder)
@@ -53,20 +56,23 @@ class OnnxTarget(Target):
             model_file=MODEL_FILE,
             files=files,
             decisions={"lowerings": dict(choices.decisions), "threads": self.threads or ctx.threads},
-            sizes=sizes_by_origin(model, folder, files),
+            sizes=sizes_by_origin(model, folder, files, dialect.mode),
             lowering=tuple(choices.rows),
             requirements={
                 "opset": model.graph.opset_imports[""],
                 "ir_version": model.ir_version,
                 "versions": {name: version(name) for name in ("onnx", "onnxruntime") if find_spec(name)},
             },
+            prepare="baked" if dialect.mode == "full" else "model",
         )
 
     def lowered(self, dialect: DialectModel, ctx: EmitContext) -> tuple[ir.Model, Choices]:
         """Return the model in standard operators and how its lowerings were chosen."""
+        choices = Choices(self.aggregate, ctx, self.timer(self.threads or ctx.threads))
+        if dialect.mode == "graphs":
+            return lower_chosen(dialect, choices), choices
         model = bake(dialect)
         expand_softmax(model.graph)
-        choices = Choices(self.aggregate, ctx, self.timer(self.threads or ctx.threads))
         lower(model.graph, choices, ctx.note)
         return model, choices
 
@@ -76,4 +82,4 @@ class OnnxTarget(Target):
             return None
         from gnnexport.targets.onnx.session import open_model
 
-        return lambda model, seed: open_model(model, threads, seed)
+        return lambda model, feeds: open_model(model, threads, feeds)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import onnx_ir as ir
@@ -46,7 +46,7 @@ def translate(program: Program, inputs: Mapping[str, Tensor]) -> DialectModel:
     _fix_numbers(program.body, numbers)
     tensors = {name: value for name, value in zip(names, structure, strict=True) if isinstance(value, Tensor)}
     features = {item.name: inputs[item.name] for item in program.features}
-    model = _export(program.body, {**features, **tensors}, program.output)
+    model = export(program.body, {**features, **tensors}, program.output)
     unread = [value for value in model.graph.inputs if value.name in tensors and not value.uses()]
     for value in unread:
         model.graph.inputs.remove(value)
@@ -63,14 +63,30 @@ def _fix_numbers(body: fx.GraphModule, numbers: Mapping[str, Any]) -> None:
     body.recompile()
 
 
-def _export(body: fx.GraphModule, arguments: Mapping[str, Tensor], output: str) -> ir.Model:
+def export(
+    body: fx.GraphModule,
+    arguments: Mapping[str, Tensor],
+    output: str,
+    dynamic: Sequence[Mapping[int, Any]] | None = None,
+) -> ir.Model:
+    """Translate a graph of ATen and dialect ops to a model with inputs and output by name.
+
+    Args:
+        body: takes the arguments in order and returns one tensor.
+        arguments: values of the inputs by name; sizes are fixed as these have them.
+        output: name of the result.
+        dynamic: for each argument the dimensions that stay open, by axis.
+
+    Raises:
+        UnsupportedError: an op without an ONNX translation, with the module it came from.
+    """
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            exported = torch.export.export(body, tuple(arguments.values()))
+            exported = torch.export.export(body, tuple(arguments.values()), dynamic_shapes=_shapes(dynamic))
             program = torch.onnx.export(
                 exported,
                 dynamo=True,
@@ -88,6 +104,10 @@ def _export(body: fx.GraphModule, arguments: Mapping[str, Tensor], output: str) 
     return program.model
 
 
+def _shapes(dynamic: Sequence[Mapping[int, Any]] | None) -> Any:
+    return None if dynamic is None else tuple(dict(axes) for axes in dynamic)
+
+
 def _explain(body: fx.GraphModule, error: Exception) -> tuple[str, str]:
     cause: BaseException = error
     while cause.__cause__ is not None:
@@ -101,6 +121,9 @@ def _explain(body: fx.GraphModule, error: Exception) -> tuple[str, str]:
 def translations() -> dict[Any, Any]:
     """Return how each op of the dialect becomes an operator of the domain `gnnexport`."""
     ops = onnxscript.values.Opset(schemas.DOMAIN, schemas.VERSION)
+
+    def csr(dst: Any, num_dst: Any) -> Any:
+        return ops.Csr(dst, num_dst)
 
     def aggregate(x: Any, rowptr: Any, col: Any, weight: Any, reduce: str) -> Any:
         if weight is None:
@@ -122,6 +145,7 @@ def translations() -> dict[Any, Any]:
         return ops.GatherDestination(x, rowptr)
 
     return {
+        gnn.csr.default: csr,
         gnn.aggregate.default: aggregate,
         gnn.reduce_edges.default: reduce_edges,
         gnn.edge_softmax.default: edge_softmax,

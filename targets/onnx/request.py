@@ -1,0 +1,218 @@
+"""Lower the dialect in a model for graphs of any size: the structure is computed inside the model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import onnx_ir as ir
+
+from gnnexport.errors import UnsupportedError
+from gnnexport.targets.onnx import schemas
+from gnnexport.targets.onnx.open_tape import BOOL, INT64, OpenTape, float_type, numbers, rank
+from gnnexport.targets.onnx.operators import dialect_nodes
+from gnnexport.targets.onnx.tables import Tables, build, pointers
+from gnnexport.targets.onnx.tape import Constants
+
+Form = Literal["ell", "scatter"]
+FORMS = ("ell", "scatter")
+"""Lowerings that need no graph that is known."""
+
+_REDUCE = {"sum": "ReduceSum", "mean": "ReduceSum", "max": "ReduceMax", "min": "ReduceMin"}
+_SCATTER = {"sum": "add", "mean": "add", "max": "max", "min": "min"}
+_NEUTRAL = {"max": -np.inf, "min": np.inf}
+
+
+def lower_graphs(model: ir.Model, aggregate: Form = "ell", *, fallback: bool = True) -> ir.Model:
+    """Return a copy of a model in standard operators.
+
+    Args:
+        model: as `translate_graphs` gives it.
+        aggregate: `ell` reduces tables of neighbours, `scatter` writes messages to their destinations.
+        fallback: with `ell`, scatter where hubs would make the tables too large, and skip sorting what is sorted.
+            Without it the model has neither `If` nor a scatter with a reduction beyond what the Program itself had.
+
+    Raises:
+        UnsupportedError: a structure that no operator of the dialect built.
+    """
+    model = model.clone()
+    lowering = _Lowering(model.graph, aggregate, fallback)
+    for node in dialect_nodes(model.graph):
+        lowering.lower(node)
+    return model
+
+
+@dataclass
+class _Lowering:
+    """Lower one graph, node by node.
+
+    Args:
+        graph: changed in place.
+        form: what is asked for.
+        fallback: whether tables may give way to scatter.
+    """
+
+    graph: ir.Graph
+    form: Form
+    fallback: bool
+    constants: Constants = field(init=False)
+    _tables: dict[ir.Value, Tables] = field(default_factory=dict)
+    _padded: dict[tuple[ir.Value, float], ir.Value] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.constants = Constants(self.graph)
+
+    def lower(self, node: ir.Node) -> None:
+        """Put standard operators in the place of one node."""
+        tape = OpenTape(self.constants, f"{node.outputs[0].name}.at")
+        results = self._csr(tape, node) if node.op_type == schemas.CSR else [self._value(tape, node)]
+        if not tape.nodes or tape.nodes[-1].outputs[0] is not results[-1]:
+            results[-1] = tape.add("Identity", results[-1])
+        ir.convenience.replace_nodes_and_values(
+            self.graph, node, [node], tape.nodes, list(node.outputs)[: len(results)], results
+        )
+        for old, new in zip(node.outputs, results, strict=True):
+            if old in self._tables:
+                self._tables[new] = self._tables.pop(old)
+
+    def _csr(self, tape: OpenTape, node: ir.Node) -> list[ir.Value]:
+        dst, num_dst = node.inputs
+        assert dst is not None
+        assert num_dst is not None
+        tables = build(tape, dst, num_dst, self.fallback and self.form == "ell")
+        rowptr = pointers(tape, tables)
+        self._tables[rowptr] = tables
+        return [rowptr, tape.add("Identity", tables.perm)]
+
+    def _value(self, tape: OpenTape, node: ir.Node) -> ir.Value:
+        x = node.inputs[0]
+        assert x is not None
+        if node.op_type == schemas.GATHER_SOURCE:
+            assert node.inputs[1] is not None
+            return tape.add("Gather", x, node.inputs[1], axis=0)
+        tables = self._of(node)
+        if node.op_type == schemas.GATHER_DESTINATION:
+            return tape.add("Gather", x, tables.row, axis=0)
+        if node.op_type == schemas.EDGE_SOFTMAX:
+            return self._softmax(tape, x, tables)
+        return self._reduction(tape, Reduction.of(node), tables)
+
+    def _of(self, node: ir.Node) -> Tables:
+        rowptr = node.inputs[1]
+        if rowptr not in self._tables:
+            what = f"'{node.name}' reduces over pointers that were not built from destinations"
+            raise UnsupportedError.at("onnx", what, "Export the model for one graph (--mode=full)")
+        return self._tables[rowptr]
+
+    def _reduction(self, tape: OpenTape, op: Reduction, tables: Tables) -> ir.Value:
+        if self.form == "scatter":
+            return scatter(tape, op, tables)
+        weight = None if op.weight is None else self._pad(tape, op.weight, 0.0)
+        padded = self._pad(tape, op.x, _NEUTRAL.get(op.reduce, 0.0))
+        cells = tables.slots if op.col is None else tables.sources(tape, op.col, op.x)
+
+        def table(inner: OpenTape) -> ir.Value:
+            return reduce_table(inner, op, tables, padded, weight, cells)
+
+        if tables.fits is None:
+            return table(tape)
+        return tape.choose(tables.fits, table, lambda inner: scatter(inner, op, tables))
+
+    def _pad(self, tape: OpenTape, value: ir.Value, number: float) -> ir.Value:
+        """Return a value with one more row, of one number everywhere."""
+        if (value, number) not in self._padded:
+            tail = tape.add("Shape", value, dtype=INT64, start=1)
+            shape = tape.add("Concat", numbers(1), tail, axis=0)
+            extra = tape.filled(float_type(value), number, shape)
+            self._padded[value, number] = tape.add("Concat", value, extra, axis=0)
+        return self._padded[value, number]
+
+    def _softmax(self, tape: OpenTape, logits: ir.Value, tables: Tables) -> ir.Value:
+        """Divide the exponentials by their sum in each row; the largest is subtracted to keep them finite."""
+        largest = self._reduction(tape, Reduction(logits, None, None, "max"), tables)
+        shifted = tape.add("Sub", logits, tape.add("Gather", largest, tables.row, axis=0))
+        raised = tape.add("Exp", shifted)
+        raised.shape = logits.shape
+        total = self._reduction(tape, Reduction(raised, None, None, "sum"), tables)
+        return tape.add("Div", raised, tape.add("Gather", total, tables.row, axis=0))
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """One reduction.
+
+    Args:
+        x: node features [num_src, ...], or edge values [num_slots, ...] where there is no `col`.
+        col: row of `x` that each slot reads, int64 [num_slots].
+        weight: of each slot, [num_slots] or [num_slots, heads], only with `sum`.
+        reduce: `sum`, `mean`, `max` or `min`.
+    """
+
+    x: ir.Value
+    col: ir.Value | None
+    weight: ir.Value | None
+    reduce: str
+
+    @classmethod
+    def of(cls, node: ir.Node) -> Reduction:
+        """Read an operator of the dialect that reduces."""
+        inputs = [*node.inputs, None, None]
+        x, col = inputs[0], inputs[2] if node.op_type == schemas.AGGREGATE else None
+        assert x is not None
+        return cls(x, col, inputs[3], node.attributes["reduce"].as_string())
+
+
+def reduce_table(
+    tape: OpenTape, op: Reduction, tables: Tables, x: ir.Value, weight: ir.Value | None, cells: ir.Value
+) -> ir.Value:
+    """Record gather and reduce over a table of cells.
+
+    Args:
+        tape: takes the operators.
+        op: the reduction.
+        tables: its structure.
+        x: `op.x` with a neutral row at its end.
+        weight: `op.weight` with a zero at its end.
+        cells: row of `x` for each cell, [num_dst, largest degree].
+    """
+    gathered = tape.add("Gather", x, cells, axis=0)
+    if weight is not None:
+        assert op.weight is not None
+        factor = tape.add("Gather", weight, tables.slots, axis=0)
+        if rank(op.x) == 2 and rank(op.weight) == 1:
+            product = tape.add("MatMul", tape.add("Unsqueeze", factor, numbers(1)), gathered)
+            return tape.add("Squeeze", product, numbers(1))
+        lifted = tape.add("Unsqueeze", factor, numbers(*range(1 + rank(op.weight), 1 + rank(op.x))))
+        gathered = tape.add("Mul", gathered, lifted)
+    out = tape.add(_REDUCE[op.reduce], gathered, numbers(1), keepdims=0)
+    return _finished(tape, op, tables, out)
+
+
+def scatter(tape: OpenTape, op: Reduction, tables: Tables) -> ir.Value:
+    """Record the scatter of one message after the other."""
+    messages = op.x if op.col is None else tape.add("Gather", op.x, op.col, axis=0)
+    if op.weight is not None:
+        lifted = op.weight
+        if rank(op.x) > rank(op.weight):
+            lifted = tape.add("Unsqueeze", op.weight, numbers(*range(rank(op.weight), rank(op.x))))
+        messages = tape.add("Mul", messages, lifted)
+    shape = tape.add("Shape", messages, dtype=INT64)
+    index = tape.add("Expand", tape.to_rank(tables.row, rank(op.x)), shape)
+    rows = tape.add("Concat", tables.num_dst, tape.add("Shape", messages, dtype=INT64, start=1), axis=0)
+    start = tape.filled(float_type(op.x), _NEUTRAL.get(op.reduce, 0.0), rows)
+    out = tape.add("ScatterElements", start, index, messages, axis=0, reduction=_SCATTER[op.reduce])
+    return _finished(tape, op, tables, out)
+
+
+def _finished(tape: OpenTape, op: Reduction, tables: Tables, out: ir.Value) -> ir.Value:
+    """Divide a sum for the mean; give zero to rows without slots, which hold no largest or smallest."""
+    if op.reduce == "sum":
+        return out
+    degree = tape.to_rank(tables.degree, rank(op.x))
+    dtype = float_type(op.x)
+    if op.reduce == "mean":
+        count = tape.add("Max", degree, numbers(1).reshape((1,) * rank(op.x)))
+        return tape.add("Div", out, tape.add("Cast", count, dtype=dtype, to=int(dtype)))
+    has_slots = tape.add("Greater", degree, numbers(0).reshape((1,) * rank(op.x)), dtype=BOOL)
+    return tape.add("Where", has_slots, out, np.zeros((), dtype.numpy()), dtype=dtype)

@@ -1,0 +1,83 @@
+"""Choose the lowering of a model for graphs of any size: time the whole model on one typical request."""
+
+from __future__ import annotations
+
+import math
+
+import onnx_ir as ir
+
+from gnnexport.errors import Problem, UnsupportedError
+from gnnexport.targets.contract import DialectModel
+from gnnexport.targets.onnx import schemas
+from gnnexport.targets.onnx.choice import Candidate, Choices, time_candidates, winner_first
+from gnnexport.targets.onnx.lower import REDUCING
+from gnnexport.targets.onnx.operators import dialect_nodes
+from gnnexport.targets.onnx.request import FORMS, Form, lower_graphs
+
+MOST_SCATTERED = 4_000_000
+"""Elements that all reductions of a request move, above which scatter is not timed."""
+
+TIMED_SHARE = 0.2
+"""Share of the time for choosing lowerings that timing whole models may take."""
+
+
+def dense_refused() -> Problem:
+    """Say that an adjacency matrix needs a graph that is known."""
+    what = (
+        "aggregate=dense needs the one graph whose adjacency it stores, and in mode graphs every request brings its own"
+    )
+    return Problem("target", what, "Leave aggregate out, or set it to ell or scatter")
+
+
+def lower_chosen(dialect: DialectModel, choices: Choices) -> ir.Model:
+    """Return the model in standard operators; what was chosen is noted in `choices`.
+
+    Raises:
+        UnsupportedError: the lowering asked for cannot serve graphs of any size.
+    """
+    if choices.forced == "dense":
+        raise UnsupportedError(dense_refused())
+    key = describe(dialect.model)
+    replayed = (choices.ctx.decisions or {}).get("lowerings", {}).get(key)
+    wanted = replayed or (choices.forced if choices.forced != "auto" else None)
+    listed = [Candidate(wanted, 0.0)] if wanted in FORMS else _timed(dialect, choices)
+    best = listed[0].name
+    choices.decisions[key] = best
+    candidates = [{"name": item.name, "latency_ms": item.latency_ms} for item in listed]
+    choices.rows.append({"op": key, "chosen": best, "candidates": candidates})
+    form: Form = "scatter" if best == "scatter" else "ell"
+    return lower_graphs(dialect.model, form)
+
+
+def describe(model: ir.Model) -> str:
+    """Name the reductions of a model, which are lowered alike."""
+    nodes = dialect_nodes(model.graph)
+    reductions = sum(node.op_type in (*REDUCING, schemas.EDGE_SOFTMAX) for node in nodes)
+    structures = sum(node.op_type == schemas.CSR for node in nodes)
+    return f"{reductions} reductions over {structures} structures of each request"
+
+
+def _timed(dialect: DialectModel, choices: Choices) -> list[Candidate]:
+    """Return the lowerings considered, the best first: tables, unless scatter is plainly faster on the sample."""
+    listed = [Candidate("ell", 0.0)]
+    if _scattered_elements(dialect) <= MOST_SCATTERED:
+        listed.append(Candidate("scatter", math.inf))
+    if choices.run is None or len(listed) == 1 or not dialect.sample:
+        return listed[:1]
+    runs = {}
+    for item in listed:
+        form: Form = "scatter" if item.name == "scatter" else "ell"
+        runs[item.name] = choices.run(lower_graphs(dialect.model, form), dialect.sample)
+    medians, noise = time_candidates(runs, choices.ctx.time_budget_s * TIMED_SHARE)
+    return winner_first([Candidate(item.name, item.estimate_ms, medians[item.name]) for item in listed], noise)
+
+
+def _scattered_elements(dialect: DialectModel) -> int:
+    """Return how many numbers all reductions together would scatter on the sample: slots times channels."""
+    slots = max((array.shape[-1] for name, array in dialect.sample.items() if name == "edge_index"), default=0)
+    widths = 0
+    for node in dialect_nodes(dialect.model.graph):
+        x = node.inputs[0]
+        if node.op_type in REDUCING and x is not None and x.shape is not None:
+            widths += math.prod(size for size in list(x.shape)[1:] if isinstance(size, int))
+    return slots * widths

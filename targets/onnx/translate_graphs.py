@@ -1,0 +1,92 @@
+"""Translate a whole Program to onnx_ir for graphs of any size: `prepare` and body in one model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import onnx_ir as ir
+import torch
+from torch import Tensor, fx, nn
+from torch.export import Dim
+
+from gnnexport.program.graphs import output_node
+from gnnexport.program.inputs import NUM_GRAPHS, NUM_NODES, NUM_PAIRS, Role
+from gnnexport.program.program import Program, placeholder_names
+from gnnexport.targets.contract import DialectModel
+from gnnexport.targets.onnx import schemas
+from gnnexport.targets.onnx.translate import export
+
+aten = torch.ops.aten
+
+_ROWS = {"node": NUM_NODES, "graph": NUM_GRAPHS, "pair": NUM_PAIRS}
+
+
+def translate_graphs(program: Program, sample: Mapping[str, Tensor]) -> DialectModel:
+    """Export `prepare` and body together, for any number of nodes, edges and graphs.
+
+    Args:
+        program: split or not.
+        sample: one typical request, for timing; any sizes.
+
+    Returns:
+        The model, whose inputs are the Program's by name.
+
+    Raises:
+        UnsupportedError: an op without an ONNX translation, with the module it came from.
+    """
+    schemas.register()
+    program = program.clone().train(False)
+    for parameter in program.parameters():
+        parameter.data = parameter.data.contiguous()
+    joined = join(program)
+    example = program.example()
+    arguments = {item.name: example[item.name] for item in program.inputs}
+    dynamic = [
+        {axis: Dim.DYNAMIC for axis, size in enumerate(item.shape) if isinstance(size, str)} for item in program.inputs
+    ]
+    model = export(joined, arguments, program.output, dynamic)
+    _name_sizes(model, program)
+    feeds = {item.name: sample[item.name].contiguous().numpy() for item in program.inputs}
+    return DialectModel(model, {}, "graphs", feeds)
+
+
+def join(program: Program) -> fx.GraphModule:
+    """Return one graph from the Program's inputs, all tensors, to its output."""
+    root, graph = nn.Module(), fx.Graph()
+    given = {item.name: graph.placeholder(item.name) for item in program.inputs}
+    features = next(item.name for item in program.inputs if item.role is Role.NODE_FEATURES)
+    known = {**given, NUM_NODES: graph.call_function(aten.sym_size.int, (given[features], 0))}
+    if NUM_GRAPHS in given:
+        known[NUM_GRAPHS] = graph.call_function(aten.item.default, (given[NUM_GRAPHS],))
+    structure: Sequence[Any] = ()
+    read = program.inputs
+    if program.prepare is not None:
+        names = placeholder_names(program.prepare)
+        structure = _inline(root, graph, "prepare", program.prepare, [known[name] for name in names])
+        read = program.features
+    arguments = [*(known[item.name] for item in read), *structure]
+    graph.output(_inline(root, graph, "body", program.body, arguments))
+    return fx.GraphModule(root, graph, class_name=type(program.body).__name__)
+
+
+def _inline(root: nn.Module, graph: fx.Graph, name: str, module: fx.GraphModule, arguments: Sequence[Any]) -> Any:
+    """Copy a module's graph in and return what it returns."""
+    setattr(root, name, module)
+    values: dict[fx.Node, Any] = dict(zip(module.graph.find_nodes(op="placeholder"), arguments, strict=True))
+    for node in module.graph.nodes:
+        if node.op in ("placeholder", "output"):
+            continue
+        values[node] = graph.node_copy(node, values.__getitem__)
+        if node.op == "get_attr":
+            values[node].target = f"{name}.{node.target}"
+    return fx.node.map_arg(output_node(module.graph).args[0], values.__getitem__)
+
+
+def _name_sizes(model: ir.Model, program: Program) -> None:
+    """Call the sizes of inputs and output by what they count."""
+    for value, item in zip(model.graph.inputs, program.inputs, strict=True):
+        value.shape = ir.Shape(item.shape)
+    (output,) = model.graph.outputs
+    assert output.shape is not None
+    output.shape = ir.Shape([_ROWS[program.level], *list(output.shape)[1:]])
