@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from gnnexport.errors import DataError
+from gnnexport.frontends.memory import require_memory
 
 LARGEST = 2**31 - 1
 """Counts of nodes and graphs; some targets index with 32 bits."""
@@ -44,6 +45,8 @@ class Columns:
         """Count the nodes of data without features."""
         for name in ("num_nodes", "node_ptr", "ptr"):
             if name in self._arrays and self._arrays[name].numel():
+                if name == "num_nodes" and self._arrays[name].numel() != 1:
+                    raise self.error("num_nodes is not one number", "Write the number of nodes")
                 value = self.integers(name, "int64").flatten()[-1]
                 break
         else:
@@ -114,6 +117,7 @@ class Columns:
             found, count = batch, max(count, int(batch[-1]) + 1)
         assert found is not None
         count = self._count(count, exact=bool(pointers))
+        require_memory(8 * count, self._where, f"a set of {count} graphs")
         self._edges_stay_inside(edge_index, found, count)
         return found, count
 

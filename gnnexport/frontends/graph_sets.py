@@ -26,6 +26,7 @@ KNOWN = frozenset(("x", "edge_index", "edge_weight", "edge_attr", *COUNTS, *LABE
 SHARED = frozenset(("x", "edge_index", "edge_weight", "edge_attr", "y", "edge_label", "edge_label_index", *MASKS))
 """What every graph of a set must have if one has it."""
 
+UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
 ADJACENCY = ("adj_t", "adj")
 GRAPH_MEND = "Save a PyG Data or a list of them with torch.save as .pt, or arrays with numpy.savez as .npz"
 
@@ -69,8 +70,11 @@ def known_arrays(attributes: Mapping[Any, Any], where: str) -> tuple[dict[str, T
         if found[name].is_meta:
             mend = "Make the tensors on the CPU, not on the device 'meta'"
             raise DataError.at(where, f"{name} has a shape but no values", mend)
-    hidden = {name for name in named if not name.startswith("_")}
-    return {name: value.cpu() for name, value in found.items()}, hidden - KNOWN
+        if found[name].dtype in UNSIGNED:
+            # torch computes little with these.
+            found[name] = found[name].to(torch.int64)
+    others = {name for name in named if not name.startswith("_")}
+    return {name: value.cpu() for name, value in found.items()}, others - KNOWN
 
 
 def join(graphs: Sequence[Mapping[Any, Any]], where: str) -> Arrays:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gnnexport.errors import DataError
-from gnnexport.frontends.columns import type_name
+from gnnexport.frontends.columns import LARGEST, type_name
 from gnnexport.program.data import UNLABELLED, Split, labelled_rows
 from gnnexport.program.inputs import Level
 
@@ -87,7 +87,7 @@ class Labels:
         if y.is_complex():
             raise self.error(f"{named} is complex", "Give classes as int64, or targets as float32")
         if y.is_floating_point():
-            return self._real(named, y)
+            return self._real(named, y, level)
         return self._several(y) if y.dim() == 2 else self._classes(named, y.to(torch.int64).contiguous())
 
     def _classes(self, named: str, y: Tensor) -> Tensor:
@@ -96,15 +96,18 @@ class Labels:
         if y.numel() and int(y.min()) < UNLABELLED:
             what, mend = f"{named} holds the label {int(y.min())}", "Number classes from 0; -1 means unlabelled"
             raise self.error(what, f"{mend}; targets of regression are float32")
+        if y.numel() and int(y.max()) > LARGEST:
+            raise self.error(f"{named} holds the label {int(y.max())}", "Number classes from 0, without gaps")
         return y
 
-    def _real(self, named: str, y: Tensor) -> Tensor:
+    def _real(self, named: str, y: Tensor, level: Level) -> Tensor:
         y = y.to(torch.float32).contiguous()
         if bool(y.isinf().any()):
             raise self.error(f"{named} holds infinite values", "Replace them, or write NaN where none is known")
         whole = bool(((y == y.round()) & (y.abs() < 2**24) | y.isnan()).all())
-        if y.dim() == 1 and whole and self._kind is not None and not self._is_regression():
-            # Classes that came as floats, as many chemical sets have them.
+        classes = level == "pair" or (self._kind is not None and not self._is_regression())
+        if y.dim() == 1 and whole and classes:
+            # Classes that came as floats, as the labels of RandomLinkSplit and of many chemical sets do.
             return self._classes(named, y.nan_to_num(nan=UNLABELLED).to(torch.int64))
         return y
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gnnexport.errors import DataError, GnnExportError, UsageError
+from gnnexport.errors import DataError, UsageError
 from gnnexport.frontends.code import import_function
 from gnnexport.frontends.graph_sets import Arrays
 from gnnexport.frontends.pickled_graphs import plain
@@ -37,11 +38,7 @@ def call_loader(text: str, folder: Path) -> Arrays:
     except (Exception, SystemExit) as error:
         what = f"raised {type(error).__name__}: {quoted(str(error))}"
         raise UsageError.at(where, what, f"The function is called without arguments. {RETURN_MEND}") from error
-    try:
-        return arrays_of(plain(loaded, where), where)
-    except DataError as error:
-        if not isinstance(loaded, dict | list | tuple) and not hasattr(loaded, "edge_index"):
-            raise DataError.at(where, f"returned a {type(loaded).__name__}, not graphs", RETURN_MEND) from error
-        raise
-    except GnnExportError:
-        raise
+    graphs = plain(loaded, where)
+    if not isinstance(graphs, Mapping | list | tuple):
+        raise DataError.at(where, f"returned a {type(loaded).__name__}, not graphs", RETURN_MEND)
+    return arrays_of(graphs, where)

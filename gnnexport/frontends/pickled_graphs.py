@@ -7,7 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch_geometric.data import Batch, Data
 
 from gnnexport.errors import DataError, GnnExportError, UnsafeFileError, UnsupportedError, UsageError
 from gnnexport.frontends import vocabulary
@@ -86,22 +88,21 @@ def plain(loaded: Any, where: str, depth: int = 0) -> Any:
         UnsupportedError: graphs with several types of nodes, or with times.
         DataError: a data set whose graphs cannot be read.
     """
-    kind = f"{type(loaded).__module__}.{type(loaded).__name__}"
     for cls in type(loaded).__mro__:
         known = UNSUPPORTED.get(f"{cls.__module__}.{cls.__name__}")
         if known is not None:
             raise UnsupportedError.at(where, *known)
+    if depth > DEEPEST or isinstance(loaded, torch.Tensor | np.ndarray | np.generic | str | bytes | type):
+        return loaded
     if isinstance(loaded, Mapping):
-        return {key: plain(value, where, depth + 1) for key, value in loaded.items()} if depth < DEEPEST else loaded
+        return {key: plain(value, where, depth + 1) for key, value in loaded.items()}
     if isinstance(loaded, list | tuple):
         values = [plain(value, where, depth + 1) for value in loaded]
         return tuple(values) if isinstance(loaded, tuple) else values
-    if isinstance(loaded, torch.Tensor) or depth > DEEPEST:
-        return loaded
-    if hasattr(loaded, "to_dict") and hasattr(loaded, "edge_index"):
-        counted = {"num_graphs": loaded.num_graphs} if "Batch" in kind else {}
+    if isinstance(loaded, Data):
+        counted = {"num_graphs": loaded.num_graphs} if isinstance(loaded, Batch) else {}
         return {**loaded.to_dict(), **counted}
-    if hasattr(loaded, "__getitem__") and hasattr(loaded, "__len__") and not isinstance(loaded, str | bytes):
+    if hasattr(loaded, "__getitem__") and hasattr(loaded, "__len__"):
         try:
             return [plain(loaded[number], where, depth + 1) for number in range(len(loaded))]
         except GnnExportError:

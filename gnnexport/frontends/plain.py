@@ -14,6 +14,7 @@ from torch import Tensor
 
 from gnnexport.errors import DataError
 from gnnexport.frontends.graph_sets import (
+    COUNTS,
     GRAPH_MEND,
     MASKS,
     PAIRS,
@@ -197,14 +198,15 @@ def _dataset_file(data: Mapping[Any, Any], slices: Mapping[str, Tensor] | None, 
     """Cut the attributes of a data set at its slices; edges count from 0 in each graph there."""
     if slices is None:
         return _one(data, where)
-    kept = {name: cuts for name, cuts in slices.items() if isinstance(data.get(name), Tensor)}
+    known, ignored = known_arrays(data, where)
+    kept = {name: cuts for name, cuts in slices.items() if name in known and name not in COUNTS}
     count = max((len(cuts) - 1 for cuts in kept.values()), default=0)
     if count < 1:
         raise DataError.at(where, "holds no graph", GRAPH_MEND)
     require_memory(count * 1024, where, f"a set of {count} graphs")
     graphs: list[dict[str, Any]] = [{} for _ in range(count)]
     for name, cuts in kept.items():
-        value = data[name]
+        value = known[name]
         axis = value.dim() - 1 if "index" in name else 0
         ends = cuts.tolist()
         whole = all(type(end) is int for end in ends) and ends == sorted(ends) and len(ends) == count + 1
@@ -217,4 +219,6 @@ def _dataset_file(data: Mapping[Any, Any], slices: Mapping[str, Tensor] | None, 
     if isinstance(sizes, list | tuple) and len(sizes) == count:
         for graph, size in zip(graphs, sizes, strict=True):
             graph["num_nodes"] = size
-    return join(graphs, where)
+    arrays = join(graphs, where)
+    arrays.notes += unused_note(ignored)
+    return arrays

@@ -22,7 +22,7 @@ CLASSIFICATION: Mapping[Level, str] = {
 
 def kind_of(data: GraphData) -> str:
     """Tell the kind of task that labels are for: by what they are about, and whether they are whole numbers."""
-    real = data.y is not None and data.y.is_floating_point() and not _is_binary(data.y)
+    real = data.y is not None and data.y.is_floating_point() and not _is_several(data.y)
     return f"{data.level}-regression" if real and data.level != "pair" else CLASSIFICATION[data.level]
 
 
@@ -39,14 +39,17 @@ def check_task(data: GraphData, kind: str = "node-classification") -> list[str]:
         mend = "Add edge_label_index: int64 [2, num_pairs], and edge_label: 1 for a true pair, 0 for another"
         raise DataError.at(data.name, "has no pairs of nodes to predict", mend)
     if data.y is None:
-        measure = "error" if kind.endswith("regression") else "accuracy"
         mend = f"Add y: one {_form(kind)} per {level}"
-        raise DataError.at(data.name, f"has no labels, so {measure} cannot be measured", mend)
+        raise DataError.at(data.name, f"has no labels, so {_measure(kind)} cannot be measured", mend)
     if level != data.level:
         what = f"its labels are about {NAMES[data.level]}, which is not {kind}"
         raise DataError.at(data.name, what, f'Set kind = "{kind_of(data)}" under [task], or give one y per {level}')
     _check_form(data, data.y, kind)
-    return _check_masks(data, data.y, level)
+    return _check_masks(data, data.y, kind)
+
+
+def _measure(kind: str) -> str:
+    return "error" if kind.endswith("regression") else "accuracy"
 
 
 def _form(kind: str) -> str:
@@ -60,10 +63,8 @@ def _check_form(data: GraphData, y: Tensor, kind: str) -> None:
             mend = f'Write y as float32, or set kind = "{CLASSIFICATION[data.level]}" under [task]'
             raise DataError.at(data.name, f"y is made of classes, which is not {kind}", mend)
         return
-    if y.is_floating_point() and not (y.dim() == 2 and _is_binary(y)):
-        what = f"y holds numbers with fractions, which is not {kind}"
-        if y.dim() == 2:
-            what = f"y has {y.shape[1]} columns besides 0 and 1, which is not {kind}"
+    if y.is_floating_point() and not _is_several(y):
+        what = f"y is made of floating numbers, which is not {kind}"
         mend = "Write classes as int64, several labels as 0 and 1"
         other = f'; targets are for kind = "{data.level}-regression"' if data.level != "pair" else ""
         raise DataError.at(data.name, what, mend + other)
@@ -71,15 +72,16 @@ def _check_form(data: GraphData, y: Tensor, kind: str) -> None:
         raise DataError.at(data.name, "the labels of its pairs are not 0 and 1", "Give edge_label as 0 and 1")
 
 
-def _check_masks(data: GraphData, y: Tensor, level: Level) -> list[str]:
+def _check_masks(data: GraphData, y: Tensor, kind: str) -> list[str]:
+    level = LEVELS[kind]
     for split in SPLITS:
         if split not in data.masks:
             mend = f"Add {split}_mask: one boolean per {level}"
-            raise DataError.at(data.name, f"has no {split} mask, so accuracy cannot be measured", mend)
+            raise DataError.at(data.name, f"has no {split} mask, so {_measure(kind)} cannot be measured", mend)
         if not bool((data.masks[split] & labelled_rows(y)).any()):
             raise DataError.at(data.name, f"its {split} mask selects no labelled {level}", f"Fill {split}_mask")
     if y.is_floating_point():
-        return _unseen_labels(y, data) if y.dim() == 2 and _is_binary(y) else []
+        return _unseen_labels(y, data) if _is_several(y) else []
     trained, tested = (set(y[data.masks[split]].tolist()) for split in ("train", "test"))
     if level == "pair" and len(trained) < 2:
         mend = "Add pairs of the other label: RandomLinkSplit(add_negative_train_samples=True)"
@@ -99,5 +101,6 @@ def _unseen_labels(y: Tensor, data: GraphData) -> list[str]:
     return [f"data: labels {unseen[:MOST_LISTED]} are tested but never trained"] if unseen else []
 
 
-def _is_binary(y: Tensor) -> bool:
-    return bool(((y == 0) | (y == 1) | y.isnan()).all())
+def _is_several(y: Tensor) -> bool:
+    """Tell several labels, 0 and 1 in columns, from targets."""
+    return y.dim() == 2 and bool(((y == 0) | (y == 1) | y.isnan()).all())

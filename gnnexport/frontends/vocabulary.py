@@ -99,6 +99,7 @@ STORAGES: Mapping[str, torch.dtype] = {
 TENSOR = "torch._utils._rebuild_tensor_v2"
 PARAMETER = "torch._utils._rebuild_parameter"
 GETATTR = "builtins.getattr"
+DEVICE = "torch.device"
 DATA = "torch_geometric.data.data.Data"
 BATCH = "torch_geometric.data.batch.Batch"
 DATA_STORE = "torch_geometric.data.storage.GlobalStorage"
@@ -117,6 +118,7 @@ STRUCTURE = frozenset(
         "collections.OrderedDict",
         "builtins.set",
         "torch.Size",
+        DEVICE,
         TENSOR,
         PARAMETER,
         GETATTR,
