@@ -99,6 +99,9 @@ class ModuleRebuilder:
                     return vocabulary.TORCH_FUNCTIONS[name]
             case Call(function=Global(name="torch.Size"), args=(tuple() as sizes,), state=None):
                 return tuple(self.value(size, where) for size in sizes)
+            case Call(function=Global(name=vocabulary.DEVICE), args=(str(), *rest), state=None) if len(rest) < 2:
+                # Where the model was trained; here it is on the CPU.
+                return torch.device("cpu")
             case Call(function=Global(name="builtins.set"), args=(list() as members,), state=None):
                 if not all(type(member) in PLAIN for member in members):
                     raise unsafe(self._path, f"{where} is a set of other than plain values")
