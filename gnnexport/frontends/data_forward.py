@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 
-from gnnexport.errors import DataError, GnnExportError, UnsupportedError
+from gnnexport.errors import DataError, GnnExportError, UnsupportedError, UsageError
 from gnnexport.frontends.exported import with_signature
 from gnnexport.frontends.refusal import one_line
 from gnnexport.program.inputs import NAMES, NUM_GRAPHS
@@ -167,6 +167,43 @@ def wrap_data_forward(model: nn.Module, inputs: Mapping[str, Tensor]) -> nn.Modu
     forward = with_signature(DataForward.forward, [(argument, True) for argument in names])
     wrapper: nn.Module = type(name, (DataForward,), {"forward": forward})(model, names)
     return wrapper.train(model.training)
+
+
+def wrap_without_data(model: nn.Module, widths: Mapping[str, int | None]) -> nn.Module:
+    """Do as `wrap_data_forward` where there is no data, on a small batch of graphs of a width that runs.
+
+    Args:
+        model: in evaluation mode.
+        widths: of the inputs that the user named, such as `{"x": 16}`; `x` is tried out where it is not given.
+
+    Raises:
+        UsageError: no width runs.
+        UnsupportedError: the model reads something that is not among the known names.
+    """
+    if not takes_data(model):
+        return model
+    given = widths.get("x")
+    weights = [weight for weight in model.parameters() if weight.dim() == 2]
+    found = [given] if given else [size for weight in weights for size in weight.shape[::-1]]
+    for width in dict.fromkeys(found):
+        try:
+            return wrap_data_forward(model, _small_batch({**widths, "x": width}))
+        except DataError:
+            continue
+    what = f"nothing tells how wide 'x' of {type(model).__name__} is, and no data is given"
+    mend = "Give it with --input x=N,16, or give the graph with --data FILE"
+    raise UsageError.at("model", what, mend)
+
+
+def _small_batch(widths: Mapping[str, int | None]) -> dict[str, Tensor]:
+    """Make two graphs of three and two nodes, side by side."""
+    edge_index = torch.tensor([[0, 1, 2, 3], [1, 2, 0, 4]])
+    values = {"x": torch.ones(5, widths["x"] or 1), "edge_index": edge_index}
+    if "edge_weight" in widths:
+        values["edge_weight"] = torch.ones(4)
+    if "edge_attr" in widths:
+        values["edge_attr"] = torch.ones(4, widths["edge_attr"] or 1)
+    return {**values, "batch": torch.tensor([0, 0, 0, 1, 1]), NUM_GRAPHS: torch.tensor(2)}
 
 
 def _required(model: nn.Module) -> Iterator[inspect.Parameter]:

@@ -64,7 +64,8 @@ def load_exported(path: Path, *, trust: bool) -> nn.Module:
         ) from error
     names = _check_sizes(exported, path)
     forward = with_signature(ExportedModule.forward, [(name, True) for name in names])
-    return type("ExportedProgram", (ExportedModule,), {"forward": forward})(program)
+    model: nn.Module = type("ExportedProgram", (ExportedModule,), {"forward": forward})(program)
+    return model
 
 
 def with_signature(function: Callable[..., Any], arguments: list[tuple[str, bool]]) -> Callable[..., Any]:

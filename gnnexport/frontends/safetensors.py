@@ -10,15 +10,17 @@ import json
 import math
 import struct
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard, cast
 
 import torch
 from torch import Tensor
 
 from gnnexport.errors import UsageError
 from gnnexport.frontends.refusal import broken, quoted
+from gnnexport.frontends.tensors import MOST_DIMENSIONS
 
 LARGEST_TABLE = 100_000_000
+LARGEST_SIZE = 2**60
 DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
     "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
@@ -54,15 +56,23 @@ def _tensor(path: Path, name: str, entry: Any, numbers: memoryview) -> Tensor:
     if dtype is None:
         mend = f"Save it in one of {', '.join(DTYPES)}"
         raise UsageError.at(str(path), f"tensor {quoted(name)} is of the unknown type {quoted(kind)}", mend)
-    plain = all(
-        isinstance(part, list) and all(type(number) is int and number >= 0 for number in part)
-        for part in (shape, offsets)
-    )
-    if not plain or len(offsets) != 2 or offsets[1] > len(numbers) or len(shape) > 16:
+    if not _is_sizes(shape) or not _is_sizes(offsets) or len(offsets) != 2 or offsets[1] > len(numbers):
         raise broken(path, f"tensor {quoted(name)} reaches outside the file")
     if offsets[1] - offsets[0] != math.prod(shape) * dtype.itemsize:
         raise broken(path, f"tensor {quoted(name)} has another size than its shape")
-    raw = torch.frombuffer(bytearray(numbers[offsets[0] : offsets[1]] or b"\0"), dtype=torch.uint8)
     if not math.prod(shape):
         return torch.zeros(shape, dtype=dtype)
+    raw = torch.frombuffer(bytearray(numbers[offsets[0] : offsets[1]]), dtype=torch.uint8)
     return (raw != 0 if dtype is torch.bool else raw.view(dtype)).reshape(shape)
+
+
+def _is_sizes(value: object) -> TypeGuard[list[int]]:
+    """Tell whether a value is a list of sizes that a tensor can have."""
+    plain = isinstance(value, list) and len(value) <= MOST_DIMENSIONS
+    numbers = cast("list[Any]", value) if plain else []
+    return plain and all(type(size) is int and size >= 0 for size in numbers) and _product(numbers) <= LARGEST_SIZE
+
+
+def _product(sizes: list[int]) -> int:
+    """Multiply sizes, of which none counts as 0: torch multiplies them for the strides of empty tensors too."""
+    return math.prod(max(size, 1) for size in sizes)

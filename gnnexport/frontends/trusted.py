@@ -104,6 +104,7 @@ def _absent_class(error: AttributeError, path: Path, script: ModuleType | None, 
 def _name_script(model: torch.nn.Module, script: ModuleType) -> None:
     """Tell each `Sequential` what its script is called here: a copy of one imports from there."""
     for module in model.modules():
-        gone = isinstance(module, Sequential) and module._caller_module not in sys.modules
-        if gone or (isinstance(module, Sequential) and module._caller_module == MAIN):
-            module._caller_module = script.__name__
+        if isinstance(module, Sequential) and (
+            module._caller_module == MAIN or module._caller_module not in sys.modules
+        ):
+            vars(module)["_caller_module"] = script.__name__

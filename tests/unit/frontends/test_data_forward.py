@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 from torch_geometric.nn import GCN, GATConv, GCNConv, global_add_pool, global_mean_pool
 
-from gnnexport.errors import DataError, UnsupportedError
-from gnnexport.frontends.data_forward import takes_data, wrap_data_forward
+from gnnexport.errors import DataError, UnsupportedError, UsageError
+from gnnexport.frontends.data_forward import takes_data, wrap_data_forward, wrap_without_data
 from gnnexport.frontends.signature import match_inputs
 from gnnexport.program.capture import capture
 from gnnexport.program.data import GraphData
@@ -183,5 +183,15 @@ def test_an_attribute_that_the_graph_lacks_is_named() -> None:
 
 def test_a_model_that_cannot_run_on_the_graph_says_so() -> None:
     """Features of another width are the data's fault."""
-    with pytest.raises(DataError, match="Nodes cannot run on it .*it reads edge_weight too"):
+    with pytest.raises(DataError, match=r"Nodes cannot run on it .*it reads edge_weight too"):
         wrap_data_forward(Nodes().eval(), {**one_graph(), "x": torch.ones(7, 5)})
+
+
+def test_without_data_the_width_is_tried_out() -> None:
+    """The first width among the weights that runs is the features'; nothing that runs is a usage error."""
+    wrapped = wrap_without_data(Counted().eval(), {})
+    assert list(inspect.signature(wrapped.forward).parameters) == ["x", "edge_index", "batch", "num_graphs"]
+    with pytest.raises(UsageError, match=r"nothing tells how wide 'x' of Counted is.*--input x=N,16"):
+        wrap_without_data(Counted().eval(), {"x": 5})
+    with pytest.raises(UnsupportedError, match="reads 'pos'"):
+        wrap_without_data(Placed().eval(), {"x": 4})
