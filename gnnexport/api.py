@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from gnnexport.bundle.reader import open_bundle
 from gnnexport.bundle.report_schema import Budgets, Report
 from gnnexport.bundle.summary import summarise
-from gnnexport.errors import EXIT_OK, Problem, UnsupportedError, UsageError, nearest
+from gnnexport.errors import EXIT_OK, Problem, UsageError, nearest
 from gnnexport.measure.budgets import default_budget, parse_budget, parse_bytes, parse_duration, parse_speedup
 from gnnexport.report.markdown import to_markdown
 from gnnexport.report.verdict import gravest, judge
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from gnnexport.catalogue import CatalogueEntry
     from gnnexport.diagnosis import DoctorEntry
     from gnnexport.pipeline.request import Request
+    from gnnexport.pipeline.source import Given
 
 Texts = str | Sequence[str] | None
 FilePath = Path | str
@@ -86,6 +87,7 @@ def compress(
     passes: Texts = None,
     recipe: FilePath | None = None,
     data: FilePath | None = None,
+    inputs: Texts = None,
     mode: str | None = None,
     max_drop: str | None = None,
     min_speedup: str | float | None = None,
@@ -95,6 +97,7 @@ def compress(
     force: bool = False,
     trust: bool = False,
     builder: str | None = None,
+    code: FilePath | None = None,
     embed_data: str = "64MB",
     decisions: FilePath | None = None,
     dry_run: bool = False,
@@ -110,8 +113,10 @@ def compress(
         target: specs such as `ort{threads=2}`.
         passes: specs of compressing passes; `auto` chooses, `none` compresses nothing.
         recipe: TOML file with passes, target and budgets.
-        data: `.npz` or a PyG `Data` as `.pt`.
-        mode: only `full` so far.
+        data: `.npz`, or PyG's `Data`, a list of them or a data set as `.pt`; or `file.py:function` that returns it.
+        inputs: sizes of inputs such as `x=N,16`, where there is no data and the model does not tell.
+        mode: `full` for one graph, which is baked in, or `graphs` for new ones in every request; by default `full`
+            for data of one graph, and `graphs` for a set, or without data.
         max_drop: largest drop of the metric, such as `0.5pp`.
         min_speedup: `2`, or `2x-exported` against the uncompressed export.
         time_budget: such as `10m`.
@@ -120,6 +125,7 @@ def compress(
         force: replace an existing bundle.
         trust: let the model, data and sidecar files run their code.
         builder: `package.module:function` or `file.py:function` that makes the module.
+        code: script that defines the model's class; only with `trust`.
         embed_data: features and labels of the test go into the bundle up to this size.
         decisions: `decisions.json` of an earlier bundle, to be replayed without timing anything.
         dry_run: check everything, say what would run, and write nothing.
@@ -130,14 +136,14 @@ def compress(
     """
     from gnnexport.frontends.sidecar import read_recipe, read_sidecar
 
-    _check_mode(mode)
     model_path = _existing(model)
+    given = _given(model_path, data, mode, trust, builder, code, inputs)
     sidecar = read_sidecar(model_path)
     chosen = read_recipe(Path(recipe)) if recipe is not None else None
-    given = [table for table in (chosen, sidecar.compress) if table is not None]
+    tables = [table for table in (chosen, sidecar.compress) if table is not None]
 
     def first(option: Any, name: str) -> Any:
-        return option if option is not None else next((v for t in given if (v := getattr(t, name)) is not None), None)
+        return option if option is not None else next((v for t in tables if (v := getattr(t, name)) is not None), None)
 
     request = _request(
         model_path,
@@ -148,7 +154,7 @@ def compress(
         decisions=decisions, dry_run=dry_run,
         progress=progress,
     )  # fmt: skip
-    return _run(request, sidecar, data, trust, builder)
+    return _run(request, sidecar, given)
 
 
 def export(
@@ -156,6 +162,7 @@ def export(
     *,
     target: Texts = None,
     data: FilePath | None = None,
+    inputs: Texts = None,
     mode: str | None = None,
     min_speedup: str | float | None = None,
     time_budget: str | None = None,
@@ -164,6 +171,7 @@ def export(
     force: bool = False,
     trust: bool = False,
     builder: str | None = None,
+    code: FilePath | None = None,
     embed_data: str = "64MB",
     decisions: FilePath | None = None,
     dry_run: bool = False,
@@ -172,8 +180,8 @@ def export(
     """Lower a trained model as it is, and prove the result; arguments as in `compress`."""
     from gnnexport.frontends.sidecar import read_sidecar
 
-    _check_mode(mode)
     model_path = _existing(model)
+    given = _given(model_path, data, mode, trust, builder, code, inputs)
     sidecar = read_sidecar(model_path)
     request = _request(
         model_path,
@@ -184,15 +192,18 @@ def export(
         decisions=decisions, dry_run=dry_run,
         progress=progress,
     )  # fmt: skip
-    return _run(request, sidecar, data, trust, builder)
+    return _run(request, sidecar, given)
 
 
 def inspect(
     path: FilePath,
     *,
     data: FilePath | None = None,
+    inputs: Texts = None,
+    mode: str | None = None,
     trust: bool = False,
     builder: str | None = None,
+    code: FilePath | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Inspection:
     """Show a model's Program, cost and message passing, or what a bundle's manifest says.
@@ -200,8 +211,11 @@ def inspect(
     Args:
         path: a model or a bundle.
         data: as in `compress`.
+        inputs: as in `compress`.
+        mode: as in `compress`.
         trust: as in `compress`.
         builder: as in `compress`.
+        code: as in `compress`.
         progress: takes a line for each step.
     """
     path = _existing(path)
@@ -214,9 +228,9 @@ def inspect(
     from gnnexport.frontends.sidecar import read_sidecar
     from gnnexport.pipeline.inspection import inspect_program, inspection_text
     from gnnexport.pipeline.run import simplify
-    from gnnexport.pipeline.source import Given, load_source
+    from gnnexport.pipeline.source import load_source
 
-    given = Given(path, data=None if data is None else str(data), trust=trust, builder=builder)
+    given = _given(path, data, mode, trust, builder, code, inputs)
     source = load_source(given, read_sidecar(path))
     tell(f"capturing {source.class_name}")
     program = simplify(source).program
@@ -282,9 +296,9 @@ def doctor() -> list[DoctorEntry]:
     return examine()
 
 
-def _run(request: Request, sidecar: Any, data: FilePath | None, trust: bool, builder: str | None) -> Outcome:
+def _run(request: Request, sidecar: Any, given: Given) -> Outcome:
     from gnnexport.pipeline.run import run
-    from gnnexport.pipeline.source import Given, load_source
+    from gnnexport.pipeline.source import load_source
 
     codes: list[int] = []
 
@@ -294,7 +308,6 @@ def _run(request: Request, sidecar: Any, data: FilePath | None, trust: bool, bui
         report = verdict.write_into(report)
         return report, to_markdown(report)
 
-    given = Given(request.model, data=None if data is None else str(data), trust=trust, builder=builder)
     source = load_source(given, sidecar)
     budgets = _with_default(request.budgets, source.task.metric, labelled=source.labelled)
     product = run(replace(request, budgets=budgets), source, judged)
@@ -390,11 +403,17 @@ def _texts(value: Texts) -> list[str]:
     return [] if value is None else [value] if isinstance(value, str) else list(value)
 
 
-def _check_mode(mode: str | None) -> None:
+def _given(
+    model: Path, data: FilePath | None, mode: str | None, trust: bool, builder: str | None, code: FilePath | None,
+    inputs: Texts,
+) -> Given:  # fmt: skip
+    from gnnexport.pipeline.source import Given
+
     if mode is not None and mode not in MODES:
         raise UsageError.at("--mode", f"unknown mode '{mode}'", nearest(mode, MODES))
-    if mode not in (None, "full"):
-        raise UnsupportedError.at("--mode", f"mode '{mode}' is not available in this version", "Use --mode full")
+    script = None if code is None else Path(code)
+    source = None if data is None else str(data)
+    return Given(model, source, mode, trust, builder, script, tuple(_texts(inputs)))
 
 
 def _existing(path: FilePath) -> Path:

@@ -25,6 +25,7 @@ def compress(
         Path | None, typer.Option("--recipe", metavar="FILE", help="TOML with passes, target and budgets.")
     ] = None,
     data: options.Data = None,
+    inputs: options.Inputs = None,
     mode: options.Mode = None,
     max_drop: Annotated[
         str | None, typer.Option("--max-drop", metavar="0.5pp", help="Fail with 3 when the metric falls by more.")
@@ -36,6 +37,7 @@ def compress(
     force: options.Force = False,
     trust: options.Trust = False,
     builder: options.Builder = None,
+    code: options.Code = None,
     embed_data: options.EmbedData = options.EMBED_DATA,
     no_embed: options.NoEmbed = False,
     decisions: options.Decisions = None,
@@ -55,6 +57,7 @@ def compress(
             passes=passes,
             recipe=recipe,
             data=data,
+            inputs=inputs,
             mode=mode,
             max_drop=max_drop,
             min_speedup=min_speedup,
@@ -64,6 +67,7 @@ def compress(
             force=force,
             trust=trust,
             builder=builder,
+            code=code,
             embed_data=options.EMBED_NOTHING if no_embed else embed_data,
             decisions=decisions,
             dry_run=dry_run,

@@ -15,8 +15,11 @@ from gnnexport.cli.progress import progress
 def inspect(
     path: Annotated[Path, typer.Argument(metavar="MODEL|BUNDLE", help="A saved model, or a bundle.")],
     data: options.Data = None,
+    inputs: options.Inputs = None,
+    mode: options.Mode = None,
     trust: options.Trust = False,
     builder: options.Builder = None,
+    code: options.Code = None,
     json: options.Json = False,
 ) -> int:
     """Show a model's ops, their cost, and what would be slow.
@@ -27,7 +30,9 @@ def inspect(
     with progress() as show:
         from gnnexport import api
 
-        inspection = api.inspect(path, data=data, trust=trust, builder=builder, progress=show)
+        inspection = api.inspect(
+            path, data=data, inputs=inputs, mode=mode, trust=trust, builder=builder, code=code, progress=show
+        )
     if json:
         print_json(inspection.to_dict())
     else:

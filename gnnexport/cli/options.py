@@ -15,9 +15,17 @@ Targets = Annotated[
     list[str] | None,
     typer.Option("--target", "-t", metavar="T[,T]", help="Where the model shall run, such as ort or 'ort{threads=2}'."),
 ]
-Data = Annotated[Path | None, typer.Option("--data", metavar="FILE", help="The graph: an .npz, or a PyG Data as .pt.")]
+Data = Annotated[
+    str | None,
+    typer.Option("--data", metavar="FILE", help="The graph or graphs: .npz, PyG data as .pt, or load.py:function."),
+]
+Inputs = Annotated[
+    list[str] | None,
+    typer.Option("--input", metavar="x=N,16", help="Width of an input, where no data and no weight tells it."),
+]
 Mode = Annotated[
-    str | None, typer.Option("--mode", metavar="full|batched|graphs", help="How the bundle will be asked.")
+    str | None,
+    typer.Option("--mode", metavar="full|graphs", help="One fixed graph, or new graphs in every request."),
 ]
 MinSpeedup = Annotated[
     str | None,
@@ -37,6 +45,10 @@ Trust = Annotated[bool, typer.Option("--trust", help="Let the model, data and si
 Builder = Annotated[
     str | None,
     typer.Option("--builder", metavar="MODULE:FUNCTION", help="Builds the model; MODEL then holds its state dict."),
+]
+Code = Annotated[
+    Path | None,
+    typer.Option("--code", metavar="FILE", help="Script that defines the model's class; only with --trust."),
 ]
 EmbedData = Annotated[
     str, typer.Option("--embed-data", metavar="64MB", help="Store test features and labels in the bundle up to this.")

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from gnnexport.frontends.model import settle
+from gnnexport.frontends.signature import call_arguments
 from gnnexport.program.data import GraphData
 from gnnexport.program.inputs import Input, Role
 
@@ -60,7 +61,7 @@ def best_pytorch(
         inputs: the arguments of the model.
         eager_run: output and seconds of an eager run made already, to spare another on large graphs.
     """
-    values = {entry.name: data.inputs[entry.name] for entry in inputs}
+    values = call_arguments(data, inputs)
     eager = Baseline("pytorch-eager", _runner(settle(copy.deepcopy(model)), values))
     expected, seconds = eager_run if eager_run is not None and eager_run[1] >= WARM_S else _timed(eager)
     trials = [(seconds, eager)]

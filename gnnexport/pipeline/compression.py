@@ -101,7 +101,7 @@ class Auto:
 
     def _speedup(self, old: Form, new: Form) -> Interval | str:
         """Return how many times faster the new form is, or why the engine cannot run here."""
-        data = self.emitter.source.data
+        data = self.emitter.source.request
         with load_to_prove(old.folder) as slow, load_to_prove(new.folder) as fast:
             if fast.engine_not_run is not None:
                 return fast.engine_not_run

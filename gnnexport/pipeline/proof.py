@@ -116,7 +116,9 @@ class Prover:
         if exported is not result:
             check_parity(open_bundle(exported.folder), plain, notes)
         name = plain.outputs[0].name
-        against_original = compare_outputs({name: self.source.logits.numpy()}, {name: plain(self._feeds(plain))[name]})
+        against_original = compare_outputs(
+            {name: self.source.request_logits.numpy()}, {name: plain(self._feeds(plain))[name]}
+        )
         tolerance = bundle.manifest.tolerance
         if against_original.max_rel_error > tolerance:
             raise ParityError.at(
@@ -134,7 +136,7 @@ class Prover:
         return None if seen is None else seen.record(tolerance, len(bundle.golden()))
 
     def _feeds(self, runner: Runner) -> dict[str, np.ndarray]:
-        return {tensor.name: self.source.data.inputs[tensor.name].numpy() for tensor in runner.inputs}
+        return {tensor.name: self.source.request.inputs[tensor.name].numpy() for tensor in runner.inputs}
 
     def _time(self, plain: Runner, small: Runner, same: bool) -> dict[str, Timing]:
         """Time the forms side by side; what only stands in for an engine has no time worth knowing."""
@@ -154,19 +156,19 @@ class Prover:
         return measure_accuracy(runner, form.emission.evaluation, budget=budget)
 
     def _measurement(self, form: Form, engine: str, timing: Timing | None, metric: MetricValue | None) -> Measurement:
-        cost = measure_cost(form.emission.program, self.source.data.inputs)
+        cost = measure_cost(form.emission.program, self.source.request.inputs)
         return Measurement(
             metric=metric,
             **_costs(cost),
             size_bytes=form.emission.size_bytes,
             latency_ms=None if timing is None else latency_record(timing),
-            nodes_per_second=None if timing is None else nodes_per_second(self.source.data.num_nodes, timing),
+            nodes_per_second=None if timing is None else nodes_per_second(self.source.request.num_nodes, timing),
             peak_memory_bytes=None if timing is None else peak_memory_bytes(form.folder),
             runner=engine,
         )
 
     def _baseline(self, timings: Mapping[str, Timing]) -> Measurement:
-        cost = measure_cost(self.original, self.source.data.inputs)
+        cost = measure_cost(self.original, self.source.request.inputs)
         data, task = self.source.data, self.source.task
         metric = None
         if self.source.labelled and data.y is not None:
@@ -178,7 +180,7 @@ class Prover:
             **_costs(cost),
             size_bytes=sum(item.numel() * item.element_size() for item in self.source.model.state_dict().values()),
             latency_ms=latency_record(timings[BASELINE]),
-            nodes_per_second=nodes_per_second(data.num_nodes, timings[BASELINE]),
+            nodes_per_second=nodes_per_second(self.source.request.num_nodes, timings[BASELINE]),
             runner=self.baseline.name,
         )
 

@@ -10,10 +10,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from gnnexport.errors import DataError, ParityError, UsageError
+from gnnexport.errors import DataError, ParityError, UnsupportedError, UsageError
 from gnnexport.frontends.data import check_task, load_data
+from gnnexport.frontends.data_forward import takes_data, wrap_data_forward
 from gnnexport.frontends.declared import generated_data, parse_inputs
-from gnnexport.frontends.model import load_model, model_digest
+from gnnexport.frontends.model import model_digest, read_model
 from gnnexport.frontends.sidecar import Sidecar
 from gnnexport.frontends.signature import arguments_of, match_inputs, run_once
 from gnnexport.program.capture import capture
@@ -44,7 +45,7 @@ class Given:
 
     model: Path
     data: str | None = None
-    mode: Mode | None = None
+    mode: str | None = None
     trust: bool = False
     builder: str | None = None
     code: Path | None = None
@@ -100,6 +101,11 @@ class Source:
         """Columns of the output; `None` where it has one number a row."""
         return int(self.logits.shape[1]) if self.logits.dim() == 2 else None
 
+    @property
+    def request_run(self) -> tuple[Tensor, float]:
+        """What the model gives on the request, and the seconds it took."""
+        return self.request_logits, self.request_seconds
+
     def digest(self) -> str:
         """Return the sha256 of the model's file."""
         return model_digest(self.path)
@@ -115,16 +121,19 @@ def load_source(given: Given, sidecar: Sidecar) -> Source:
     Raises:
         UsageError: a file that cannot be used, or no data where some is needed.
     """
-    builder = given.builder or sidecar.builder(trust=given.trust)
-    model = load_model(given.model, trust=given.trust, builder=builder)
-    data, notes = _data(given, sidecar, model)
-    generated = data is None
-    if data is None:
-        data = generated_data(model, parse_inputs(given.inputs))
-    mode = given.mode or ("full" if data.num_graphs is None and not generated else "graphs")
-    if generated and mode == "full":
+    loaded = read_model(
+        given.model,
+        trust=given.trust,
+        builder=given.builder or sidecar.builder(trust=given.trust),
+        code=given.code or sidecar.code(trust=given.trust),
+    )
+    found = _data(given, sidecar)
+    mode = _mode(given.mode or sidecar.compress.mode, None if found is None else found[0])
+    if found is None and mode == "full":
         what = "no data is given, and mode 'full' needs the graph that is to be baked in"
         raise UsageError.at(str(given.model), what, NO_DATA_MEND)
+    data, notes = found or (_made_up(loaded.model, given), [])
+    model = wrap_data_forward(loaded.model, data.inputs)
     data = _with_graph_ids(data, model, mode)
     labelled = data.y is not None or bool(data.masks)
     kind = sidecar.task.kind or infer_kind(data.level, data.y)
@@ -132,7 +141,7 @@ def load_source(given: Given, sidecar: Sidecar) -> Source:
         notes += check_task(data, kind)
     else:
         what = (
-            "no data was given; the numbers were checked on generated graphs" if generated else "the data has no labels"
+            "no data was given; numbers were checked on generated graphs" if found is None else "the data has no labels"
         )
         notes.append(f"accuracy not measured: {what}")
     inputs = match_inputs(model, data)
@@ -148,24 +157,54 @@ def load_source(given: Given, sidecar: Sidecar) -> Source:
         request_seconds = time.perf_counter() - start
     task = task_of(sidecar, data, level, logits)
     return Source(
-        given.model, model, data, mode, inputs, logits, seconds, level, task, labelled, generated, request,
-        request_logits, request_seconds, tuple(notes),
+        given.model, model, data, mode, inputs, logits, seconds, level, task, labelled, found is None, request,
+        request_logits, request_seconds, (*loaded.notes, *notes),
     )  # fmt: skip
 
 
-def _data(given: Given, sidecar: Sidecar, model: nn.Module) -> tuple[GraphData | None, list[str]]:
+def _mode(asked: str | None, data: GraphData | None) -> Mode:
+    """Return how the model is deployed: one graph is baked in unless told otherwise.
+
+    Raises:
+        UsageError: a mode for graphs of another kind.
+        UnsupportedError: a mode that is not there yet.
+    """
+    if asked == "batched":
+        raise UnsupportedError.at("--mode", "mode 'batched' is not available in this version", "Use full or graphs")
+    if asked == "full" and data is not None and data.num_graphs is not None and data.num_graphs > 1:
+        what = f"mode 'full' bakes one graph in, but {data.name} holds {data.num_graphs}"
+        raise UsageError.at("--mode", what, "Use --mode graphs")
+    if asked is None:
+        return "full" if data is not None and data.num_graphs is None else "graphs"
+    return "full" if asked == "full" else "graphs"
+
+
+def _made_up(model: nn.Module, given: Given) -> GraphData:
+    """Make graphs in the place of data.
+
+    Raises:
+        UsageError: what cannot be made up.
+    """
+    if takes_data(model):
+        what = f"{type(model).__name__}.forward takes a Data object, whose attributes only real data can tell"
+        raise UsageError.at(str(given.model), what, NO_DATA_MEND)
+    return generated_data(model, parse_inputs(given.inputs))
+
+
+def _data(given: Given, sidecar: Sidecar) -> tuple[GraphData, list[str]] | None:
     """Load the data there is; sizes are for where there is none.
 
     Raises:
         UsageError: sizes beside data that tells them.
     """
-    path = given.data or sidecar.data_path
+    path = given.data or sidecar.data_path or sidecar.loader(trust=given.trust)
     if path is None:
-        return None, []
+        return None
     if given.inputs:
         what = f"sizes of inputs are given, but so is the data '{path}', which tells them"
         raise UsageError.at("--input", what, "Leave out one of --input and --data")
-    return load_data(Path(path), split=sidecar.data.split, trust=given.trust, kind=sidecar.task.kind)
+    folder = given.model.parent
+    return load_data(path, split=sidecar.data.split, trust=given.trust, kind=sidecar.task.kind, folder=folder)
 
 
 def task_of(sidecar: Sidecar, data: GraphData, level: Level, output: Tensor) -> Task:

@@ -44,6 +44,8 @@ Level = Literal["node", "graph", "pair"]
 """What one row of a model's output is about: a node, a graph of the batch, or a pair of nodes (link prediction)."""
 
 LEVELS: tuple[Level, ...] = ("pair", "graph", "node")
+ROWS: dict[Level, str] = {"node": NUM_NODES, "graph": NUM_GRAPHS, "pair": NUM_PAIRS}
+"""How many rows an output has."""
 
 Mode = Literal["full", "graphs"]
 """How a model is deployed: for one fixed graph, or for new graphs of any size in every request."""
