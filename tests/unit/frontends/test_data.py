@@ -11,6 +11,7 @@ from torch_geometric.data import Data
 
 from gnnexport.errors import DataError
 from gnnexport.frontends.data import check_task, load_data
+from gnnexport.frontends.task import kind_of
 
 TRAIN = np.array([True, True, False, False, False, False])
 VAL = np.array([False, False, True, False, False, False])
@@ -129,6 +130,31 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "labels_negative": ({"y": np.full(6, -2)}, "y holds the label -2"),
     "mask_short": ({"train_mask": TRAIN[:5]}, r"train_mask has shape \[5\]"),
     "mask_values": ({"train_mask": np.arange(6)}, "values besides 0 and 1"),
+    "mask_deep": ({"train_mask": np.zeros((6, 1, 1), dtype=bool)}, r"train_mask has shape \[6, 1, 1\]"),
+    "mask_no_column": ({"train_mask": np.zeros((6, 0), dtype=bool)}, "no split 0 in train_mask.*Give it a column"),
+    "inf": ({"x": np.full((6, 1), -np.inf)}, "x holds 6 values that are NaN or infinite"),
+    "too_large_for_float": ({"x": np.full((6, 1), 1e300)}, "x holds 6 values that are too large for float32"),
+    "complex": ({"x": np.ones((6, 1), dtype=complex)}, "x is complex.*float32"),
+    "text": ({"x": np.array([["a"]] * 6)}, "x holds text, not numbers"),
+    "bytes": ({"y": np.array([b"a"] * 6)}, "y holds text, not numbers"),
+    "dates": ({"y": np.array(["2020-01-01"] * 6, dtype="datetime64[D]")}, "y holds dates, not numbers"),
+    "records": ({"x": np.zeros(6, dtype=[("a", "f4")])}, "x holds records, not numbers"),
+    "no_channels": ({"x": np.ones((6, 0))}, "the graph is empty"),
+    "edges_bool": ({"edge_index": np.ones((2, 3), dtype=bool)}, "edge_index is bool, not an integer type"),
+    "edges_complex": ({"edge_index": np.ones((2, 3), dtype=complex)}, "edge_index is complex128"),
+    "edges_flat": ({"edge_index": np.array([0, 1])}, r"edge_index has shape \[2\]. Give it as \[2, num_edges\]"),
+    "edges_uint64": (
+        {"edge_index": np.full((2, 1), 2**63, dtype=np.uint64)},
+        "9223372036854775808, which int64 cannot",
+    ),
+    "swapped": ({"x": np.zeros((2, 6), dtype=int), "edge_index": np.ones((6, 2))}, "x and edge_index look swapped"),
+    "attr_rows": ({"edge_attr": np.ones((3, 2))}, r"edge_attr has shape \[3, 2\] for 4 edges"),
+    "attr_deep": ({"edge_attr": np.ones((4, 2, 2))}, r"edge_attr has shape \[4, 2, 2\]"),
+    "attr_empty": ({"edge_attr": np.ones((4, 0))}, "edge_attr has no channels"),
+    "attr_nan": ({"edge_attr": np.full((4, 1), np.nan)}, "edge_attr holds 4 values that are NaN"),
+    "weight_complex": ({"edge_weight": np.ones(4, dtype=complex)}, "edge_weight is complex"),
+    "labels_complex": ({"y": np.ones(6, dtype=complex)}, "y is complex"),
+    "num_nodes_many": ({"num_nodes": np.array([6, 6])}, "num_nodes does not agree"),
     "leak": ({"train_mask": TRAIN | TEST}, "2 nodes are in both the train and the test mask"),
 }
 
@@ -141,6 +167,48 @@ def test_faulty_data_is_named_with_its_mend(name: str, tmp_path: Path) -> None:
         load_data(write(tmp_path, **changes))
     assert str(caught.value).startswith(str(tmp_path / "graph.npz"))
     assert caught.value.problems[0].mend
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint16", "int32", "uint32", ">i4", "uint64", "int64"])
+def test_edges_of_every_integer_type_are_taken(dtype: str, tmp_path: Path) -> None:
+    """Integers of any width and byte order are widened to int64."""
+    edges = arrays()["edge_index"]
+    data, _ = load_data(write(tmp_path, edge_index=edges.astype(dtype)))
+    assert data.inputs["edge_index"].dtype is torch.int64
+    assert data.inputs["edge_index"].tolist() == edges.tolist()
+
+
+@pytest.mark.parametrize("dtype", ["float64", ">f8", "float16", "longdouble", "int64", "uint8", "bool"])
+def test_features_of_every_real_type_are_taken(dtype: str, tmp_path: Path) -> None:
+    """Numbers of any type become float32, whatever the order in memory."""
+    x = np.asfortranarray((np.arange(12).reshape(6, 2) % 2).astype(dtype))
+    data, _ = load_data(write(tmp_path, x=x))
+    assert data.inputs["x"].dtype is torch.float32
+    assert data.inputs["x"].tolist() == x.tolist()
+
+
+def test_small_graphs_are_graphs(tmp_path: Path) -> None:
+    """No edges, and one node with or without an edge to itself, are nothing wrong."""
+    none = np.zeros((2, 0), dtype=np.int64)
+    assert load_data(write(tmp_path, edge_index=none, edge_attr=np.zeros((0, 3))))[0].num_edges == 0
+    for edges in (none, np.zeros((2, 1), dtype=np.int64)):
+        np.savez(tmp_path / "one.npz", x=np.ones((1, 1)), edge_index=edges, y=np.array([0]))
+        data, _ = load_data(tmp_path / "one.npz")
+        assert (data.num_nodes, data.level, data.num_graphs) == (1, "node", None)
+
+
+def test_several_labels_and_targets_of_nodes(tmp_path: Path) -> None:
+    """Columns of 0 and 1 are several labels, floats are targets, unless the kind of task says otherwise."""
+    data, _ = load_data(write(tmp_path, y=np.ones((6, 3), dtype=np.int8)))
+    assert data.y is not None
+    assert (kind_of(data), data.y.dtype, list(data.y.shape)) == ("node-classification", torch.float32, [6, 3])
+    path = write(tmp_path, y=np.arange(6, dtype=np.float64))
+    assert kind_of(load_data(path)[0]) == "node-regression"
+    assert kind_of(load_data(path, kind="node-classification")[0]) == "node-classification"
+    path = write(tmp_path, y=np.array([0, 1, 0, 1, 0, np.nan]))
+    classes, _ = load_data(path, kind="node-classification")
+    assert classes.y is not None
+    assert classes.y.tolist() == [0, 1, 0, 1, 0, -1]
 
 
 def test_damaged_and_unknown_files_are_data_errors(tmp_path: Path) -> None:
