@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from gnnexport import spec
 from gnnexport.bundle import layout
 from gnnexport.bundle.digest import structure_digest
@@ -20,9 +18,10 @@ from gnnexport.bundle.report_schema import Lowering, Sizes, Step
 from gnnexport.bundle.writer import BundleWriter
 from gnnexport.errors import UnsupportedError
 from gnnexport.pipeline.golden_cases import golden_cases
+from gnnexport.pipeline.judged import judged_split
 from gnnexport.pipeline.source import Source
 from gnnexport.pipeline.steps import finalise
-from gnnexport.program.inputs import NUM_EDGES, NUM_GRAPHS, NUM_NODES, ROWS
+from gnnexport.program.inputs import NUM_EDGES, NUM_GRAPHS, NUM_NODES, ROWS, Input
 from gnnexport.program.program import Program
 from gnnexport.targets.contract import Artefact, DialectModel, EmitContext, Target
 from gnnexport.targets.onnx.translate import translate
@@ -95,11 +94,11 @@ class Emitter:
         ctx = EmitContext(self.threads, self.lowering_budget_s, self.seed, notes.append, self.decisions)
         artefact = self.target.emit(self._translated(final.program), writer.folder, ctx)
         size = sum((writer.folder / name).stat().st_size for name in artefact.files)
-        evaluation = self._evaluation()
+        evaluation = judged_split(self.source, [item.name for item in self._read(program)])
         features_stay = data.inputs["x"].nbytes > self.embed_bytes
         if evaluation is not None:
             kept = write_eval(writer.folder / layout.EVAL, evaluation, limit_bytes=self.embed_bytes)
-            features_stay = kept.x is None
+            features_stay = kept.inputs is None
         cases = golden_cases(self.source, program, notes.append, with_real=not features_stay, seed=self.seed)
         write_golden(writer.folder / layout.GOLDEN, cases)
         writer.write_decisions({**artefact.decisions, "threads": self.threads, "passes": list(self.applied)})
@@ -110,20 +109,6 @@ class Emitter:
         if self.source.mode == "graphs":
             return translate_graphs(program, self.source.request.inputs)
         return translate(program, self.source.data.inputs)
-
-    def _evaluation(self) -> EvalData | None:
-        """Return the test split with what the original model answers there."""
-        if not self.source.labelled or self.source.data.y is None:
-            return None
-        data = self.source.data
-        rows = torch.nonzero(data.masks["test"]).flatten()
-        return EvalData(
-            metric=self.source.task.metric,
-            rows=rows.numpy(),
-            baseline=self.source.logits[rows].argmax(1).numpy(),
-            y=self.source.data.y[rows].numpy(),
-            x=data.inputs["x"].numpy(),
-        )
 
     def _manifest(self, program: Program, artefact: Artefact) -> Manifest:
         inputs, output, graph = self._interface(program)
@@ -150,21 +135,25 @@ class Emitter:
             decided_on=this_processor(),
         )
 
+    def _read(self, program: Program) -> tuple[Input, ...]:
+        """Return what a request holds: features where the graph is baked in, else every input."""
+        return program.features if self.source.mode == "full" else program.inputs
+
     def _interface(self, program: Program) -> tuple[tuple[Tensor, ...], Tensor, Graph | None]:
         """Describe what a request holds and what comes back, and the graph where there is one for all requests."""
         data = self.source.data
-        read, graph, fixed = program.inputs, None, {}
+        graph, fixed = None, {}
         if self.source.mode == "full":
             fixed = {NUM_NODES: data.num_nodes, NUM_EDGES: data.num_edges, NUM_GRAPHS: data.num_graphs}
             edges = structure_digest(data.inputs["edge_index"].numpy())
-            read = program.features
             graph = Graph(nodes=data.num_nodes, edges=data.num_edges, edge_index_sha256=edges)
 
         def sizes(shape: Sequence[int | str]) -> tuple[int | str, ...]:
             return tuple(fixed.get(str(size)) or size for size in shape)
 
         inputs = tuple(
-            Tensor(name=item.name, dtype=item.dtype, shape=sizes(item.shape), role=item.role.value) for item in read
+            Tensor(name=item.name, dtype=item.dtype, shape=sizes(item.shape), role=item.role.value)
+            for item in self._read(program)
         )
         channels = () if self.source.classes is None else (self.source.classes,)
         shape = sizes((ROWS[program.level], *channels))

@@ -1,34 +1,42 @@
-"""Measure a metric through a runner, and its drop against the original model on the same nodes."""
+"""Measure a metric through a runner, and its drop against the original model on the same rows."""
 
 from __future__ import annotations
 
-import numpy as np
+import math
 
 from gnnexport.bundle.evaluation import EvalData
 from gnnexport.bundle.report_schema import Drop, MetricValue
 from gnnexport.errors import DataError
-from gnnexport.measure.intervals import deciding_sample, paired_drop
-from gnnexport.measure.metrics import evaluate, predict
+from gnnexport.measure.drops import compare_predictions
+from gnnexport.measure.metrics import evaluate, predictions
 from gnnexport.runtime.runner import Runner
 
 
 def measure_accuracy(runner: Runner, data: EvalData, *, budget: float = 0.0) -> tuple[MetricValue, Drop]:
-    """Run the bundle on the test features and judge its first output.
+    """Run the bundle on the test data and judge its first output.
 
     Args:
         runner: the loaded bundle.
-        data: the test split, with labels, and with features unless they are baked in.
+        data: the test split, with labels and with the inputs that are not baked in.
         budget: the drop that `deciding_n` is to decide.
 
     Raises:
-        DataError: labels are lacking, or outside the model's classes.
+        DataError: labels are lacking or do not suit the metric, or the model's answers have no error.
     """
-    if data.y is None:
+    if data.y is None or data.inputs is None:
         raise DataError.at("test data", "has no labels", "Give it with --data X.npz")
-    feeds = {} if data.x is None else {tensor.name: data.x for tensor in runner.inputs if tensor.name == "x"}
+    read = {tensor.name for tensor in runner.inputs}
+    feeds = {name: array for name, array in data.inputs.items() if name in read}
     scores = runner(feeds)[runner.outputs[0].name][data.rows]
-    value = MetricValue(name=data.metric, split=data.split, value=evaluate(data.metric, data.y, scores), n=len(data.y))
-    before, after = data.baseline == data.y, np.asarray(predict(scores) == data.y)
-    interval = paired_drop(before, after)
-    deciding = deciding_sample(before, after, budget)
-    return value, Drop(value=interval.value, ci95=interval.ci95, method=interval.method, deciding_n=deciding)
+    value = evaluate(data.metric, data.y, scores)
+    found = compare_predictions(data.metric, data.y, data.baseline, predictions(data.metric, scores), budget=budget)
+    if not (math.isfinite(value) and math.isfinite(found.interval.value)):
+        what = f"the model answers NaN or infinity, so {data.metric} has no value"
+        raise DataError.at("test data", what, "Look for what makes it do so: features out of range, or weights")
+    drop = Drop(
+        value=found.interval.value,
+        ci95=found.interval.ci95,
+        method=found.interval.method,
+        deciding_n=found.deciding,
+    )
+    return MetricValue(name=data.metric, split=data.split, value=value, n=len(data.y)), drop

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,38 +12,121 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gnnexport.bundle.digest import structure_digest
-from gnnexport.bundle.evaluation import EvalData
+from gnnexport.bundle.evaluation import EvalData, input_digest
 from gnnexport.bundle.manifest import Graph
 from gnnexport.bundle.matrix import unpack_matrix
 from gnnexport.errors import DataError
+from gnnexport.measure.metrics import find
+from gnnexport.validate.graph_sets import Request, select_graphs, set_pointers
+
+_SAME = "Give the .npz the model was compressed with"
+_BAKED = "Give the data the bundle was made from: its graph is baked in"
 
 
 def read_test_data(path: Path, stored: EvalData, graph: Graph | None) -> EvalData:
-    """Fill in features and labels from a data file.
+    """Fill in inputs and labels from a data file.
 
     Args:
-        path: `.npz` with `x` (or `x_data`, `x_indices`, `x_indptr`, `x_shape`) and `y`, nodes in the bundle's order.
-        stored: the nodes judged and what the original model answered there.
-        graph: the graph baked into the bundle.
+        path: `.npz` with `x` (or `x_data`, `x_indices`, `x_indptr`, `x_shape`) and `y`, nodes in the bundle's order;
+            where the bundle reads more, also `edge_index`, `edge_weight`, `edge_attr`, `edge_label_index` with
+            `edge_label`, and for a set of graphs `node_ptr` or `batch`.
+        stored: the rows judged and what the original model answered there.
+        graph: the graph baked into the bundle; `None` where none is.
 
     Raises:
-        DataError: unreadable, incomplete, or of another graph.
+        DataError: unreadable, incomplete, or other data than the bundle was made from.
     """
     arrays = _load(path)
+    x = _features(path, arrays)
+    if graph is not None:
+        _check_graph(path, arrays, x, graph)
+    inputs, rows = _request(path, stored, arrays, x)
+    y = _labels(path, stored, arrays, rows)
+    for name, array in inputs.items():
+        known = stored.digests.get(name)
+        if known is not None and known != input_digest(array):
+            what = f"its {name} is not the one the original model was judged on"
+            raise DataError.at(str(path), what, _SAME)
+    return replace(stored, inputs=inputs, y=y[rows.rows][stored.rows])
+
+
+def _request(
+    path: Path, stored: EvalData, arrays: Mapping[str, NDArray[Any]], x: NDArray[np.float32]
+) -> tuple[dict[str, NDArray[Any]], Request]:
+    """Make the arrays that the bundle reads, and tell which rows of the labels they are about."""
+    wanted = tuple(stored.digests) or ("x",)
+    if stored.graphs is None and "num_graphs" not in wanted and "batch" not in wanted:
+        values = {"x": x, **_columns(path, arrays, wanted)}
+        count = {"node": len(x), "pair": _num_pairs(values)}.get(stored.level, 1)
+        return {name: values[name] for name in wanted}, Request({}, np.arange(count), count)
+    edges = _columns(path, arrays, ("edge_index", *(name for name in wanted if name.startswith("edge_"))))
+    pointers = set_pointers(path, arrays, len(x))
+    request = select_graphs(path, {"x": x, **edges}, pointers, stored.graphs, stored.level)
+    missing = [name for name in wanted if name not in request.inputs]
+    if missing:
+        raise DataError.at(str(path), f"has no '{missing[0]}'", _SAME)
+    return {name: request.inputs[name] for name in wanted}, request
+
+
+def _features(path: Path, arrays: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
     x = unpack_matrix(arrays, str(path))
-    if x is None or "y" not in arrays:
-        lacking = "features 'x'" if x is None else "labels 'y'"
-        raise DataError.at(str(path), f"has no {lacking}", "Give the .npz the model was compressed with")
+    if x is None and "num_nodes" in arrays and "edge_index" in arrays:
+        # Without features the model was given the in-degree of each node.
+        degrees = np.bincount(arrays["edge_index"][1], minlength=int(arrays["num_nodes"]))
+        x = degrees.astype(np.float32)[:, None]
+    if x is None:
+        raise DataError.at(str(path), "has no features 'x'", _SAME)
     if not np.isfinite(x).all():
-        raise DataError.at(
-            str(path), "features 'x' hold NaN or infinity", "Clean the features and write the file again"
-        )
-    _check_graph(path, arrays, x, graph)
-    y = arrays["y"]
-    if y.ndim != 1 or len(y) != len(x) or not np.issubdtype(y.dtype, np.integer):
-        what = f"labels 'y' are {y.dtype} {y.shape} for {len(x)} nodes"
-        raise DataError.at(str(path), what, "Give one integer label a node")
-    return replace(stored, x=x, y=y[stored.rows].astype(np.int64))
+        mend = "Clean the features and write the file again"
+        raise DataError.at(str(path), "features 'x' hold NaN or infinity", mend)
+    return x
+
+
+def _columns(path: Path, arrays: Mapping[str, NDArray[Any]], wanted: tuple[str, ...]) -> dict[str, NDArray[Any]]:
+    """Read what belongs to edges and pairs, in the types that models read."""
+    found: dict[str, NDArray[Any]] = {}
+    for name in wanted:
+        if not name.startswith("edge_"):
+            continue
+        if name not in arrays:
+            raise DataError.at(str(path), f"has no '{name}'", _SAME)
+        array = arrays[name]
+        if name.endswith("_index"):
+            if not np.issubdtype(array.dtype, np.integer) or array.ndim != 2 or len(array) != 2:
+                what = f"{name} is {array.dtype} {array.shape}"
+                raise DataError.at(str(path), what, f"Write {name} as int64 [2, n]")
+            found[name] = array.astype(np.int64)
+        elif name == "edge_attr" and array.ndim == 1:
+            found[name] = array.astype(np.float32)[:, None]
+        else:
+            flat = name == "edge_weight" and array.ndim == 2 and array.shape[1] == 1
+            found[name] = (array[:, 0] if flat else array).astype(np.float32)
+    return found
+
+
+def _labels(path: Path, stored: EvalData, arrays: Mapping[str, NDArray[Any]], request: Request) -> NDArray[Any]:
+    """Read labels in the form that the metric takes: classes int64, anything else float32."""
+    name = "edge_label" if stored.level == "pair" and "edge_label" in arrays else "y"
+    if name not in arrays:
+        raise DataError.at(str(path), f"has no labels '{name}'", _SAME)
+    y = arrays[name]
+    y = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
+    if y.ndim not in (1, 2) or len(y) != request.count or y.dtype.kind not in "biuf":
+        what = f"labels '{name}' are {y.dtype} {y.shape} for {request.count} {stored.level}s"
+        raise DataError.at(str(path), what, f"Give one label a {stored.level}, as a number")
+    if find(stored.metric).reads == "class":
+        if y.ndim == 2 or not np.array_equal(y, np.round(y)):
+            what = f"labels '{name}' are {y.dtype} {y.shape}, where {stored.metric} wants one class a row"
+            raise DataError.at(str(path), what, f"Give one integer label a {stored.level}")
+        return y.astype(np.int64)
+    if y.ndim == 2 and y.dtype.kind in "iu" and find(stored.metric).reads != "value":
+        return np.where(y < 0, np.nan, y).astype(np.float32)
+    return y.astype(np.float32)
+
+
+def _num_pairs(values: Mapping[str, NDArray[Any]]) -> int:
+    pairs = values.get("edge_label_index")
+    return 0 if pairs is None else int(pairs.shape[1])
 
 
 def _load(path: Path) -> dict[str, NDArray[Any]]:
@@ -53,18 +137,15 @@ def _load(path: Path) -> dict[str, NDArray[Any]]:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
     except FileNotFoundError:
-        raise DataError.at(str(path), "no such file", "Give the .npz the model was compressed with") from None
+        raise DataError.at(str(path), "no such file", _SAME) from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise DataError.at(str(path), f"cannot be read ({error})", "Write it again with numpy.savez") from error
 
 
-def _check_graph(path: Path, arrays: dict[str, NDArray[Any]], x: NDArray[np.float32], graph: Graph | None) -> None:
-    if graph is None:
-        return
-    mend = "Give the data the bundle was made from: its graph is baked in"
+def _check_graph(path: Path, arrays: Mapping[str, NDArray[Any]], x: NDArray[np.float32], graph: Graph) -> None:
     if len(x) != graph.nodes:
-        raise DataError.at(str(path), f"has {len(x)} nodes where the bundle has {graph.nodes}", mend)
+        raise DataError.at(str(path), f"has {len(x)} nodes where the bundle has {graph.nodes}", _BAKED)
     if "edge_index" not in arrays or graph.edge_index_sha256 is None:
         return
     if structure_digest(arrays["edge_index"]) != graph.edge_index_sha256:
-        raise DataError.at(str(path), "has other edges, or the same in another order, than the bundle", mend)
+        raise DataError.at(str(path), "has other edges, or the same in another order, than the bundle", _BAKED)

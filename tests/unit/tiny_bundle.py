@@ -68,7 +68,7 @@ def write_tiny_bundle(
         write_model(writer.folder / "model.onnx", weight)
         writer.write_decisions({"lowering": "dense"})
         write_golden(writer.folder / GOLDEN, golden_cases())
-        data = EvalData("accuracy", rows, baseline=LABELS[rows], y=LABELS[rows], x=X)
+        data = EvalData("accuracy", rows, baseline=LABELS[rows], y=LABELS[rows], inputs={"x": X})
         write_eval(writer.folder / EVAL, data, limit_bytes=embed)
         writer.seal(manifest(**changes))
         return writer.commit()
