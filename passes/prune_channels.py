@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -22,6 +22,9 @@ from gnnexport.training.selection import Readers, refit, select_channels
 
 aten = torch.ops.aten
 gnn = torch.ops.gnn
+
+Sampler = Callable[[Tensor], Tensor]
+"""Draws some rows of a value, the same ones of every value with as many rows."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class PruneChannels(Pass):
     lr: float | None = None
     """Step size of retraining; by default the task's."""
     rows: int = 100_000
-    """Nodes at most that LASSO and refit look at; drawn at random from larger graphs."""
+    """Nodes, or after a readout graphs, at most that LASSO and refit look at; drawn at random from larger graphs."""
 
     def __post_init__(self) -> None:
         if not 0 < self.keep <= 1:
@@ -87,7 +90,7 @@ class PruneChannels(Pass):
                 ctx.note(f"kept {group}: {self.keep} of them rounds up to all (multiple={self.multiple})")
                 continue
             shrunk = True
-            _prune(program, group, count, values, self._sample(ctx))
+            _prune(program, group, count, values, self._sampler(ctx))
             ctx.note(f"{group}: kept {count}")
         return self._retrained(program, ctx) if shrunk else program
 
@@ -97,10 +100,14 @@ class PruneChannels(Pass):
         wanted = math.ceil(round(width * self.keep, 6))
         return min(width, max(1, math.ceil(wanted / self.multiple)) * self.multiple)
 
-    def _sample(self, ctx: PassContext) -> Tensor:
-        assert ctx.data is not None
-        generator = torch.Generator().manual_seed(ctx.seed)
-        return torch.randperm(ctx.data.num_nodes, generator=generator)[: self.rows]
+    def _sampler(self, ctx: PassContext) -> Sampler:
+        """Return what draws rows of a value: of the nodes, or after a readout of the graphs."""
+
+        def sample(values: Tensor) -> Tensor:
+            generator = torch.Generator().manual_seed(ctx.seed)
+            return values[torch.randperm(len(values), generator=generator)[: self.rows]]
+
+        return sample
 
     def _retrained(self, program: Program, ctx: PassContext) -> Program:
         if not self.retrain or ctx.trainer is None:
@@ -115,7 +122,7 @@ class PruneChannels(Pass):
         return fitted
 
 
-def _prune(program: Program, group: Group, count: int, values: Mapping[fx.Node, Any], sample: Tensor) -> None:
+def _prune(program: Program, group: Group, count: int, values: Mapping[fx.Node, Any], sample: Sampler) -> None:
     """Choose channels, refit the maps that read them, and shrink everything."""
     sums = _summed_readers(group)
     readers = [_readers(program, nodes, values, sample) for nodes in sums]
@@ -158,7 +165,7 @@ def _aggregated(linear: fx.Node) -> list[fx.Node]:
     return chain
 
 
-def _readers(program: Program, nodes: list[fx.Node], values: Mapping[fx.Node, Any], sample: Tensor) -> Readers:
+def _readers(program: Program, nodes: list[fx.Node], values: Mapping[fx.Node, Any], sample: Sampler) -> Readers:
     """Take what the maps read, as their results see it: aggregated where the result is aggregated later."""
     inputs, weights = [], []
     for node in nodes:
@@ -168,6 +175,6 @@ def _readers(program: Program, nodes: list[fx.Node], values: Mapping[fx.Node, An
             rows = gnn.aggregate.default(rows, *arguments)
         weight = parameter_of(program.body, args_of(node)[1])
         assert weight is not None
-        inputs.append(rows[sample].numpy().astype(np.float64))
+        inputs.append(sample(rows).numpy().astype(np.float64))
         weights.append(weight.detach().numpy().astype(np.float64))
     return Readers(inputs, weights)

@@ -18,6 +18,7 @@ def module_of(node: fx.Node) -> str:
     cls_name = cls if isinstance(cls, str) else cls.__name__
     if cls_name.startswith("_empty_nn_module_stack"):
         return "forward"
+    path = path.removeprefix("forward.__self__").removeprefix(".")  # as the compiler of bytecode calls the model
     return f"{path or 'model'} ({cls_name.rsplit('.', 1)[-1]})"
 
 
