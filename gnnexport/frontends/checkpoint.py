@@ -110,6 +110,8 @@ def _wrapped(record: Value) -> Value | None:
             children = [child for key, registry in fields if key == "_modules" for child in _items(registry)]
             if [key for key, _ in children] == [WRAPPERS[name]] and isinstance(children[0][1], New):
                 return children[0][1]
+        case Call(function=Global(name=name), args=(New() as child, *_)) if name in WRAPPERS:
+            return child
     return None
 
 

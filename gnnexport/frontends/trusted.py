@@ -92,11 +92,13 @@ def _absent_class(error: AttributeError, path: Path, script: ModuleType | None, 
     if match is None:
         what = f"cannot be loaded (AttributeError: {one_line(error)})"
         return UsageError.at(str(path), what, "Its code does not work with the versions installed here")
-    name = match["name"]
-    if script is not None and match["module"] in (MAIN, script.__name__):
+    name, module = match["name"], match["module"]
+    # A program started with `python -m` shows the whole name of its main module.
+    in_main = module.rpartition(".")[2] == MAIN
+    if script is not None and (in_main or module == script.__name__):
         what = f"defines no {quoted(name)}, which {path.name} is made of"
         return UsageError.at(f"--code {code}", what, nearest(name, functions_of(script)))
-    where = "the training script" if match["module"] == MAIN else f"the module {quoted(match['module'])}"
+    where = "the training script" if in_main else f"the module {quoted(module)}"
     what = f"its class {quoted(name)} cannot be found: it was defined in {where}"
     return UsageError.at(str(path), what, CODE_MEND)
 
