@@ -185,6 +185,7 @@ COMPUTED = "a computed function"
 """Stands for the name where the file calls what it computed itself; on no list, so never made."""
 
 _MORE_ACTIONS: Mapping[str, Callable[[Any, Any], None]] = {
-    **{name: lambda m, arg: m.push(arg) for name in ("BINBYTES", "SHORT_BINBYTES", "BINBYTES8")},
+    **{name: lambda m, arg: m.push(arg) for name in ("BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8")},
+    "NEWOBJ_EX": lambda m, arg: m.push(Call(Global(COMPUTED), (m.pop(), m.pop(), m.pop()))),
     "FROZENSET": lambda m, arg: m.push(Call(Global("builtins.frozenset"), (m.pop_to_mark(),))),
 }
