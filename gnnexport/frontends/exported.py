@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import warnings
 from collections.abc import Callable
@@ -27,6 +28,13 @@ class ExportedModule(nn.Module):
     def __init__(self, program: nn.Module) -> None:
         super().__init__()
         self.program = program
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        with warnings.catch_warnings():
+            # torch's own code for copying a program uses what torch has deprecated.
+            warnings.simplefilter("ignore", FutureWarning)
+            duplicate = type(self)(copy.deepcopy(self.program, memo))
+        return duplicate.train(self.training)
 
     def train(self, mode: bool = True) -> Self:
         """Note the mode only: the program itself cannot change it."""

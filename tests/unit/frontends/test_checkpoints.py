@@ -29,6 +29,7 @@ class Settings:
     width = 8
 
     def __new__(cls, **settings: int) -> Settings:
+        """Take settings by name."""
         return super().__new__(cls)
 
     def __getnewargs_ex__(self) -> tuple[tuple[()], dict[str, int]]:
