@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gnnexport.bundle.manifest import Tensor
+from gnnexport.bundle.manifest import Manifest, Tensor
 from gnnexport.bundle.processor import this_processor
 from gnnexport.bundle.reader import Bundle, open_bundle
-from gnnexport.errors import NotRunnableError, Problem, UnsupportedError, UsageError, nearest
+from gnnexport.errors import NotRunnableError, UnsupportedError, UsageError
 from gnnexport.runtime.backend import Backend
+from gnnexport.runtime.request import RequestForm
 from gnnexport.runtime.requirements import check_requirements
 
 
@@ -38,7 +39,7 @@ def load(bundle: Bundle | Path | str, *, threads: int | None = None) -> Runner:
     if manifest.native_library is not None:
         what = f"needs the kernel library '{manifest.native_library.name}', which this version cannot load"
         raise UnsupportedError.at(where, what, "Run: pip install --upgrade gnnexport, or export to 'onnx'")
-    if manifest.mode != "full":
+    if manifest.mode == "batched":
         what = f"mode '{manifest.mode}' cannot be run by this version"
         raise UnsupportedError.at(where, what, "Run: pip install --upgrade gnnexport")
     make = _BACKENDS.get(manifest.target.runtime)
@@ -47,7 +48,7 @@ def load(bundle: Bundle | Path | str, *, threads: int | None = None) -> Runner:
         raise UnsupportedError.at(where, what, "Run: pip install --upgrade gnnexport")
     check_requirements(manifest.target, where)
     _warn_of_other_processor(opened)
-    return Runner(make(opened, threads or manifest.target.threads), where=where)
+    return Runner(make(opened, threads or manifest.target.threads), where=where, manifest=manifest)
 
 
 def load_to_prove(bundle: Bundle | Path | str, *, threads: int | None = None) -> Runner:
@@ -67,29 +68,39 @@ def load_to_prove(bundle: Bundle | Path | str, *, threads: int | None = None) ->
         if stand_in is None:
             raise
         backend = stand_in(opened, threads or target.threads)
-        return Runner(backend, where=str(opened.path), engine_not_run=error.problems[0].what)
+        why = error.problems[0].what
+        return Runner(backend, where=str(opened.path), engine_not_run=why, manifest=opened.manifest)
 
 
 class Runner:
     """Run a loaded model: `runner({"x": x})["logits"]`. A context manager that releases the engine."""
 
-    def __init__(self, backend: Backend, *, where: str = "runner", engine_not_run: str | None = None) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        where: str = "runner",
+        engine_not_run: str | None = None,
+        manifest: Manifest | None = None,
+    ) -> None:
         """Take over a backend.
 
         Args:
             backend: with the model loaded.
             where: names it in messages.
             engine_not_run: why this is not the engine of the bundle but stands in for it; `None` when it is.
+            manifest: of the bundle; tells what the inputs mean, and without one they only have shapes.
         """
         self.engine_not_run = engine_not_run
         self._backend = backend
         self._where = where
+        self._form = RequestForm.of(manifest, backend.inputs, where)
         self._open = True
 
     @property
     def inputs(self) -> Sequence[Tensor]:
         """What the model reads."""
-        return self._backend.inputs
+        return self._form.tensors
 
     @property
     def outputs(self) -> Sequence[Tensor]:
@@ -105,17 +116,20 @@ class Runner:
         """Run the model.
 
         Args:
-            feeds: an array for every input, by name.
+            feeds: an array for every input, by name. In `graphs` mode a request of a single graph may leave out
+                `batch` and `num_graphs`, which may also be a plain number.
 
         Raises:
-            UsageError: an input is missing, unknown, or of another dtype or shape; all problems at once.
+            UsageError: an input is missing, unknown, of another dtype or shape, disagrees with another about a
+                size, or holds the number of a node or graph that there is not; all problems at once.
         """
         if not self._open:
             raise UsageError.at(self._where, "the runner is closed", "Load the bundle again")
-        problems = [*self._unknown(feeds), *(p for tensor in self.inputs for p in self._check(tensor, feeds))]
+        request = self._form.complete(feeds)
+        problems = self._form.problems(request)
         if problems:
             raise UsageError(*problems)
-        return self._backend.run({tensor.name: np.ascontiguousarray(feeds[tensor.name]) for tensor in self.inputs})
+        return self._backend.run({tensor.name: _contiguous(request[tensor.name]) for tensor in self.inputs})
 
     run = __call__
 
@@ -132,29 +146,6 @@ class Runner:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def _unknown(self, feeds: Mapping[str, NDArray[Any]]) -> list[Problem]:
-        known = [tensor.name for tensor in self.inputs]
-        return [
-            Problem(self._where, f"unknown input '{name}'", nearest(name, known)) for name in feeds if name not in known
-        ]
-
-    def _check(self, tensor: Tensor, feeds: Mapping[str, NDArray[Any]]) -> list[Problem]:
-        where = f"{self._where}: input '{tensor.name}'"
-        if tensor.name not in feeds:
-            return [Problem(where, "is missing", f"Give a {tensor.dtype} array {_sizes(tensor.shape)}")]
-        array = feeds[tensor.name]
-        if not isinstance(array, np.ndarray):
-            return [Problem(where, f"is a {type(array).__name__}", "Give a numpy array")]
-        problems = []
-        if array.dtype != np.dtype(tensor.dtype):
-            problems.append(Problem(where, f"has dtype {array.dtype}", f"Give {tensor.name}.astype('{tensor.dtype}')"))
-        fits = array.ndim == len(tensor.shape) and all(
-            isinstance(size, str) or size == given for size, given in zip(tensor.shape, array.shape, strict=True)
-        )
-        if not fits:
-            problems.append(Problem(where, f"has shape {_sizes(array.shape)}", f"Give {_sizes(tensor.shape)}"))
-        return problems
 
 
 def _ort(bundle: Bundle, threads: int | None) -> Backend:
@@ -190,8 +181,9 @@ _STAND_INS: dict[str, _Opener] = {"trt": _trt_stand_in}
 """What runs the same model on any machine where the engine of a bundle cannot run."""
 
 
-def _sizes(shape: Sequence[int | str]) -> str:
-    return f"[{', '.join(str(size) for size in shape)}]"
+def _contiguous(array: NDArray[Any]) -> NDArray[Any]:
+    # `numpy.ascontiguousarray` makes a vector of a number.
+    return np.asarray(array, order="C")
 
 
 def _warn_of_other_processor(bundle: Bundle) -> None:

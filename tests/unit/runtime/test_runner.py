@@ -76,7 +76,7 @@ def test_another_processor_is_warned_of(tmp_path):
     ("changes", "words"),
     [
         ({"native_library": NativeLibrary(name="kernels", abi=1)}, "needs the kernel library 'kernels'"),
-        ({"mode": "graphs"}, "mode 'graphs'"),
+        ({"mode": "batched"}, "mode 'batched'"),
         (
             {"target": Target(spec="tvm", runtime="tvm", model_file="model.onnx")},
             "needs the runtime 'tvm'; this version has ort",
