@@ -19,7 +19,7 @@ from gnnexport.targets.onnx.pieces import Ints, Pieces
 from gnnexport.targets.onnx.tape import Tape, sizes
 
 BLOCK_BYTES = 8 << 20
-"""Bytes of gathered rows between `Gather` and `Reduce`: smaller costs operators, larger costs cache misses."""
+"""Bytes of gathered rows between `Gather` and `Reduce` on a processor: smaller costs operators, larger cache misses."""
 
 MOST_BLOCKS = 1024
 """Blocks of one operator: a session of many thousand nodes takes long to open."""
@@ -29,15 +29,22 @@ _REDUCE = {"sum": "ReduceSum", "mean": "ReduceMean", "max": "ReduceMax", "min": 
 _Reducer = Callable[[Ints, bool], ir.Value]
 
 
-def lower_ell(op: Operator, pieces: Pieces, tape: Tape) -> ir.Value:
-    """Record the operators of `Aggregate` or `ReduceEdges`; return the rows in `pieces.order`."""
+def lower_ell(op: Operator, pieces: Pieces, tape: Tape, block_bytes: int = BLOCK_BYTES) -> ir.Value:
+    """Record the operators of `Aggregate` or `ReduceEdges`; return the rows in `pieces.order`.
+
+    Args:
+        op: with its structure known.
+        pieces: its rows, cut.
+        tape: takes the operators.
+        block_bytes: of gathered rows at a time.
+    """
     assert op.rowptr is not None
     tail = op.tail
     if op.num_slots == 0:
         return tape.zeros(op.x, (len(op.rowptr) - 1, *tail))
     reducer = _plain(op, tape) if op.weight_shape is None else _weighted(op, tape)
     inner = _inner(op)
-    block = max(BLOCK_BYTES, op.num_slots * _row_bytes(op) // MOST_BLOCKS)
+    block = max(block_bytes, op.num_slots * _row_bytes(op) // MOST_BLOCKS)
     direct = [part for table in pieces.direct for part in _blocks(table, reducer, block // _row_bytes(op), True)]
     rows = ([tape.zeros(op.x, (pieces.empty, 1, *inner))] if pieces.empty else []) + direct
     if pieces.second:

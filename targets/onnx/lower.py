@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from gnnexport.targets.onnx import schemas
 from gnnexport.targets.onnx.dense import lower_dense
-from gnnexport.targets.onnx.ell import lower_ell
+from gnnexport.targets.onnx.ell import BLOCK_BYTES, lower_ell
 from gnnexport.targets.onnx.factors import scale_rows
 from gnnexport.targets.onnx.operators import Operator, dialect_nodes, read
 from gnnexport.targets.onnx.order import inverse, renumber
@@ -20,13 +20,16 @@ from gnnexport.targets.onnx.tape import Constants, Tape, sizes
 REDUCING = (schemas.AGGREGATE, schemas.REDUCE_EDGES)
 
 
-def lower(graph: ir.Graph, choose: Callable[[Operator], str], note: Callable[[str], None]) -> None:
+def lower(
+    graph: ir.Graph, choose: Callable[[Operator], str], note: Callable[[str], None], block_bytes: int = BLOCK_BYTES
+) -> None:
     """Lower every operator of the dialect in place.
 
     Args:
         graph: baked, without `EdgeSoftmax`.
         choose: names the lowering of an operator that reduces: `ell`, `dense` or `scatter`.
         note: takes one line for the report.
+        block_bytes: of gathered rows at a time, in tables.
     """
     constants = Constants(graph)
     scaled = scale_rows(graph, constants)
@@ -39,18 +42,20 @@ def lower(graph: ir.Graph, choose: Callable[[Operator], str], note: Callable[[st
     for node in nodes:
         op = frames[node].apply(read(node)) if node in frames else read(node)
         tape = Tape(constants, str(op.out.name))
-        result = lower_one(op, chosen[node], tape, cuts) if node in chosen else _gather(op, tape)
+        result = lower_one(op, chosen[node], tape, cuts, block_bytes) if node in chosen else _gather(op, tape)
         replace(graph, op, tape, result)
 
 
-def lower_one(op: Operator, lowering: str, tape: Tape, cuts: dict[bytes, Pieces]) -> ir.Value:
+def lower_one(
+    op: Operator, lowering: str, tape: Tape, cuts: dict[bytes, Pieces], block_bytes: int = BLOCK_BYTES
+) -> ir.Value:
     """Record the operators that compute one reduction, rows in their own order; `cuts` remembers structures."""
     if lowering == "dense":
         return lower_dense(op, tape)
     if lowering == "scatter":
         return lower_scatter(op, tape)
     pieces = _pieces(op, cuts)
-    rows = lower_ell(op, pieces, tape)
+    rows = lower_ell(op, pieces, tape, block_bytes)
     if (pieces.order == np.arange(len(pieces.order))).all():
         return rows
     back = inverse(pieces.order)

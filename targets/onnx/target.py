@@ -16,6 +16,7 @@ from gnnexport.program.program import Program
 from gnnexport.targets.contract import Artefact, DialectModel, EmitContext, Target
 from gnnexport.targets.onnx.bake import bake
 from gnnexport.targets.onnx.choice import Choices, Lowering, Timer
+from gnnexport.targets.onnx.ell import BLOCK_BYTES
 from gnnexport.targets.onnx.files import MODEL_FILE, sizes_by_origin, write
 from gnnexport.targets.onnx.lower import lower
 from gnnexport.targets.onnx.request_choice import dense_refused, lower_chosen
@@ -29,6 +30,11 @@ class OnnxTarget(Target):
 
     name: ClassVar[str] = "onnx"
     runtime: ClassVar[str] = "ort"
+    branches: ClassVar[bool] = True
+    """Whether the engine can be trusted with `If`."""
+
+    block_bytes: ClassVar[int] = BLOCK_BYTES
+    """Bytes of gathered rows that the engine should work on at a time."""
 
     aggregate: Lowering = "auto"
     """Lowering of aggregation; `auto` picks by timing where ONNX Runtime is installed, else by estimate."""
@@ -70,10 +76,10 @@ class OnnxTarget(Target):
         """Return the model in standard operators and how its lowerings were chosen."""
         choices = Choices(self.aggregate, ctx, self.timer(self.threads or ctx.threads))
         if dialect.mode == "graphs":
-            return lower_chosen(dialect, choices), choices
+            return lower_chosen(dialect, choices, branches=self.branches), choices
         model = bake(dialect)
         expand_softmax(model.graph)
-        lower(model.graph, choices, ctx.note)
+        lower(model.graph, choices, ctx.note, self.block_bytes)
         return model, choices
 
     def timer(self, threads: int) -> Timer | None:
