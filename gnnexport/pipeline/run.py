@@ -81,7 +81,7 @@ def run(request: Request, source: Source, judge: Judge) -> Product:
                     source, target, threads, _lowering_s(request), request.seed, request.embed_bytes, request.decisions
                 )
                 compressed = given or _choose(request, simplified, ctx, emitter, deadline)
-                baseline = best_pytorch(source.model, source.request, source.inputs, source.request_run)
+                baseline = best_pytorch(source.model, source.request, source.inputs, source.request_run, source.mode)
                 prover = Prover(source, baseline, simplified.original, request.budgets, threads, _timing_s(request))
                 reports[target.name] = _produce(request, emitter, prover, simplified, compressed, judge, writer)
             writers[target.name] = writer
