@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import struct
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,8 @@ from numpy.typing import NDArray
 from gnnexport.errors import UsageError
 
 _DESCRIPTION = "description"
+_DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError, SyntaxError, TypeError, AttributeError)
+"""What the standard library and numpy's parser of array headers raise on a damaged file besides."""
 
 
 def write_arrays(path: Path, description: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -32,7 +37,7 @@ def read_arrays(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         description = json.loads(str(arrays.pop(_DESCRIPTION)))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, EOFError, MemoryError, RuntimeError, *_DAMAGE) as error:
         raise UsageError.at(str(path), f"cannot be read ({error})", "Make the bundle again") from error
     if not isinstance(description, dict):
         raise UsageError.at(str(path), "has no description inside", "Make the bundle again")

@@ -107,6 +107,8 @@ def read_eval(path: Path) -> EvalData:
         )
     except KeyError as error:
         raise UsageError.at(str(path), f"lacks {error}", "Make the bundle again") from None
+    except (TypeError, ValueError, AttributeError, MemoryError) as error:
+        raise UsageError.at(str(path), f"is not a test split ({error})", "Make the bundle again") from error
 
 
 def _pack(inputs: Mapping[str, NDArray[Any]] | None) -> dict[str, NDArray[Any]]:

@@ -47,7 +47,10 @@ class Bundle:
         """Read what timing decided; empty when nothing was recorded."""
         if not self._has(DECISIONS):
             return {}
-        values = json.loads((self.path / DECISIONS).read_text(encoding="utf-8"))
+        try:
+            values = json.loads(_read_text(self.path / DECISIONS))
+        except (ValueError, RecursionError) as error:
+            raise UsageError.at(str(self.path / DECISIONS), f"is not JSON ({error})", _MEND) from error
         if not isinstance(values, dict):
             raise UsageError.at(str(self.path / DECISIONS), "does not hold a JSON object", _MEND)
         return values
@@ -55,7 +58,7 @@ class Bundle:
     def report(self) -> Report | None:
         """Read the report; `None` when there is none."""
         path = self.path / REPORT
-        return parse_report(path.read_text(encoding="utf-8"), str(path)) if path.is_file() else None
+        return parse_report(_read_text(path), str(path)) if path.is_file() else None
 
     def _has(self, name: str) -> bool:
         return any(file.path == name for file in self.manifest.files)
@@ -78,6 +81,13 @@ def open_bundle(path: Path | str) -> Bundle:
         what = f"the model file '{manifest.target.model_file}' is not among the files listed"
         raise UsageError.at(str(folder / MANIFEST), what, _MEND)
     return Bundle(folder.resolve(), manifest)
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise UsageError.at(str(path), "not UTF-8 text; the file is damaged", _MEND) from None
 
 
 def _read_manifest(folder: Path) -> str:

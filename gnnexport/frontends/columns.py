@@ -43,17 +43,17 @@ class Columns:
 
     def num_nodes(self) -> int:
         """Count the nodes of data without features."""
-        for name in ("num_nodes", "node_ptr", "ptr"):
-            if name in self._arrays and self._arrays[name].numel():
-                if name == "num_nodes" and self._arrays[name].numel() != 1:
-                    raise self.error("num_nodes is not one number", "Write the number of nodes")
-                value = self.integers(name, "int64").flatten()[-1]
-                break
+        name = next(name for name in ("num_nodes", "node_ptr", "ptr", "batch") if name in self._arrays)
+        value = self.integers(name, "int64").flatten()
+        if name == "batch":
+            count = len(value)
+        elif len(value) == 0 or (name == "num_nodes" and len(value) != 1):
+            raise self.error(f"{name} has shape {list(self._arrays[name].shape)}", "Write the number of nodes")
         else:
-            value = torch.tensor(len(self._arrays["batch"]) if self._arrays["batch"].dim() else 0)
-        if not 0 < int(value) <= LARGEST:
-            raise self.error(f"has {int(value)} nodes: the graph is empty or the number wrong", "Correct num_nodes")
-        return int(value)
+            count = int(value[-1])
+        if not 0 < count <= LARGEST:
+            raise self.error(f"has {count} nodes: the graph is empty or the number wrong", f"Correct {name}")
+        return count
 
     def edge_index(self, num_nodes: int, name: str = "edge_index") -> Tensor:
         """Check an edge index, int64 [2, num_edges]."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import tokenize
+import warnings
 import zipfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -115,11 +116,12 @@ def _read_array(path: Path, archive: zipfile.ZipFile, name: str, info: zipfile.Z
 
 def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     version = npy.read_magic(file)
-    if version == (1, 0):
-        return npy.read_array_header_1_0(file)
-    if version in ((2, 0), (3, 0)):
-        return npy.read_array_header_2_0(file)
-    raise ValueError(f"version {version}")
+    if version not in ((1, 0), (2, 0), (3, 0)):
+        raise ValueError(f"version {version}")
+    with warnings.catch_warnings():
+        # numpy warns of headers as Python 2 wrote them, and of old names of types; both read well.
+        warnings.simplefilter("ignore")
+        return npy.read_array_header_1_0(file) if version == (1, 0) else npy.read_array_header_2_0(file)
 
 
 def _dense(path: Path, data: Any, indices: Any, indptr: Any, shape: Any) -> Any:

@@ -235,7 +235,8 @@ def _problem(path: Path, item: dict[str, Any]) -> Problem:
     if item["type"] == "literal_error":
         return Problem(where, f"{item['input']!r} is not a choice", f"Known: {item['ctx']['expected']}")
     if item["type"] == "value_error":
-        return Problem(where, str(item["ctx"]["error"]).rstrip("."))
+        what, _, mend = str(item["ctx"]["error"]).rstrip(".").partition(". ")
+        return Problem(where, what, mend)
     if item["type"] == "missing":
         return Problem(where, "missing", f"Write {where.rpartition(': ')[2]} = 1")
     message = str(item["msg"]).rstrip(".")

@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays_of
+
+from gnnexport.errors import GnnExportError
+from gnnexport.frontends import memory
+from gnnexport.frontends.data import load_data
+from gnnexport.frontends.graph_sets import KNOWN
+from gnnexport.frontends.npz import CSR
+from tests.fuzz_loaders import GIB, LOADERS, assert_sound, fuzz, read_data
+from tests.mutations import mutate
+
+DTYPES = (
+    "float32",
+    "float64",
+    "float16",
+    "int64",
+    "int32",
+    "int8",
+    "uint8",
+    "uint64",
+    "bool",
+    "complex64",
+    "<U3",
+    "S2",
+)
+KINDS = (None, "node-classification", "graph-classification", "node-regression", "graph-regression", "link-prediction")
+SHAPES = st.one_of(
+    st.sampled_from([(4,), (4, 2), (2, 4), (2, 0), (2, 3), (3,), (5,), (0,), (), (4, 1), (1,), (2,), (4, 2, 2)]),
+    arrays_of.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=6),
+)
+
+
+@st.composite
+def wild_arrays(draw: st.DrawFn) -> np.ndarray:
+    """Draw an array of any type and shape, often of small whole numbers, as indices are."""
+    dtype, shape = np.dtype(draw(st.sampled_from(DTYPES))), draw(SHAPES)
+    small = st.integers(0, 4) if dtype.kind in "iufc" else None
+    if dtype.kind == "i":
+        small = st.integers(-1, 5)
+    return draw(arrays_of.arrays(dtype, shape, elements=draw(st.sampled_from([small, None]))))
+
+
+@st.composite
+def tame_arrays(draw: st.DrawFn) -> dict[str, np.ndarray]:
+    """Draw the arrays of a good graph or set, some of which the wild ones replace."""
+    nodes, edges = draw(st.integers(1, 6)), draw(st.integers(0, 8))
+    ends = arrays_of.arrays(np.int64, (2, edges), elements=st.integers(0, nodes - 1))
+    found: dict[str, np.ndarray] = {
+        "x": draw(arrays_of.arrays(np.float32, (nodes, 2), elements=st.floats(-3, 3, width=32))),
+        "edge_index": draw(ends),
+        "y": draw(arrays_of.arrays(np.int64, nodes, elements=st.integers(-1, 2))),
+    }
+    if draw(st.booleans()):
+        found["batch"] = np.sort(draw(arrays_of.arrays(np.int64, nodes, elements=st.integers(0, 3))))
+    place = draw(arrays_of.arrays(np.int64, nodes, elements=st.integers(0, 3)))
+    if draw(st.booleans()):
+        found |= {f"{name}_mask": place == number for number, name in enumerate(("train", "val", "test"))}
+    return found
+
+
+@pytest.fixture(autouse=True)
+def little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the loaders believe in a machine of 1 GiB."""
+    monkeypatch.setattr(memory, "memory_bytes", lambda: GIB)
+
+
+@given(
+    tame=tame_arrays(),
+    wild=st.dictionaries(st.sampled_from(sorted(KNOWN | set(CSR))), wild_arrays(), max_size=4),
+    dropped=st.sets(st.sampled_from(["x", "edge_index", "y", "batch"]), max_size=2),
+    kind=st.sampled_from(KINDS),
+)
+@settings(deadline=None, max_examples=200, derandomize=True, suppress_health_check=list(HealthCheck))
+def test_any_arrays_are_refused_or_a_sound_graph(
+    tmp_path_factory: pytest.TempPathFactory, tame: dict[str, Any], wild: dict[str, Any], dropped: set[str], kind: Any
+) -> None:
+    """Whatever arrays stand under the known names, loading is an error with a mend or gives a sound graph."""
+    path = tmp_path_factory.getbasetemp() / "wild.npz"
+    np.savez(path, **{name: value for name, value in {**tame, **wild}.items() if name not in dropped - wild.keys()})
+    outcome: Any
+    try:
+        outcome, _ = load_data(path, kind=kind)
+    except GnnExportError as error:
+        outcome = error
+    if isinstance(outcome, GnnExportError):
+        assert outcome.exit_code in (2, 6)
+        assert all(problem.mend for problem in outcome.problems)
+    else:
+        assert_sound(outcome)
+
+
+@pytest.mark.parametrize("name", sorted(LOADERS))
+def test_damaged_files_are_refused_or_load(name: str, tmp_path: Path) -> None:
+    """Flipped, cut, moved and exchanged bytes of honest files: no crash, no hang, no great memory, never no mend."""
+    outcomes = fuzz(name, runs=250, seed=1, keep=tmp_path)
+    assert not [kind for kind in outcomes if kind.startswith("CRASH") or "mend" in kind], list(tmp_path.iterdir())
+    assert outcomes["loaded"]
+    assert outcomes.total() > outcomes["loaded"]
+
+
+def test_the_fuzzer_sees_crashes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loader that crashes on damage is reported with its file and traceback: so the test above tests something."""
+
+    def fragile(path: Path) -> object:
+        try:
+            return read_data(path)
+        except GnnExportError as error:
+            raise KeyError("lost") from error
+
+    broken = LOADERS["data"].__class__(LOADERS["data"].seeds, fragile)
+    monkeypatch.setitem(LOADERS, "data", broken)
+    outcomes = fuzz("data", runs=20, seed=1, keep=tmp_path)
+    assert outcomes["CRASH KeyError"]
+    kept = next(tmp_path.iterdir())
+    assert "lost" in (kept / "traceback.txt").read_text()
+    assert len(list(kept.iterdir())) == 2
+
+
+def test_damage_is_repeatable() -> None:
+    """The same seed damages the same way, so that a seed in a report is enough to see it again."""
+    content = bytes(range(256)) * 4
+    first, second = (mutate(content, [content], random.Random("a")) for _ in range(2))
+    assert first == second
+    assert mutate(content, [content], random.Random("b")) != content
