@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from gnnexport.frontends.refusal import broken, quoted, unsafe
+from gnnexport.frontends.refusal import broken, one_line, quoted, require_file, unsafe
 
 LEGACY_MEND = "Save it again with torch.save of torch 1.6 or later, which writes zip files"
 DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, OSError, EOFError, ValueError, RuntimeError)
@@ -32,10 +32,12 @@ class Archive:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        if not path.is_file():
-            raise broken(path, "no such file", "Give the path of a file written by torch.save")
-        with path.open("rb") as file:
-            magic = file.read(4)
+        require_file(path, "Give the path of a file written by torch.save")
+        try:
+            with path.open("rb") as file:
+                magic = file.read(4)
+        except OSError as error:
+            raise broken(path, f"cannot be read ({one_line(error)})", "Ask for the right to read it") from error
         if magic != b"PK\x03\x04":
             what = "is empty" if not magic else "is not a zip file, so not what torch.save writes today"
             raise broken(path, what, LEGACY_MEND)

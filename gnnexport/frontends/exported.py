@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from gnnexport.errors import UnsafeFileError, UnsupportedError, UsageError
-from gnnexport.frontends.refusal import one_line, quoted
+from gnnexport.frontends.refusal import one_line, quoted, require_file
 from gnnexport.program.inputs import NAMES, Role
 
 MODULE_MEND = "Save the module with torch.save instead"
@@ -54,8 +54,7 @@ def load_exported(path: Path, *, trust: bool) -> nn.Module:
         UsageError: missing, damaged, or of another format.
         UnsupportedError: exported for one size of graph.
     """
-    if not path.is_file():
-        raise UsageError.at(str(path), "no such file", "Give the path of a file written by torch.export.save")
+    require_file(path, "Give the path of a file written by torch.export.save")
     if not trust:
         what = "is an exported program, and loading one runs code from it"
         mend = f"{MODULE_MEND}, or pass --trust if you know who wrote this file"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch_geometric.data import Data
 
 from gnnexport.errors import UnsupportedError, UsageError
 from gnnexport.frontends.checkpoint import LIGHTNING_KEY, STATE_DICT_KEYS, WRAPPERS, Part
@@ -136,6 +137,8 @@ def _require_module(loaded: object, path: Path, *, lightning: bool) -> torch.nn.
     if lightning or (isinstance(loaded, dict) and LIGHTNING_KEY in loaded):
         what = "is a checkpoint of PyTorch Lightning: weights without their module"
         raise UsageError.at(str(path), what, BUILDER_MEND)
+    if isinstance(loaded, Data) or (isinstance(loaded, dict) and "edge_index" in loaded):
+        raise UsageError.at(str(path), "holds a graph, not a model", f"Give it with --data. {MODULE_MEND}")
     if state_dict_of(loaded) is not None:
         raise UsageError.at(str(path), "holds a state dict: weights without their module", BUILDER_MEND)
     raise UsageError.at(str(path), f"holds a {type(loaded).__name__}, not a model", MODULE_MEND)

@@ -45,3 +45,18 @@ def broken(path: Path, what: str, mend: str = AGAIN_MEND) -> UsageError:
     error = UsageError.at(str(path), what, mend)
     assert isinstance(error, UsageError)
     return error
+
+
+def require_file(path: Path, mend: str) -> None:
+    """Refuse what is no ordinary file: a missing one, a folder, a pipe, an endless device.
+
+    Raises:
+        UsageError: it is not.
+    """
+    try:
+        if path.is_file():
+            return
+        what = "is not a file" if path.exists() else "no such file"
+    except OSError as error:
+        what = f"cannot be looked at ({one_line(error)})"
+    raise broken(path, what, mend)

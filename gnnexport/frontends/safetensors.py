@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from gnnexport.errors import UsageError
-from gnnexport.frontends.refusal import broken, quoted
+from gnnexport.frontends.refusal import broken, one_line, quoted, require_file
 from gnnexport.frontends.tensors import MOST_DIMENSIONS
 
 LARGEST_TABLE = 100_000_000
@@ -33,9 +33,11 @@ def load_safetensors(path: Path) -> dict[str, Tensor]:
     Raises:
         UsageError: the file is missing or damaged, or holds tensors of a type that is not known.
     """
-    if not path.is_file():
-        raise broken(path, "no such file", "Give the path of a .safetensors file")
-    data = path.read_bytes()
+    require_file(path, "Give the path of a .safetensors file")
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise broken(path, f"cannot be read ({one_line(error)})", "Ask for the right to read it") from error
     size = struct.unpack("<Q", data[:8])[0] if len(data) >= 8 else LARGEST_TABLE + 1
     if size > min(LARGEST_TABLE, len(data) - 8):
         raise broken(path, "is truncated, or no safetensors file", "Copy it again, or write it again")

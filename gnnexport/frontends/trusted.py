@@ -15,7 +15,7 @@ from torch_geometric.nn import Sequential
 
 from gnnexport.errors import UsageError, nearest
 from gnnexport.frontends.code import functions_of, import_script
-from gnnexport.frontends.refusal import one_line, quoted
+from gnnexport.frontends.refusal import one_line, quoted, require_file
 from gnnexport.frontends.weights import BUILDER_MEND
 
 MAIN = "__main__"
@@ -37,9 +37,7 @@ def load_trusted(path: Path, code: Path | None = None) -> object:
     Raises:
         UsageError: a missing or damaged file, a class that is not found, or code in it that fails.
     """
-    if not path.is_file():
-        what = "is not a file" if path.exists() else "no such file"
-        raise UsageError.at(str(path), what, "Give the path of a file written by torch.save")
+    require_file(path, "Give the path of a file written by torch.save")
     script = None if code is None else import_script(_found(code, path.parent))
     try:
         with _classes_at_hand(script, code, path.parent), warnings.catch_warnings():
