@@ -1,0 +1,1 @@
+"""The target `trt`: an engine of TensorRT, built ahead of time."""
