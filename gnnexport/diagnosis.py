@@ -16,6 +16,8 @@ _LIBRARIES = {
     "scikit-learn": ("sklearn", "pip install gnnexport"),
     "onnxruntime": ("onnxruntime", "pip install 'gnnexport[ort]'"),
     "openvino": ("openvino", "pip install 'gnnexport[openvino]'"),
+    "tensorrt-rtx": ("tensorrt_rtx", "pip install 'gnnexport[trt]'"),
+    "tensorrt": ("tensorrt", ""),
     "torch": ("torch", "pip install 'gnnexport[compress]'"),
     "torch_geometric": ("torch_geometric", "pip install 'gnnexport[compress]'"),
     "onnx": ("onnx", "pip install 'gnnexport[compress]'"),
@@ -23,14 +25,19 @@ _LIBRARIES = {
     "onnxscript": ("onnxscript", "pip install 'gnnexport[compress]'"),
 }
 
+_UNASKED = "tensorrt"
+"""Taken where it is installed; nobody is told to install it, as it comes with the drivers of a GPU."""
+
 _MAKE = ("torch", "torch_geometric", "onnx", "onnx-ir", "onnxscript")
 _JOBS: dict[str, tuple[tuple[str, ...], tuple[str, ...], str]] = {
     "compress and export": (_MAKE, ("onnxruntime", "openvino"), "an engine to prove the result with"),
     "target onnx": (_MAKE, ("onnxruntime",), "onnxruntime to prove the result with"),
     "target ort": (_MAKE, ("onnxruntime",), "onnxruntime"),
     "target openvino": (_MAKE, ("openvino",), "openvino"),
+    "target trt": ((*_MAKE, "onnxruntime"), ("tensorrt-rtx", "tensorrt"), "what builds engines"),
     "validate and bench (onnx, ort)": ((), ("onnxruntime",), "onnxruntime"),
     "validate and bench (openvino)": ((), ("openvino",), "openvino"),
+    "validate (trt)": ((), ("onnxruntime",), "onnxruntime, to run the model that the engine was built from"),
 }
 """What each job needs: all of the first, one of the second, and what that one is for."""
 
@@ -45,6 +52,14 @@ class DoctorEntry:
     mend: str = ""
 
 
+_NEVER = DoctorEntry(
+    "bench (trt)",
+    False,
+    "does not run here",
+    "This version builds engines and does not run them; validate proves all but their speed",
+)
+
+
 def examine() -> list[DoctorEntry]:
     """Import each library and report it."""
     processor = this_processor()
@@ -57,14 +72,15 @@ def examine() -> list[DoctorEntry]:
         _job(name, [libraries[item] for item in needed], [libraries[item] for item in engines], purpose)
         for name, (needed, engines, purpose) in _JOBS.items()
     ]
-    return [*entries, *libraries.values(), *jobs]
+    listed = [entry for entry in libraries.values() if entry.ok or entry.name != _UNASKED]
+    return [*entries, *listed, *jobs, _NEVER]
 
 
 def _job(name: str, needed: list[DoctorEntry], engines: list[DoctorEntry], purpose: str) -> DoctorEntry:
     """Tell whether everything a job needs, and one of its engines, is there."""
     mends = dict.fromkeys(entry.mend for entry in needed if not entry.ok)
     if not any(entry.ok for entry in engines):
-        mends[f"It needs {purpose}: {' or '.join(entry.mend for entry in engines)}"] = None
+        mends[f"It needs {purpose}: {' or '.join(entry.mend for entry in engines if entry.mend)}"] = None
     return DoctorEntry(name, not mends, "" if mends else "works", ". ".join(mends))
 
 

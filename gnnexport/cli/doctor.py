@@ -17,6 +17,6 @@ def doctor(json: options.Json = False) -> int:
         print_json([{"name": e.name, "ok": e.ok, "version": e.version, "mend": e.mend} for e in entries])
         return 0
     for entry in entries:
-        state = entry.version if entry.ok else f"missing. {entry.mend}"
+        state = entry.version if entry.ok else f"{entry.version or 'missing'}. {entry.mend}"
         typer.echo(f"{'ok' if entry.ok else '--'}  {entry.name:<18} {state}")
     return 0

@@ -16,6 +16,7 @@ _LIBRARIES = (
     "scikit-learn",
     "onnxruntime",
     "openvino",
+    "tensorrt-rtx",
     "onnx",
     "onnx-ir",
     "onnxscript",

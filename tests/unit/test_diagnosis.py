@@ -26,8 +26,22 @@ def without(missing: set[str], monkeypatch: pytest.MonkeyPatch) -> dict[str, Doc
 
 
 def test_everything_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With every library each job works."""
-    assert all(entry.ok for entry in without(set(), monkeypatch).values())
+    """With every library each job works, but the one that this version cannot do anywhere."""
+    found = without(set(), monkeypatch)
+    assert [name for name, entry in found.items() if not entry.ok] == ["bench (trt)"]
+    assert "validate proves all but their speed" in found["bench (trt)"].mend
+
+
+def test_engines_are_built_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any TensorRT builds; the one to install is the one that needs no GPU, and what proves its model is needed too."""
+    either = {"tensorrt", "tensorrt_rtx"}
+    for module in either:
+        assert without({module}, monkeypatch)["target trt"].ok
+    missing = without(either, monkeypatch)
+    assert missing["target trt"].mend == "It needs what builds engines: pip install 'gnnexport[trt]'"
+    assert "tensorrt" not in missing
+    assert missing["validate (trt)"].ok
+    assert not without({"onnxruntime"}, monkeypatch)["target trt"].ok
 
 
 def test_proving_needs_an_engine(monkeypatch: pytest.MonkeyPatch) -> None:
