@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +13,6 @@ from gnnexport.frontends.graph_sets import Arrays
 from gnnexport.frontends.labels import LEVELS, Labels, graph_split, labelled_only, with_validation
 from gnnexport.frontends.loader import call_loader, is_loader
 from gnnexport.frontends.memory import require_memory
-from gnnexport.frontends.plain import arrays_of
 from gnnexport.frontends.task import check_task
 from gnnexport.program.data import GraphData, Split
 from gnnexport.program.inputs import NUM_GRAPHS, Level
@@ -28,8 +26,9 @@ def load_data(
     """Load a graph or a set of graphs, and what there is to tell about it.
 
     Args:
-        source: an `.npz` of arrays, a `.pt` of PyG graphs, or a loader function, `file.py:function` or
-            `package.module:function`. A function is code: pass only what the user gave, or trusts.
+        source: an `.npz` of arrays, a `.pt` of PyG graphs, or as text a loader function, `file.py:function` or
+            `package.module:function`. A function is code: pass as text only what the user gave, or trusts. A
+            `Path` is always a file, so that the path in a sidecar cannot run code.
         split: which column of masks [rows, splits] to use.
         trust: unpickle a `.pt` as Python does, running whatever it holds.
         kind: the kind of task, which decides what labels alone leave open.
@@ -41,22 +40,11 @@ def load_data(
         UnsafeFileError: a pickle that names something not on the safe list.
         UsageError: a loader function that does not exist or fails.
     """
-    if is_loader(str(source)):
-        name = str(source).rpartition(":")[2]
-        return build_data(call_loader(str(source), folder or Path()), f"data '{source}'", name, split, kind)
+    if isinstance(source, str) and is_loader(source):
+        name = source.rpartition(":")[2]
+        return build_data(call_loader(source, folder or Path()), f"data '{source}'", name, split, kind)
     path = Path(source)
     return build_data(read_arrays(path, trust=trust), str(path), path.stem, split, kind)
-
-
-def data_from(
-    loaded: Any, *, name: str = "data", split: int = 0, kind: str | None = None
-) -> tuple[GraphData, list[str]]:
-    """Take graphs in the forms that `load_data` reads from files, as plain mappings and lists.
-
-    Raises:
-        DataError: as `load_data`.
-    """
-    return build_data(arrays_of(loaded, name), name, name, split, kind)
 
 
 def build_data(

@@ -6,6 +6,7 @@ import pytest
 
 from gnnexport.errors import UsageError
 from gnnexport.frontends.data import load_data
+from gnnexport.frontends.sidecar import read_sidecar
 
 SCRIPT = """
 import sys
@@ -99,6 +100,20 @@ def test_a_file_with_a_colon_in_its_name_is_a_file(script: Path, tmp_path: Path)
     (tmp_path / "a:b").write_text("")
     with pytest.raises(UsageError, match="unknown kind of data file"):
         load_data(tmp_path / "a:b")
+
+
+def test_the_path_in_a_sidecar_runs_nothing(tmp_path: Path) -> None:
+    """A sidecar that came with a model may name a file; a function written there as a path is not called."""
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'it_ran')!r}, 'w').close()\ndef load(): pass\n")
+    (tmp_path / "gnnexport.toml").write_text('schema = 1\n[data]\npath = "evil.py:load"\n')
+    path = read_sidecar(tmp_path / "model.pt").data_path
+    assert path is not None
+    with pytest.raises(UsageError, match="no such file"):
+        load_data(path)
+    assert not (tmp_path / "it_ran").exists()
+    with pytest.raises(UsageError, match="returned a NoneType"):
+        load_data(str(path))
+    assert (tmp_path / "it_ran").exists()
 
 
 FAULTS = {
