@@ -12,12 +12,18 @@ SCHEMA = 1
 
 
 class MetricValue(Record):
-    """A metric on one split; `n` is the number of nodes judged."""
+    """A metric on one split.
+
+    Args:
+        n: rows judged.
+        level: what a row is about.
+    """
 
     name: str
     split: str
     value: float
     n: int
+    level: Literal["node", "graph", "pair"] = "node"
 
 
 class Latency(Record):
@@ -35,7 +41,7 @@ class Measurement(Record):
     Args:
         macs: multiply-accumulates of one inference: those of linear layers and those of aggregation.
         size_bytes: the model's files; for the original, its parameters and buffers.
-        nodes_per_second: nodes of the graph over the median latency.
+        nodes_per_second: nodes of the request that was timed over the median latency.
         runner: what ran it: `pytorch-csr`, `pytorch-eager`, `onnxruntime`.
         measured_on: where, when it is not `environment`.
     """
@@ -99,7 +105,7 @@ class Drop(Record):
     Args:
         value: in the metric's own unit: 0.005 of accuracy is 0.5 pp.
         method: how the interval was made.
-        deciding_n: test nodes that would bring the interval clear of the budget.
+        deciding_n: test rows that would bring the interval clear of the budget.
     """
 
     value: float
@@ -170,11 +176,21 @@ class Lowering(Record):
 
 
 class DataInfo(Record):
-    """The data the numbers come from."""
+    """The data the numbers come from.
+
+    Args:
+        graphs: of a set; null for one graph.
+        pairs: of nodes that the data asks about; null where it asks about none.
+        request: dynamic sizes of the request that was timed, by name, such as `num_nodes`; empty where every
+            request is about the one graph. Null when nothing was timed.
+    """
 
     name: str | None = None
     nodes: int | None = None
     edges: int | None = None
+    graphs: int | None = None
+    pairs: int | None = None
+    request: dict[str, int] | None = None
 
 
 class Budgets(Record):

@@ -84,7 +84,8 @@ class Auto:
         metric = self.ctx.trainer.task.metric
         drop = metrics.drop(metric, *(self.ctx.trainer.evaluate(program, "val") for program in (start, after)))
         if drop > self.budget.value:
-            return False, f"dropped: validation {metric} became worse by {drop * 100:.2f} {self.budget.unit}, budget {self.budget}"
+            worse = f"{drop * 100:.2f} {self.budget.unit}"
+            return False, f"dropped: validation {metric} became worse by {worse}, budget {self.budget}"
         with ExitStack() as stack:
             old, new = (stack.enter_context(scratch_form(self.emitter, program)) for program in (before, after))
             speedup = self._speedup(old, new)

@@ -31,6 +31,7 @@ from gnnexport.measure.timing import Timing, compare, ratio
 from gnnexport.pipeline.emission import Emission
 from gnnexport.pipeline.source import Source
 from gnnexport.program.cost import Cost, measure_cost
+from gnnexport.program.inputs import Role
 from gnnexport.program.program import Program
 from gnnexport.runtime.peak import peak_memory_bytes
 from gnnexport.runtime.runner import Runner, load_to_prove
@@ -84,14 +85,13 @@ class Prover:
             plain_metric, _ = self._accuracy(plain, exported)
             metric, drop = self._accuracy(small, result)
             engine, not_run = small.name, small.engine_not_run
+            request = small.request_sizes(self._feeds(small))
         notes += [*stand_in_note(engine, not_run), *busy_note(self.threads)]
         final = self._measurement(result, engine, timings.get(RESULT), metric)
         measured = final if same else self._measurement(exported, engine, timings.get(EXPORTED), plain_metric)
         return Report(
             model={"name": self.source.path.name, "class": self.source.class_name, "sha256": self.source.digest()},
-            data=DataInfo(
-                name=self.source.data.name, nodes=self.source.data.num_nodes, edges=self.source.data.num_edges
-            ),
+            data=self._data(request),
             environment={**describe_environment(), "threads": self.threads},
             budgets=self.budgets,
             baseline=self._baseline(timings),
@@ -105,6 +105,17 @@ class Prover:
             engine_not_run=not_run,
             lowering=result.emission.lowering,
             notes=tuple(notes),
+        )
+
+    def _data(self, request: dict[str, int]) -> DataInfo:
+        data = self.source.data
+        return DataInfo(
+            name=data.name,
+            nodes=data.num_nodes,
+            edges=data.num_edges,
+            graphs=data.num_graphs,
+            pairs=data.by_role(Role.LABEL_EDGES).shape[1] if data.level == "pair" else None,
+            request=request,
         )
 
     def _parity(
@@ -174,7 +185,7 @@ class Prover:
         if self.source.labelled and data.y is not None:
             test = data.masks["test"]
             value = metrics.evaluate(task.metric, data.y[test].numpy(), self.source.logits[test].numpy())
-            metric = MetricValue(name=task.metric, split="test", value=value, n=int(test.sum()))
+            metric = MetricValue(name=task.metric, split="test", value=value, n=int(test.sum()), level=data.level)
         return Measurement(
             metric=metric,
             **_costs(cost),

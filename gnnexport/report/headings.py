@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from gnnexport.bundle.report_schema import Report
 
 
@@ -17,13 +19,22 @@ def doings(report: Report) -> tuple[str, ...]:
     return tuple(f"{step.name}: {note}" for step in report.steps for note in step.notes)
 
 
+def _counted(counts: Mapping[str, int | None]) -> str:
+    """Write counts in the order given: `188 graphs, 3,371 nodes`; what is not known stays out."""
+    known = {name: value for name, value in counts.items() if value is not None}
+    return ", ".join(f"{value:,} {name[:-1] if value == 1 else name}" for name, value in known.items())
+
+
 def facts(report: Report) -> tuple[tuple[str, str], ...]:
     """Say what the numbers were taken on."""
     found: list[tuple[str, str]] = []
     data = report.data
     if data.nodes is not None:
-        edges = "" if data.edges is None else f", {data.edges:,} edges"
-        found.append(("data", f"{data.name or 'unnamed'}: {data.nodes:,} nodes{edges}"))
+        counts = {"graphs": data.graphs, "nodes": data.nodes, "edges": data.edges, "pairs": data.pairs}
+        found.append(("data", f"{data.name or 'unnamed'}: {_counted(counts)}"))
+    if data.request:
+        counts = {name: data.request.get(f"num_{name}") for name in counts}
+        found.append(("request timed", _counted(counts)))
     environment = report.environment
     if "processor" in environment:
         found.append(("machine", f"{environment['processor']}, {environment.get('cores', '?')} cores"))

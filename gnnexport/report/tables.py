@@ -67,7 +67,11 @@ def _metric(form: Measurement) -> str:
 
 def _metric_name(forms: Sequence[tuple[str, Measurement]]) -> str:
     metrics = [form.metric for _, form in forms if form.metric is not None]
-    return f"{metrics[0].name} ({metrics[0].split}, n = {metrics[0].n:,})" if metrics else "metric"
+    if not metrics:
+        return "metric"
+    first = metrics[0]
+    rows = f"{first.n:,} {first.level}{'' if first.n == 1 else 's'}"
+    return f"{first.name}{'' if find(first.name).is_share else ', lower is better'} ({first.split}, {rows})"
 
 
 def _sizes(report: Report) -> Table:

@@ -146,11 +146,12 @@ def _drop_interval(report: Report) -> str:
 
 
 def _undecided(report: Report, budget: float) -> str:
-    """Say how many test nodes would decide, when the interval straddles the budget."""
+    """Say how many test rows would decide, when the interval straddles the budget."""
     drop = report.drop
     if drop is None or drop.ci95 is None or not drop.ci95[0] <= budget <= drop.ci95[1]:
         return ""
-    needed = "more test nodes" if drop.deciding_n is None else f"about {drop.deciding_n:,} test nodes"
+    rows = f"test {report.result.metric.level}s" if report.result.metric else "test rows"
+    needed = f"more {rows}" if drop.deciding_n is None else f"about {drop.deciding_n:,} {rows}"
     return f", by the point estimate; {needed} would decide"
 
 

@@ -60,6 +60,18 @@ class RequestForm:
             found[count] = np.array(1, np.int64)
         return found
 
+    def dynamic(self, feeds: Feeds) -> dict[str, int]:
+        """Return the sizes of a sound request that another one may have otherwise, by name."""
+        request = self.complete(feeds)
+        found = {
+            size: given
+            for tensor in self.tensors
+            for size, given in zip(tensor.shape, request[tensor.name].shape, strict=True)
+            if isinstance(size, str)
+        }
+        count = self._named(NUM_GRAPHS)
+        return found if count is None else {**found, NUM_GRAPHS: int(request[count])}
+
     def problems(self, feeds: Feeds) -> list[Problem]:
         """Return everything that is wrong; values are looked at only where types and shapes are right."""
         known = [tensor.name for tensor in self.tensors]

@@ -133,6 +133,10 @@ class Runner:
 
     run = __call__
 
+    def request_sizes(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, int]:
+        """Return the dynamic sizes of a request that `run` accepts, by name: `{"num_nodes": 17, …}`."""
+        return self._form.dynamic(feeds)
+
     def close(self) -> None:
         """Release the engine; closing twice does nothing."""
         if self._open:

@@ -39,4 +39,4 @@ def measure_accuracy(runner: Runner, data: EvalData, *, budget: float = 0.0) -> 
         method=found.interval.method,
         deciding_n=found.deciding,
     )
-    return MetricValue(name=data.metric, split=data.split, value=value, n=len(data.y)), drop
+    return MetricValue(name=data.metric, split=data.split, value=value, n=len(data.y), level=data.level), drop

@@ -12,7 +12,7 @@ from gnnexport.bundle.evaluation import EvalData
 from gnnexport.bundle.features import noise
 from gnnexport.bundle.reader import Bundle, open_bundle
 from gnnexport.bundle.report_schema import Drop, MetricValue, Report
-from gnnexport.errors import DataError, ParityError
+from gnnexport.errors import DataError, ParityError, UsageError
 from gnnexport.measure.budgets import parse_budget
 from gnnexport.measure.timing import Timing, compare
 from gnnexport.runtime.peak import peak_memory_bytes
@@ -89,9 +89,9 @@ def validate_bundle(
         if runner.engine_not_run is not None:
             return _outcome(bundle, measured, notes)
         progress(f"timing for about {time_budget_s:g} s")
-        timing = time_runner(bundle, runner, time_budget_s)
+        measured = time_runner(bundle, runner, time_budget_s, measured)
     progress("measuring memory")
-    return _outcome(bundle, replace(measured, timing=timing, peak_memory_bytes=peak_memory_bytes(bundle.path)), notes)
+    return _outcome(bundle, replace(measured, peak_memory_bytes=peak_memory_bytes(bundle.path)), notes)
 
 
 def bench_bundle(
@@ -113,7 +113,7 @@ def bench_bundle(
     notes: list[str] = []
     with _loaded(load, bundle, notes, progress) as runner:
         progress(f"timing for about {time_budget_s:g} s")
-        measured = Measured(runner.name, time_runner(bundle, runner, time_budget_s))
+        measured = time_runner(bundle, runner, time_budget_s, Measured(runner.name, None))
     found = _outcome(bundle, measured, notes)
     budgets = found.report.budgets.model_copy(update={"max_drop": None, "max_drop_set": False})
     return replace(found, report=found.report.model_copy(update={"budgets": budgets}))
@@ -144,11 +144,19 @@ def check_parity(bundle: Bundle, runner: Runner, notes: list[str]) -> Parity | N
     return total
 
 
-def time_runner(bundle: Bundle, runner: Runner, time_budget_s: float) -> Timing:
-    """Time one inference on the bundle's first golden case, or on noise of the right shape."""
+def time_runner(bundle: Bundle, runner: Runner, time_budget_s: float, measured: Measured) -> Measured:
+    """Time one inference on the bundle's first golden case, or on noise of the right shape.
+
+    Raises:
+        UsageError: there is no golden case, and noise cannot be a graph.
+    """
     cases = bundle.golden()
+    if not cases and any(isinstance(size, str) for tensor in runner.inputs for size in tensor.shape):
+        what = "holds no golden case, so there is no request to time"
+        raise UsageError.at(str(bundle.path), what, "Make the bundle again")
     feeds = cases[0].feeds() if cases else {tensor.name: noise(tensor.shape) for tensor in runner.inputs}
-    return compare({"result": lambda: runner(feeds)}, budget_s=time_budget_s)["result"]
+    timing = compare({"result": lambda: runner(feeds)}, budget_s=time_budget_s)["result"]
+    return replace(measured, timing=timing, request=runner.request_sizes(feeds))
 
 
 def stand_in_note(engine: str, engine_not_run: str | None) -> list[str]:
@@ -188,7 +196,7 @@ def _evaluation(bundle: Bundle, data: Path | None, notes: list[str]) -> EvalData
     stored = bundle.evaluation()
     if stored is None:
         if data is not None:
-            what = "the bundle does not say which nodes are the test nodes, so data cannot be judged"
+            what = "the bundle does not say which rows are those of the test, so data cannot be judged"
             raise DataError.at(str(bundle.path), what, "Make the bundle again with --data")
         notes.append("accuracy not measured here: the bundle was made without data")
         return None

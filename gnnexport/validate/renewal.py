@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from gnnexport.bundle.reader import Bundle
@@ -16,7 +16,11 @@ from gnnexport.validate.parity import Parity
 
 @dataclass(frozen=True)
 class Measured:
-    """What was measured of the files of a bundle; `None` is not measured."""
+    """What was measured of the files of a bundle; `None` is not measured.
+
+    Args:
+        request: dynamic sizes of the request that was timed, as `Runner.request_sizes` gives them.
+    """
 
     engine: str
     timing: Timing | None
@@ -25,6 +29,7 @@ class Measured:
     drop: Drop | None = None
     peak_memory_bytes: int | None = None
     engine_not_run: str | None = None
+    request: Mapping[str, int] = field(default_factory=dict)
 
 
 def renew(bundle: Bundle, measured: Measured, notes: list[str]) -> Report:
@@ -41,13 +46,15 @@ def renew(bundle: Bundle, measured: Measured, notes: list[str]) -> Report:
     """
     report = bundle.report() or _blank(bundle)
     here = {**describe_environment(), "threads": bundle.manifest.target.threads}
-    differences = _differences(report.environment, here, measured.engine)
+    differences = [*_differences(report.environment, here, measured.engine), *_other_request(report, measured)]
     baseline, exported = report.baseline, report.exported
     if differences and baseline.latency_ms is not None:
         if measured.timing is not None:
             notes.append(f"no speedup is given, because the original was timed elsewhere: {'; '.join(differences)}")
         baseline, exported = _mark(baseline, report, differences), _mark(exported, report, differences)
+    timed = {} if measured.timing is None else {"request": dict(measured.request)}
     update: dict[str, Any] = {
+        "data": report.data.model_copy(update=timed),
         "environment": here,
         "baseline": baseline,
         "exported": exported,
@@ -65,7 +72,7 @@ def renew(bundle: Bundle, measured: Measured, notes: list[str]) -> Report:
 
 def _result(bundle: Bundle, measured: Measured) -> dict[str, Any]:
     graph, timing = bundle.manifest.graph, measured.timing
-    nodes = None if graph is None else graph.nodes
+    nodes = measured.request.get("num_nodes") if graph is None else graph.nodes
     return {
         "latency_ms": None if timing is None else latency_record(timing),
         "nodes_per_second": None if timing is None else nodes_per_second(nodes, timing),
@@ -102,6 +109,17 @@ def _differences(there: Mapping[str, Any], here: Mapping[str, Any], engine: str)
         f"{name} {'not known' if old is None else old} there, {'not known' if new is None else new} here"
         for name, old, new in pairs
         if old != new or (old is None and name != "threads")
+    ]
+
+
+def _other_request(report: Report, measured: Measured) -> list[str]:
+    """Name the sizes in which the request timed here differs from the one that `compress` timed."""
+    if measured.timing is None:
+        return []
+    there, here = report.data.request or {}, measured.request
+    names = [name for name in (*there, *(set(here) - set(there))) if there.get(name) != here.get(name)]
+    return [
+        f"request with {name} {there.get(name, 'not known')} there, {here.get(name, 'none')} here" for name in names
     ]
 
 
