@@ -41,6 +41,7 @@ from gnnexport.frontends.data import load_data
 from gnnexport.frontends.sidecar import read_recipe, read_sidecar
 from gnnexport.frontends.task import check_task, kind_of
 from gnnexport.program.data import GraphData
+from tests.model_files import model_seeds, read_any_model
 from tests.mutations import mutate
 from tests.unit.tiny_bundle import write_tiny_bundle
 
@@ -228,6 +229,7 @@ LOADERS: dict[str, Loader] = {
     "data": Loader(data_seeds, read_data),
     "sidecar": Loader(sidecar_seeds, read_settings),
     "bundle": Loader(bundle_seeds, read_bundle, seal_again),
+    "model": Loader(model_seeds, read_any_model),
 }
 
 

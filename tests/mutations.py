@@ -11,6 +11,8 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 
+from tests.pickle_damage import damage_pickle
+
 NUMBERS = (0, 1, -1, 2, 127, 128, 255, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1, 2**53, 2**63 - 1, -(2**63))
 WORDS = (
     b"x", b"y", b"edge_index", b"batch", b"num_graphs", b"node_ptr", b"train_mask", b"os", b"system", b"posix",
@@ -45,10 +47,13 @@ def _inside_zip(content: bytes, others: Sequence[bytes], chance: random.Random) 
         return _damage(content, others, chance)
     if not members:
         return _damage(content, others, chance)
-    place = chance.randrange(len(members))
+    pickles = [number for number, (name, _) in enumerate(members) if name.endswith(".pkl")]
+    place = chance.choice(pickles) if pickles and chance.random() < 0.3 else chance.randrange(len(members))
     name, member = members[place]
     way = chance.random()
-    if way < 0.75:
+    if name.endswith(".pkl") and chance.random() < 0.5:
+        members[place] = (name, damage_pickle(member, chance))
+    elif way < 0.75:
         members[place] = (name, _damage(member, [held for _, held in members], chance))
     elif way < 0.85:
         members[place] = (name, chance.choice(members)[1])
