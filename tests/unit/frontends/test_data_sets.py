@@ -161,6 +161,8 @@ def test_the_one_graph_of_a_data_set_is_a_graph(tmp_path: Path) -> None:
     """A list of one graph with labels of nodes is that graph, with a label of its own a set of one."""
     one = graphs("node")[:1]
     assert load(tmp_path, one)[0].num_graphs is None
+    InMemoryDataset.save(one, str(tmp_path / "data.pt"))
+    assert load_data(tmp_path / "data.pt")[0].num_graphs is None
     assert load(tmp_path, graphs()[:1])[0].num_graphs == 1
     single, _ = load(tmp_path, graphs()[0], kind="graph-classification")
     assert (single.level, single.num_graphs) == ("graph", 1)
