@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import pickletools
 import struct
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -260,7 +261,10 @@ def run_machine(machine: Machine, data: bytes) -> Value:
         UsageError: the pickle is truncated or malformed.
     """
     try:
-        return machine.run(data)
+        with warnings.catch_warnings():
+            # pickletools unescapes names, and warns of what is no escape.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            return machine.run(data)
     except (ValueError, EOFError, OverflowError, IndexError, KeyError, TypeError, struct.error) as error:
         what = f"its pickle is truncated or malformed ({quoted(str(error))})"
         raise broken(machine.path, what) from error
