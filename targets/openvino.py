@@ -38,6 +38,8 @@ class OpenVinoTarget(OnnxTarget):
 
     name: ClassVar[str] = "openvino"
     runtime: ClassVar[str] = "openvino"
+    branches: ClassVar[bool] = False
+    """OpenVINO reuses the memory of values that a branch still reads: answers are wrong, without an error."""
 
     aggregate: Lowering = "auto"
     """Lowering of aggregation; `auto` picks by timing on OpenVINO."""

@@ -7,12 +7,13 @@ from typing import Literal
 
 import numpy as np
 import onnx_ir as ir
+from onnx_ir.passes import common as passes
 
 from gnnexport.errors import UnsupportedError
 from gnnexport.targets.onnx import schemas
-from gnnexport.targets.onnx.open_tape import BOOL, INT64, OpenTape, float_type, numbers, rank
+from gnnexport.targets.onnx.open_tape import BOOL, INT64, OpenTape, Operand, float_type, numbers, rank
 from gnnexport.targets.onnx.operators import dialect_nodes
-from gnnexport.targets.onnx.tables import Tables, build, pointers
+from gnnexport.targets.onnx.tables import Hubs, Tables, build, pointers
 from gnnexport.targets.onnx.tape import Constants
 
 Form = Literal["ell", "scatter"]
@@ -24,22 +25,26 @@ _SCATTER = {"sum": "add", "mean": "add", "max": "max", "min": "min"}
 _NEUTRAL = {"max": -np.inf, "min": np.inf}
 
 
-def lower_graphs(model: ir.Model, aggregate: Form = "ell", *, fallback: bool = True) -> ir.Model:
+def lower_graphs(model: ir.Model, aggregate: Form = "ell", *, fallback: bool = True, branches: bool = True) -> ir.Model:
     """Return a copy of a model in standard operators.
 
     Args:
         model: as `translate_graphs` gives it.
         aggregate: `ell` reduces tables of neighbours, `scatter` writes messages to their destinations.
-        fallback: with `ell`, scatter where hubs would make the tables too large, and skip sorting what is sorted.
-            Without it the model has neither `If` nor a scatter with a reduction beyond what the Program itself had.
+        fallback: with `ell`, scatter where hubs would make the tables too large. Without it the model has neither
+            `If` nor a scatter with a reduction beyond what the Program itself had.
+        branches: whether the fallback may stand in an `If`, which costs nothing where it is not taken.
 
     Raises:
         UnsupportedError: a structure that no operator of the dialect built.
     """
     model = model.clone()
-    lowering = _Lowering(model.graph, aggregate, fallback)
+    hubs: Hubs = "grow" if not fallback or aggregate == "scatter" else "branch" if branches else "blend"
+    lowering = _Lowering(model.graph, aggregate, hubs)
     for node in dialect_nodes(model.graph):
         lowering.lower(node)
+    for tidy in (passes.RemoveUnusedNodesPass(), passes.CommonSubexpressionEliminationPass()):
+        tidy(model)
     return model
 
 
@@ -50,12 +55,12 @@ class _Lowering:
     Args:
         graph: changed in place.
         form: what is asked for.
-        fallback: whether tables may give way to scatter.
+        hubs: how tables that would be too large give way to scatter.
     """
 
     graph: ir.Graph
     form: Form
-    fallback: bool
+    hubs: Hubs
     constants: Constants = field(init=False)
     _tables: dict[ir.Value, Tables] = field(default_factory=dict)
     _padded: dict[tuple[ir.Value, float], ir.Value] = field(default_factory=dict)
@@ -80,7 +85,7 @@ class _Lowering:
         dst, num_dst = node.inputs
         assert dst is not None
         assert num_dst is not None
-        tables = build(tape, dst, num_dst, self.fallback and self.form == "ell")
+        tables = build(tape, dst, num_dst, self.hubs)
         rowptr = pointers(tape, tables)
         self._tables[rowptr] = tables
         return [rowptr, tape.add("Identity", tables.perm)]
@@ -107,24 +112,41 @@ class _Lowering:
 
     def _reduction(self, tape: OpenTape, op: Reduction, tables: Tables) -> ir.Value:
         if self.form == "scatter":
-            return scatter(tape, op, tables)
+            return finished(tape, op, tables, scatter(tape, op, tables))
         weight = None if op.weight is None else self._pad(tape, op.weight, 0.0)
         padded = self._pad(tape, op.x, _NEUTRAL.get(op.reduce, 0.0))
-        cells = tables.slots if op.col is None else tables.sources(tape, op.col, op.x)
+        cells = tables.slots if op.col is None else tables.sources(tape, op.col, self._rows(tape, op.x))
 
         def table(inner: OpenTape) -> ir.Value:
             return reduce_table(inner, op, tables, padded, weight, cells)
 
-        if tables.fits is None:
-            return table(tape)
-        return tape.choose(tables.fits, table, lambda inner: scatter(inner, op, tables))
+        if tables.fits is not None:
+            out = tape.choose(tables.fits, table, lambda inner: scatter(inner, op, tables))
+        else:
+            out = table(tape)
+        if tables.left is not None:
+            out = scatter(tape, op, tables, onto=out)
+        return finished(tape, op, tables, out)
+
+    def _rows(self, tape: OpenTape, value: ir.Value) -> ir.Value:
+        """Return the number of rows of a value, read off an input that has as many, so that it is known at once."""
+        assert value.shape is not None
+        for item in self.graph.inputs:
+            for axis, size in enumerate(item.shape or ()):
+                if isinstance(size, ir.SymbolicDim) and size.value is not None and size == value.shape[0]:
+                    return tape.size(item, axis)
+        return tape.size(value)
 
     def _pad(self, tape: OpenTape, value: ir.Value, number: float) -> ir.Value:
         """Return a value with one more row, of one number everywhere."""
         if (value, number) not in self._padded:
-            tail = tape.add("Shape", value, dtype=INT64, start=1)
-            shape = tape.add("Concat", numbers(1), tail, axis=0)
-            extra = tape.filled(float_type(value), number, shape)
+            assert value.shape is not None
+            tail = [size for size in list(value.shape)[1:] if isinstance(size, int)]
+            if len(tail) < rank(value) - 1:
+                shape = tape.add("Concat", numbers(1), tape.add("Shape", value, dtype=INT64, start=1), axis=0)
+                extra: Operand = tape.filled(float_type(value), number, shape)
+            else:
+                extra = np.full((1, *tail), number, float_type(value).numpy())
             self._padded[value, number] = tape.add("Concat", value, extra, axis=0)
         return self._padded[value, number]
 
@@ -185,27 +207,30 @@ def reduce_table(
             return tape.add("Squeeze", product, numbers(1))
         lifted = tape.add("Unsqueeze", factor, numbers(*range(1 + rank(op.weight), 1 + rank(op.x))))
         gathered = tape.add("Mul", gathered, lifted)
-    out = tape.add(_REDUCE[op.reduce], gathered, numbers(1), keepdims=0)
-    return _finished(tape, op, tables, out)
+    return tape.add(_REDUCE[op.reduce], gathered, numbers(1), keepdims=0)
 
 
-def scatter(tape: OpenTape, op: Reduction, tables: Tables) -> ir.Value:
-    """Record the scatter of one message after the other."""
-    messages = op.x if op.col is None else tape.add("Gather", op.x, op.col, axis=0)
+def scatter(tape: OpenTape, op: Reduction, tables: Tables, onto: ir.Value | None = None) -> ir.Value:
+    """Record the scatter of one message after the other, onto neutral rows or, of those left, onto what is given."""
+
+    def left(value: ir.Value) -> ir.Value:
+        return value if tables.left is None else tape.add("Slice", value, numbers(0), tables.left, numbers(0))
+
+    messages = left(op.x) if op.col is None else tape.add("Gather", op.x, left(op.col), axis=0)
     if op.weight is not None:
-        lifted = op.weight
+        lifted = left(op.weight)
         if rank(op.x) > rank(op.weight):
-            lifted = tape.add("Unsqueeze", op.weight, numbers(*range(rank(op.weight), rank(op.x))))
+            lifted = tape.add("Unsqueeze", lifted, numbers(*range(rank(op.weight), rank(op.x))))
         messages = tape.add("Mul", messages, lifted)
     shape = tape.add("Shape", messages, dtype=INT64)
-    index = tape.add("Expand", tape.to_rank(tables.row, rank(op.x)), shape)
-    rows = tape.add("Concat", tables.num_dst, tape.add("Shape", messages, dtype=INT64, start=1), axis=0)
-    start = tape.filled(float_type(op.x), _NEUTRAL.get(op.reduce, 0.0), rows)
-    out = tape.add("ScatterElements", start, index, messages, axis=0, reduction=_SCATTER[op.reduce])
-    return _finished(tape, op, tables, out)
+    index = tape.add("Expand", tape.to_rank(left(tables.row), rank(op.x)), shape)
+    if onto is None:
+        rows = tape.add("Concat", tables.num_dst, tape.add("Shape", messages, dtype=INT64, start=1), axis=0)
+        onto = tape.filled(float_type(op.x), _NEUTRAL.get(op.reduce, 0.0), rows)
+    return tape.add("ScatterElements", onto, index, messages, axis=0, reduction=_SCATTER[op.reduce])
 
 
-def _finished(tape: OpenTape, op: Reduction, tables: Tables, out: ir.Value) -> ir.Value:
+def finished(tape: OpenTape, op: Reduction, tables: Tables, out: ir.Value) -> ir.Value:
     """Divide a sum for the mean; give zero to rows without slots, which hold no largest or smallest."""
     if op.reduce == "sum":
         return out

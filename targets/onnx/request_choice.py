@@ -12,7 +12,7 @@ from gnnexport.targets.onnx import schemas
 from gnnexport.targets.onnx.choice import Candidate, Choices, time_candidates, winner_first
 from gnnexport.targets.onnx.lower import REDUCING
 from gnnexport.targets.onnx.operators import dialect_nodes
-from gnnexport.targets.onnx.request import FORMS, Form, lower_graphs
+from gnnexport.targets.onnx.request import FORMS, lower_graphs
 
 MOST_SCATTERED = 4_000_000
 """Elements that all reductions of a request move, above which scatter is not timed."""
@@ -23,14 +23,17 @@ TIMED_SHARE = 0.2
 
 def dense_refused() -> Problem:
     """Say that an adjacency matrix needs a graph that is known."""
-    what = (
-        "aggregate=dense needs the one graph whose adjacency it stores, and in mode graphs every request brings its own"
-    )
+    what = "aggregate=dense stores the adjacency of one graph, and in mode graphs every request brings its own"
     return Problem("target", what, "Leave aggregate out, or set it to ell or scatter")
 
 
-def lower_chosen(dialect: DialectModel, choices: Choices) -> ir.Model:
+def lower_chosen(dialect: DialectModel, choices: Choices, *, branches: bool) -> ir.Model:
     """Return the model in standard operators; what was chosen is noted in `choices`.
+
+    Args:
+        dialect: of mode `graphs`.
+        choices: how to choose.
+        branches: whether the runtime can be trusted with `If`.
 
     Raises:
         UnsupportedError: the lowering asked for cannot serve graphs of any size.
@@ -40,13 +43,12 @@ def lower_chosen(dialect: DialectModel, choices: Choices) -> ir.Model:
     key = describe(dialect.model)
     replayed = (choices.ctx.decisions or {}).get("lowerings", {}).get(key)
     wanted = replayed or (choices.forced if choices.forced != "auto" else None)
-    listed = [Candidate(wanted, 0.0)] if wanted in FORMS else _timed(dialect, choices)
+    listed = [Candidate(wanted, 0.0)] if wanted in FORMS else _timed(dialect, choices, branches)
     best = listed[0].name
     choices.decisions[key] = best
     candidates = [{"name": item.name, "latency_ms": item.latency_ms} for item in listed]
     choices.rows.append({"op": key, "chosen": best, "candidates": candidates})
-    form: Form = "scatter" if best == "scatter" else "ell"
-    return lower_graphs(dialect.model, form)
+    return _lowered(dialect, best, branches)
 
 
 def describe(model: ir.Model) -> str:
@@ -57,17 +59,18 @@ def describe(model: ir.Model) -> str:
     return f"{reductions} reductions over {structures} structures of each request"
 
 
-def _timed(dialect: DialectModel, choices: Choices) -> list[Candidate]:
+def _lowered(dialect: DialectModel, name: str, branches: bool) -> ir.Model:
+    return lower_graphs(dialect.model, "scatter" if name == "scatter" else "ell", branches=branches)
+
+
+def _timed(dialect: DialectModel, choices: Choices, branches: bool) -> list[Candidate]:
     """Return the lowerings considered, the best first: tables, unless scatter is plainly faster on the sample."""
     listed = [Candidate("ell", 0.0)]
     if _scattered_elements(dialect) <= MOST_SCATTERED:
         listed.append(Candidate("scatter", math.inf))
     if choices.run is None or len(listed) == 1 or not dialect.sample:
         return listed[:1]
-    runs = {}
-    for item in listed:
-        form: Form = "scatter" if item.name == "scatter" else "ell"
-        runs[item.name] = choices.run(lower_graphs(dialect.model, form), dialect.sample)
+    runs = {item.name: choices.run(_lowered(dialect, item.name, branches), dialect.sample) for item in listed}
     medians, noise = time_candidates(runs, choices.ctx.time_budget_s * TIMED_SHARE)
     return winner_first([Candidate(item.name, item.estimate_ms, medians[item.name]) for item in listed], noise)
 

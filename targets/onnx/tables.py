@@ -7,13 +7,18 @@ its row, and one plain scatter of slot numbers to distinct cells of a table [num
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import onnx_ir as ir
 
 from gnnexport.targets.onnx.open_tape import BOOL, INT64, OpenTape, numbers
 
+Hubs = Literal["branch", "blend", "grow"]
+"""What happens where hubs would make the tables too large: an `If` scatters instead; the slots are scattered onto what
+tables without them give, which takes no `If`; or the tables grow as they must."""
+
 PADDING = 16
-"""A table may have this many times more cells than there are slots and rows; beyond, hubs are scattered instead."""
+"""A table may have this many times more cells than there are slots and rows; beyond, slots are scattered instead."""
 
 
 @dataclass
@@ -26,8 +31,10 @@ class Tables:
         row: int64 [num_slots], the destination of each slot.
         degree: int64 [num_dst].
         slots: int64 [num_dst, largest degree], slot numbers; `num_slots` where a row has fewer.
-        fits: bool [], whether the tables may be used; `None` where they always are. Where it is false, `slots` is
+        fits: bool [], whether the tables may be used; `None` where no `If` asks. Where it is false, `slots` is
             [num_dst, 0].
+        left: int64 [1], how many slots stand in no table and are to be scattered: all or none; `None` where that
+            does not happen, or an `If` asks. Where it is all, `slots` is [num_dst, 1] and says `num_slots`.
     """
 
     num_dst: ir.Value
@@ -35,44 +42,59 @@ class Tables:
     row: ir.Value
     degree: ir.Value
     slots: ir.Value
-    fits: ir.Value | None
+    fits: ir.Value | None = None
+    left: ir.Value | None = None
     _sources: dict[ir.Value, ir.Value] = field(default_factory=dict)
 
-    def sources(self, tape: OpenTape, col: ir.Value, x: ir.Value) -> ir.Value:
-        """Return the rows of `x` that the cells read, int64 [num_dst, largest degree]; one past the end for none."""
+    def sources(self, tape: OpenTape, col: ir.Value, num_src: ir.Value) -> ir.Value:
+        """Return the source that each cell reads, int64 [num_dst, largest degree]; one past the last for none."""
         if col not in self._sources:
-            padded = tape.add("Concat", col, tape.size(x), axis=0)
+            padded = tape.add("Concat", col, num_src, axis=0)
             self._sources[col] = tape.add("Gather", padded, self.slots, axis=0)
         return self._sources[col]
 
 
-def build(tape: OpenTape, dst: ir.Value, num_dst: ir.Value, fallback: bool) -> Tables:
+def build(tape: OpenTape, dst: ir.Value, num_dst: ir.Value, hubs: Hubs) -> Tables:
     """Record the tables of a structure.
 
     Args:
         tape: takes the operators.
         dst: int64 [num_edges], destinations in any order.
         num_dst: number of destinations.
-        fallback: leave the tables empty, and say so, where hubs would make them too large.
+        hubs: what happens where they would make the tables too large.
     """
     rows, count = tape.one_dimensional(num_dst), tape.size(dst)
-    row, perm = _sorted(tape, dst, count, branches=fallback)
+    row, perm = _sorted(tape, dst, count, branches=hubs == "branch")
     degree, rank = _degree_and_rank(tape, row, rows, count)
     longest = tape.add("ReduceMax", tape.add("Concat", numbers(1), degree, axis=0), numbers(0), keepdims=1)
-    cells = tape.add("Mul", rows, longest)
-    cell = tape.add("Add", tape.add("Mul", row, longest), rank)
-
-    def table(inner: OpenTape) -> ir.Value:
-        empty = inner.add("Expand", count, cells)
-        numbered = inner.add("ScatterElements", empty, cell, _range(inner, count), axis=0)
-        return inner.add("Reshape", numbered, inner.add("Concat", rows, longest, axis=0), allowzero=1)
-
-    if not fallback:
-        return Tables(rows, perm, row, degree, table(tape), None)
+    place = _range(tape, count)
+    if hubs == "grow":
+        return Tables(rows, perm, row, degree, _table(tape, rows, longest, row, rank, place, count))
     most = tape.add("Mul", tape.add("Add", rows, count), numbers(PADDING))
-    fits = tape.add("Squeeze", tape.add("LessOrEqual", cells, most, dtype=BOOL), numbers(0))
-    slots = tape.choose(fits, table, lambda inner: _no_columns(inner, rows))
-    return Tables(rows, perm, row, degree, slots, fits)
+    fits = tape.add("LessOrEqual", tape.add("Mul", rows, longest), most, dtype=BOOL)
+    if hubs == "branch":
+        fits = tape.add("Squeeze", fits, numbers(0))
+        slots = tape.choose(
+            fits,
+            lambda inner: _table(inner, rows, longest, row, rank, place, count),
+            lambda inner: inner.filled(INT64, 0, inner.add("Concat", rows, numbers(0), axis=0)),
+        )
+        return Tables(rows, perm, row, degree, slots, fits=fits)
+    width = tape.add("Where", fits, longest, numbers(1), dtype=INT64)
+    inside = tape.add("Min", rank, tape.add("Sub", width, numbers(1)))
+    told = tape.add("Where", fits, place, count, dtype=INT64)
+    slots = _table(tape, rows, width, row, inside, told, count)
+    return Tables(rows, perm, row, degree, slots, left=tape.add("Where", fits, numbers(0), count, dtype=INT64))
+
+
+def _table(
+    tape: OpenTape, rows: ir.Value, width: ir.Value, row: ir.Value, rank: ir.Value, place: ir.Value, count: ir.Value
+) -> ir.Value:
+    """Write the number of each slot to its row and column, int64 [rows, width]; `count` stands everywhere else."""
+    empty = tape.add("Expand", count, tape.add("Mul", rows, width))
+    cell = tape.add("Add", tape.add("Mul", row, width), rank)
+    numbered = tape.add("ScatterElements", empty, cell, place, axis=0)
+    return tape.add("Reshape", numbered, tape.add("Concat", rows, width, axis=0), allowzero=1)
 
 
 def _sorted(tape: OpenTape, dst: ir.Value, count: ir.Value, branches: bool) -> tuple[ir.Value, ir.Value]:
@@ -125,7 +147,3 @@ def _shifted(tape: OpenTape, value: ir.Value, begin: int, end: int | None) -> ir
 def _range(tape: OpenTape, count: ir.Value) -> ir.Value:
     zero, one = numbers(0).reshape(()), numbers(1).reshape(())
     return tape.add("Range", zero, tape.add("Squeeze", count, numbers(0)), one, dtype=INT64)
-
-
-def _no_columns(tape: OpenTape, rows: ir.Value) -> ir.Value:
-    return tape.filled(INT64, 0, tape.add("Concat", rows, numbers(0), axis=0))

@@ -84,9 +84,22 @@ def _inline(root: nn.Module, graph: fx.Graph, name: str, module: fx.GraphModule,
 
 
 def _name_sizes(model: ir.Model, program: Program) -> None:
-    """Call the sizes of inputs and output by what they count."""
+    """Call sizes by what they count, in every value where the exporter knew that they are those of an input."""
+    names: dict[str, str] = {}
     for value, item in zip(model.graph.inputs, program.inputs, strict=True):
+        assert value.shape is not None
+        for size, name in zip(value.shape, item.shape, strict=True):
+            if isinstance(size, ir.SymbolicDim) and isinstance(name, str):
+                names[str(size)] = name
         value.shape = ir.Shape(item.shape)
     (output,) = model.graph.outputs
+    for node in model.graph:
+        for value in node.outputs:
+            if value.shape is not None:
+                value.shape = ir.Shape([_size(size, names) for size in value.shape])
     assert output.shape is not None
     output.shape = ir.Shape([_ROWS[program.level], *list(output.shape)[1:]])
+
+
+def _size(size: int | ir.SymbolicDim, names: Mapping[str, str]) -> int | str | None:
+    return size if isinstance(size, int) else names.get(str(size), size.value)

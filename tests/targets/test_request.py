@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Literal
 
 import onnx
 import onnx_ir as ir
@@ -31,16 +30,15 @@ from tests.targets.requests import (
 )
 from tests.targets.sketch import Array
 
-FORMS: dict[str, tuple[Form, bool]] = {
-    "ell": ("ell", True),
-    "tables only": ("ell", False),
-    "scatter": ("scatter", True),
+FORMS: dict[str, tuple[Form, dict[str, bool]]] = {
+    "ell": ("ell", {}),
+    "without branches": ("ell", {"branches": False}),
+    "tables only": ("ell", {"fallback": False}),
+    "scatter": ("scatter", {}),
 }
 FAMILIES = ("GCN", "GIN", "GraphSAGE", "GraphSAGE max", "GAT", "GAT edge features", "PNA", "masked",
             "two_structures")  # fmt: skip
 READ_OUT = tuple(f"readout {name}" for name in READOUTS)
-
-Kind = Literal["ell", "tables only", "scatter"]
 
 
 def program(name: str) -> Program:
@@ -60,8 +58,8 @@ def translated(name: str) -> ir.Model:
 @cache
 def lowered(name: str, form: str) -> ir.Model:
     """Lower a Program."""
-    aggregate, fallback = FORMS[form]
-    return lower_graphs(translated(name), aggregate, fallback=fallback)
+    aggregate, options = FORMS[form]
+    return lower_graphs(translated(name), aggregate, **options)
 
 
 @cache
