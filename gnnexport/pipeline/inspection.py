@@ -26,7 +26,7 @@ _SLOW = ("scatter", "index_add", "index_select", "index_put")
 
 def inspect_program(source: Source, program: Program) -> dict[str, Any]:
     """Describe a simplified Program on its data, as plain values."""
-    cost = measure_cost(program, source.data.inputs)
+    cost = measure_cost(program, source.request.inputs)
     recognised = [
         {"op": str(node.target).removesuffix(".default"), "reduce": _reduce(node), "module": module_of(node)}
         for node in program.body.graph.nodes
@@ -38,11 +38,13 @@ def inspect_program(source: Source, program: Program) -> dict[str, Any]:
         if any(word in str(node.target) for word in _SLOW)
     ]
     final = finalise(program, source.data).program
-    targets = {name: [str(problem) for problem in cls().check(final)] for name, cls in target_classes().items()}
+    targets = {name: [str(problem) for problem in cls().check(final, source.mode)] for name, cls in target_classes().items()}
     return {
         "model": {"name": source.path.name, "class": source.class_name, "retrainable": program.training_blocker is None,
                   "training_blocker": program.training_blocker},
-        "data": {"name": source.data.name, "nodes": source.data.num_nodes, "edges": source.data.num_edges},
+        "mode": source.mode,
+        "data": {"name": source.data.name, "nodes": source.request.num_nodes, "edges": source.request.num_edges,
+                 "graphs": source.request.num_graphs},
         "inputs": [str(item) for item in source.inputs],
         "program": to_text(program),
         "message_passing": recognised,
@@ -62,7 +64,9 @@ def inspection_text(found: dict[str, Any]) -> str:
     lines = [
         found["program"],
         "",
-        f"{model['class']} on {data['name']}: {data['nodes']:,} nodes, {data['edges']:,} edges",
+        f"{model['class']} on {data['name']}: {data['nodes']:,} nodes, {data['edges']:,} edges"
+        + (f", {data['graphs']:,} graphs" if data["graphs"] else "")
+        + f" (mode {found['mode']})",
         f"parameters: {cost['parameters']:,} ({cost['parameter_bytes']:,} bytes)",
         f"multiply-accumulates: {cost['macs']:,} "
         f"(linear {cost['macs_linear']:,}, aggregation {cost['macs_aggregation']:,})",

@@ -163,7 +163,7 @@ def _dry(request: Request, source: Source, simplified: Simplified, ctx: PassCont
     """Check passes and targets and say what would run."""
     problems = [problem for item in request.passes or () for problem in item.check(simplified.program, ctx)]
     final = finalise(simplified.program, source.data).program
-    problems += [problem for target in request.targets for problem in target.check(final)]
+    problems += [problem for target in request.targets for problem in target.check(final, source.mode)]
     if problems:
         raise UnsupportedError(*problems)
     chosen = "auto" if request.passes is None else "; ".join(str(spec.describe(item)) for item in request.passes)
