@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from gnnexport.errors import DataError, ParityError, UnsupportedError, UsageError
 from gnnexport.frontends.data import check_task, load_data
-from gnnexport.frontends.data_forward import takes_data, wrap_data_forward
+from gnnexport.frontends.data_forward import wrap_data_forward, wrap_without_data
 from gnnexport.frontends.declared import generated_data, parse_inputs
 from gnnexport.frontends.model import model_digest, read_model
 from gnnexport.frontends.sidecar import Sidecar
@@ -132,8 +132,13 @@ def load_source(given: Given, sidecar: Sidecar) -> Source:
     if found is None and mode == "full":
         what = "no data is given, and mode 'full' needs the graph that is to be baked in"
         raise UsageError.at(str(given.model), what, NO_DATA_MEND)
-    data, notes = found or (_made_up(loaded.model, given), [])
-    model = wrap_data_forward(loaded.model, data.inputs)
+    if found is None:
+        widths = parse_inputs(given.inputs)
+        model = wrap_without_data(loaded.model, widths)
+        data, notes = generated_data(model, widths), list[str]()
+    else:
+        data, notes = found
+        model = wrap_data_forward(loaded.model, data.inputs)
     data = _with_graph_ids(data, model, mode)
     labelled = data.y is not None or bool(data.masks)
     kind = sidecar.task.kind or infer_kind(data.level, data.y)
@@ -177,18 +182,6 @@ def _mode(asked: str | None, data: GraphData | None) -> Mode:
     if asked is None:
         return "full" if data is not None and data.num_graphs is None else "graphs"
     return "full" if asked == "full" else "graphs"
-
-
-def _made_up(model: nn.Module, given: Given) -> GraphData:
-    """Make graphs in the place of data.
-
-    Raises:
-        UsageError: what cannot be made up.
-    """
-    if takes_data(model):
-        what = f"{type(model).__name__}.forward takes a Data object, whose attributes only real data can tell"
-        raise UsageError.at(str(given.model), what, NO_DATA_MEND)
-    return generated_data(model, parse_inputs(given.inputs))
 
 
 def _data(given: Given, sidecar: Sidecar) -> tuple[GraphData, list[str]] | None:
