@@ -2,7 +2,8 @@
 
 Three steps, each of which trusts nothing of the one before: the zip file is read by our own reader, the
 pickle becomes inert records, and the records become modules, graphs or weights by rules that know each
-class. A name that is not on the safe list anywhere in the file refuses the whole file.
+class. A name that is not on the safe list anywhere in the file refuses the whole file; of a training
+checkpoint that holds for the weights, and the rest is never made.
 """
 
 from __future__ import annotations
