@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 import tokenize
+import warnings
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -34,7 +35,9 @@ def read_arrays(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         UsageError: damaged, or not such a file.
     """
     try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file, warnings.catch_warnings():
+            # numpy warns of old names of types in a header, and of headers as Python 2 wrote them.
+            warnings.simplefilter("ignore")
             arrays = {name: file[name] for name in file.files}
         description = json.loads(str(arrays.pop(_DESCRIPTION)))
     except (OSError, ValueError, KeyError, EOFError, MemoryError, RuntimeError, *_DAMAGE) as error:

@@ -39,7 +39,7 @@ def parse_record(cls: type[T], text: str, where: str, *, schema: int, mend: str)
     """
     try:
         values = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise UsageError.at(where, "not JSON; the file is damaged", mend) from None
     version = values.get("schema") if isinstance(values, dict) else None
     if not isinstance(version, int):

@@ -198,6 +198,8 @@ def _read(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SpecError.at(str(path), f"is not TOML ({error})", "Correct the line named") from error
+    except RecursionError as error:
+        raise SpecError.at(str(path), "is nested too deeply", "Write it without nested lists") from error
     except OSError as error:
         raise SpecError.at(str(path), f"cannot be read ({error.strerror})", "Check its permissions") from error
 

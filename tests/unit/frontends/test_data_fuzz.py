@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import io
 import random
+import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +13,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
 
-from gnnexport.errors import GnnExportError
+from gnnexport.errors import GnnExportError, SpecError, UsageError
 from gnnexport.frontends import memory
 from gnnexport.frontends.data import load_data
 from gnnexport.frontends.graph_sets import KNOWN
 from gnnexport.frontends.npz import CSR
+from gnnexport.frontends.sidecar import read_sidecar
 from tests.fuzz_loaders import GIB, LOADERS, assert_sound, fuzz, read_data
 from tests.mutations import mutate
+from tests.unit.tiny_bundle import write_tiny_bundle
 
 DTYPES = (
     "float32",
@@ -131,3 +136,39 @@ def test_damage_is_repeatable() -> None:
     first, second = (mutate(content, [content], random.Random("a")) for _ in range(2))
     assert first == second
     assert mutate(content, [content], random.Random("b")) != content
+
+
+def test_what_fuzzing_found_stays_mended(tmp_path: Path) -> None:
+    """Deeply nested text, an old name of a type in a header, and text that is not UTF-8 are errors of our tree."""
+    (tmp_path / "gnnexport.toml").write_text(f"schema = {'[' * 5000}")
+    with pytest.raises(SpecError, match="nested too deeply"):
+        read_sidecar(tmp_path / "model.pt")
+    bundle = write_tiny_bundle(tmp_path / "bundle")
+    for name, content, words in (
+        ("decisions.json", b"\xff", "not UTF-8"),
+        ("decisions.json", b"{", "is not JSON"),
+        ("decisions.json", b"[" * 100_000, "is not JSON"),
+        ("report.json", b"\xff", "not UTF-8"),
+        ("report.json", b"[" * 100_000, "not JSON"),
+        ("eval.npz", b"PK", "cannot be read"),
+        ("eval.npz", npz_with(b"|a4"), "cannot be read"),
+        ("golden.npz", npz_with(b"(("), "cannot be read"),
+    ):
+        shutil.rmtree(tmp_path / "copy", ignore_errors=True)
+        copy = Path(shutil.copytree(bundle, tmp_path / "copy"))
+        (copy / name).write_bytes(content)
+        LOADERS["bundle"].settle(copy)
+        with pytest.raises(UsageError, match=words):
+            LOADERS["bundle"].load(copy)
+
+
+def npz_with(kind: bytes) -> bytes:
+    """Return an `.npz` whose only array has a header with another kind of numbers."""
+    buffer = io.BytesIO()
+    np.savez(buffer, description=np.zeros(4, dtype="<f4"))
+    with zipfile.ZipFile(buffer) as old:
+        content = old.read("description.npy").replace(b"'<f4'", b"'" + kind + b"'")
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as new:
+        new.writestr("description.npy", content)
+    return made.getvalue()
