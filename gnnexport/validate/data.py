@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -56,10 +56,10 @@ def _request(
     """Make the arrays that the bundle reads, and tell which rows of the labels they are about."""
     wanted = tuple(stored.digests) or ("x",)
     if stored.graphs is None and "num_graphs" not in wanted and "batch" not in wanted:
-        values = {"x": x, **_columns(path, arrays, wanted)}
+        values = {"x": x, **_columns(path, arrays, wanted, len(x))}
         count = {"node": len(x), "pair": _num_pairs(values)}.get(stored.level, 1)
         return {name: values[name] for name in wanted}, Request({}, np.arange(count), count)
-    edges = _columns(path, arrays, ("edge_index", *(name for name in wanted if name.startswith("edge_"))))
+    edges = _columns(path, arrays, ("edge_index", *wanted), len(x))
     pointers = set_pointers(path, arrays, len(x))
     request = select_graphs(path, {"x": x, **edges}, pointers, stored.graphs, stored.level)
     missing = [name for name in wanted if name not in request.inputs]
@@ -72,8 +72,9 @@ def _features(path: Path, arrays: Mapping[str, NDArray[Any]]) -> NDArray[np.floa
     x = unpack_matrix(arrays, str(path))
     if x is None and "num_nodes" in arrays and "edge_index" in arrays:
         # Without features the model was given the in-degree of each node.
-        degrees = np.bincount(arrays["edge_index"][1], minlength=int(arrays["num_nodes"]))
-        x = degrees.astype(np.float32)[:, None]
+        count = int(arrays["num_nodes"].max(initial=0))
+        edges = _columns(path, arrays, ("edge_index",), count)["edge_index"]
+        x = np.bincount(edges[1], minlength=count).astype(np.float32)[:, None]
     if x is None:
         raise DataError.at(str(path), "has no features 'x'", _SAME)
     if not np.isfinite(x).all():
@@ -82,26 +83,39 @@ def _features(path: Path, arrays: Mapping[str, NDArray[Any]]) -> NDArray[np.floa
     return x
 
 
-def _columns(path: Path, arrays: Mapping[str, NDArray[Any]], wanted: tuple[str, ...]) -> dict[str, NDArray[Any]]:
-    """Read what belongs to edges and pairs, in the types that models read."""
+def _columns(
+    path: Path, arrays: Mapping[str, NDArray[Any]], wanted: Iterable[str], num_nodes: int
+) -> dict[str, NDArray[Any]]:
+    """Read what belongs to edges and pairs, in the types that models read; other names are left alone."""
     found: dict[str, NDArray[Any]] = {}
-    for name in wanted:
+    for name in dict.fromkeys(wanted):
         if not name.startswith("edge_"):
             continue
         if name not in arrays:
             raise DataError.at(str(path), f"has no '{name}'", _SAME)
         array = arrays[name]
         if name.endswith("_index"):
-            if not np.issubdtype(array.dtype, np.integer) or array.ndim != 2 or len(array) != 2:
-                what = f"{name} is {array.dtype} {array.shape}"
-                raise DataError.at(str(path), what, f"Write {name} as int64 [2, n]")
-            found[name] = array.astype(np.int64)
-        elif name == "edge_attr" and array.ndim == 1:
+            found[name] = _indices(path, name, array, num_nodes)
+            continue
+        edges = arrays["edge_index"].shape[-1] if "edge_index" in arrays else len(array)
+        if array.ndim not in (1, 2) or len(array) != edges or array.dtype.kind not in "biuf":
+            what = f"{name} is {array.dtype} {array.shape} for {edges} edges"
+            raise DataError.at(str(path), what, "Give one row of numbers an edge")
+        if name == "edge_attr" and array.ndim == 1:
             found[name] = array.astype(np.float32)[:, None]
         else:
             flat = name == "edge_weight" and array.ndim == 2 and array.shape[1] == 1
             found[name] = (array[:, 0] if flat else array).astype(np.float32)
     return found
+
+
+def _indices(path: Path, name: str, array: NDArray[Any], num_nodes: int) -> NDArray[np.int64]:
+    if not np.issubdtype(array.dtype, np.integer) or array.ndim != 2 or len(array) != 2:
+        raise DataError.at(str(path), f"{name} is {array.dtype} {array.shape}", f"Write {name} as int64 [2, n]")
+    if array.size and not 0 <= int(array.min()) <= int(array.max()) < num_nodes:
+        wrong = int(array.min()) if int(array.min()) < 0 else int(array.max())
+        raise DataError.at(str(path), f"{name} holds {wrong}, which is none of its {num_nodes} nodes", _SAME)
+    return array.astype(np.int64)
 
 
 def _labels(path: Path, stored: EvalData, arrays: Mapping[str, NDArray[Any]], request: Request) -> NDArray[Any]:

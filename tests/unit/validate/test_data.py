@@ -1,0 +1,175 @@
+"""The test data of a bundle, read without torch, is what the frontend reads with it."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from gnnexport.bundle.evaluation import EvalData, read_eval, write_eval
+from gnnexport.bundle.matrix import pack_matrix
+from gnnexport.errors import DataError
+from gnnexport.frontends.data import load_data
+from gnnexport.program.data import GraphData
+from gnnexport.validate.data import read_test_data
+
+REAL = Path(__file__).resolve().parents[4] / "shared" / "data"
+COUNTS = np.array([2, 3, 1, 4])
+POINTERS = np.concatenate([[0], np.cumsum(COUNTS)])
+EDGES = np.array([[0, 1, 2, 4, 6, 9, 8], [1, 0, 3, 2, 9, 6, 8]], np.int32)
+ARRAYS = {
+    "x": np.random.default_rng(0).normal(size=(10, 3)),
+    "edge_index": EDGES,
+    "edge_attr": np.arange(7),
+    "edge_weight": np.ones((7, 1)),
+    "y": np.array([0, 1, 1, 0]),
+    "node_ptr": POINTERS,
+    "test_mask": np.array([False, True, False, True]),
+    "train_mask": np.array([True, False, True, False]),
+}
+
+
+def save(path, **changes):
+    """Write a set of four graphs, changed."""
+    arrays = {**ARRAYS, **changes}
+    np.savez(path, **{name: value for name, value in arrays.items() if value is not None})
+    return path
+
+
+def stored(path, data: GraphData, graphs=None, rows=None, metric="accuracy") -> EvalData:
+    """Write what a bundle keeps of a test split over the limit, and read it back."""
+    chosen = data if graphs is None else data.select(graphs)
+    rows = torch.arange(len(chosen.y)) if rows is None else rows
+    inputs = {name: value.numpy() for name, value in chosen.inputs.items()}
+    whole = EvalData(
+        metric, rows.numpy(), np.zeros(len(rows)), y=chosen.y[rows].numpy(), inputs=inputs,
+        graphs=None if graphs is None else graphs.numpy(), level=data.level,
+    )  # fmt: skip
+    write_eval(path, whole, limit_bytes=0)
+    kept = read_eval(path)
+    assert kept.inputs is kept.y is None
+    return replace(kept, split=whole.split), whole
+
+
+def same(found: EvalData, wanted: EvalData) -> bool:
+    """Tell whether two splits hold the same request and labels, types included."""
+    assert set(found.inputs) == set(wanted.inputs)
+    for name, array in wanted.inputs.items():
+        np.testing.assert_array_equal(found.inputs[name], array)
+        assert found.inputs[name].dtype == array.dtype
+    np.testing.assert_array_equal(found.y, wanted.y)
+    return True
+
+
+@pytest.mark.parametrize("pointer", ["node_ptr", "ptr", "batch"])
+def test_graphs_of_the_test(tmp_path, pointer):
+    """Graphs are found by their numbers, however the set says where they start."""
+    value = np.repeat(np.arange(4), COUNTS) if pointer == "batch" else POINTERS
+    path = save(tmp_path / "set.npz", **{"node_ptr": None, pointer: value})
+    data, _ = load_data(path)
+    kept, whole = stored(tmp_path / "eval.npz", data, torch.tensor([1, 3]))
+    assert same(read_test_data(path, kept, None), whole)
+
+
+def test_a_whole_set(tmp_path):
+    """Without numbers of graphs the whole set is the request."""
+    path = save(tmp_path / "set.npz")
+    data, _ = load_data(path)
+    kept, whole = stored(tmp_path / "eval.npz", data, rows=torch.tensor([1, 3]))
+    assert same(read_test_data(path, kept, None), whole)
+
+
+def test_nodes_of_a_set(tmp_path):
+    """Where labels are of nodes, those of the graphs chosen are taken, in their order."""
+    masks = dict.fromkeys(("test_mask", "train_mask"))
+    path = save(tmp_path / "set.npz", y=np.arange(10) % 2, **masks)
+    data, _ = load_data(path)
+    assert data.level == "node"
+    kept, whole = stored(tmp_path / "eval.npz", data, torch.tensor([1, 3]), rows=torch.tensor([0, 2, 5]))
+    assert same(read_test_data(path, kept, None), whole)
+
+
+def test_several_labels_and_targets(tmp_path):
+    """Labels of several columns become 0, 1 and NaN, and targets stay numbers."""
+    labels = np.array([[0, 1], [1, -1], [0, 0], [1, 1]])
+    path = save(tmp_path / "set.npz", y=labels)
+    data, _ = load_data(path)
+    kept, whole = stored(tmp_path / "eval.npz", data, torch.tensor([0, 1]), metric="roc-auc")
+    assert same(read_test_data(path, kept, None), whole)
+    path = save(tmp_path / "set.npz", y=np.array([0.5, 1.5, -2.0, 3.0]))
+    data, _ = load_data(path)
+    kept, whole = stored(tmp_path / "eval.npz", data, torch.tensor([0, 1]), metric="rmse")
+    assert same(read_test_data(path, kept, None), whole)
+
+
+def test_pairs_of_nodes(tmp_path):
+    """Pairs come from the file, with their own labels."""
+    pairs = np.array([[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]])
+    masks = {name: np.arange(5) % 2 == index for index, name in enumerate(("train_mask", "test_mask"))}
+    path = save(tmp_path / "pairs.npz", node_ptr=None, y=None, edge_label_index=pairs,
+                edge_label=np.array([1, 0, 1, 0, 1]), **masks)  # fmt: skip
+    data, _ = load_data(path, kind="link-prediction")
+    assert data.level == "pair"
+    kept, whole = stored(tmp_path / "eval.npz", data, rows=torch.tensor([1, 3]), metric="roc-auc")
+    assert same(read_test_data(path, kept, None), whole)
+    with pytest.raises(DataError, match="has no 'edge_label_index'"):
+        read_test_data(save(tmp_path / "less.npz"), kept, None)
+
+
+def test_degrees_stand_in_for_features(tmp_path):
+    """Data without features has the in-degrees, as when it was compressed."""
+    path = save(tmp_path / "set.npz", x=None, num_nodes=np.array(10))
+    data, _ = load_data(path)
+    kept, whole = stored(tmp_path / "eval.npz", data, torch.tensor([1, 3]))
+    assert same(read_test_data(path, kept, None), whole)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"x": ARRAYS["x"] + 1}, "its x is not the one the original model was judged on"),
+        ({"edge_index": EDGES[::-1]}, "its edge_index is not the one"),
+        ({"edge_index": None}, "has no 'edge_index'"),
+        ({"edge_attr": None}, "has no 'edge_attr'"),
+        ({"edge_index": EDGES.astype(float)}, r"edge_index is float64 \(2, 7\)"),
+        ({"edge_index": EDGES + 5}, "edge_index holds 14, which is none of its 10 nodes"),
+        ({"edge_attr": np.arange(6)}, r"edge_attr is int64 \(6,\) for 7 edges"),
+        ({"x": None, "num_nodes": np.array(10), "edge_index": EDGES - 5}, "edge_index holds -5"),
+        ({"node_ptr": np.array([0, 5, 10])}, "has 2 graphs, but the test is of graph 3"),
+        ({"node_ptr": np.array([0, 5])}, "node_ptr does not ascend from 0 to the 10 nodes"),
+        ({"node_ptr": None, "batch": np.arange(10)[::-1]}, "batch is not ascending"),
+        ({"y": np.array([0, 1, 1])}, r"labels 'y' are int64 \(3,\) for 4 graphs"),
+        ({"y": np.array([0.5, 1, 1, 0])}, "wants one class a row"),
+        ({"y": np.array(["a", "b", "c", "d"])}, "Give one label a graph, as a number"),
+        ({"x": None}, "has no features 'x'"),
+    ],
+)
+def test_other_data_is_refused(tmp_path, changes, words):
+    """Data that the bundle was not made from is named by what is wrong with it."""
+    data, _ = load_data(save(tmp_path / "set.npz"))
+    kept, _ = stored(tmp_path / "eval.npz", data, torch.tensor([1, 3]))
+    with pytest.raises(DataError, match=words):
+        read_test_data(save(tmp_path / "other.npz", **changes), kept, None)
+
+
+@pytest.mark.parametrize("name", ["tu_mutag", "mol_esol"])
+def test_real_sets(tmp_path, name):
+    """Sparse features, split columns and all: a real set is read alike with torch and without."""
+    path = REAL / f"{name}.npz"
+    if not path.is_file():
+        pytest.skip(f"{path} is not there")
+    data, _ = load_data(path)
+    graphs = torch.nonzero(data.masks["test"]).flatten()
+    kept, whole = stored(tmp_path / "eval.npz", data, graphs, metric="rmse" if name == "mol_esol" else "accuracy")
+    assert same(read_test_data(path, kept, None), whole)
+
+
+def test_sparse_features(tmp_path):
+    """Features in CSR parts are the same features."""
+    x = np.eye(10, 30, dtype=np.float32)
+    data, _ = load_data(save(tmp_path / "set.npz", x=x))
+    kept, whole = stored(tmp_path / "eval.npz", data, torch.tensor([1, 3]))
+    parts = pack_matrix(x)
+    assert "x" not in parts
+    assert same(read_test_data(save(tmp_path / "csr.npz", x=None, **parts), kept, None), whole)
