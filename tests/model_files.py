@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import struct
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch_geometric.nn import GAT, GCN, GIN, BatchNorm, GCNConv, GraphSAGE, Sequential, global_add_pool
 
 from gnnexport.errors import GnnExportError
@@ -46,13 +49,28 @@ def model_seeds(folder: Path) -> list[Path]:
     torch.save(gcn, folder / "newer.pt", pickle_protocol=5)
     for name, thing in weights.items():
         torch.save(thing, folder / f"{name}.pth")
+    (folder / "weights.safetensors").write_bytes(as_safetensors(gcn.state_dict()))
     (folder.parent / "builder.py").write_text(BUILDER)
     return sorted(folder.iterdir())
 
 
+def as_safetensors(tensors: Mapping[str, Tensor]) -> bytes:
+    """Write the format by its description."""
+    table: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    numbers = b""
+    for name, tensor in tensors.items():
+        raw = tensor.numpy().tobytes()
+        kind = "I64" if tensor.dtype is torch.int64 else "F32"
+        offsets = [len(numbers), len(numbers) + len(raw)]
+        table[name] = {"dtype": kind, "shape": list(tensor.shape), "data_offsets": offsets}
+        numbers += raw
+    text = json.dumps(table).encode()
+    return struct.pack("<Q", len(text)) + text + numbers
+
+
 def read_any_model(path: Path) -> object:
-    """Load a module and run it, or put weights into the builder's module; `.pth` are weights."""
-    if path.suffix == ".pth":
+    """Load a module and run it, or put weights into the builder's module; `.pth` and `.safetensors` are weights."""
+    if path.suffix in (".pth", ".safetensors"):
         return load_model(path, builder=f"{path.parent.parent / 'builder.py'}:build")
     model = load_model(path)
     arguments = [torch.ones(3, 4), EDGES]
