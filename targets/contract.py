@@ -28,8 +28,8 @@ class DialectModel:
             `graphs` they are the Program's inputs, with sizes named `num_nodes`, `num_edges` and so on.
         structure: the structure values by graph input name; empty in mode `graphs`.
         mode: how the model is deployed.
-        sample: one typical request by input name, for timing and for the sizes to optimise for; empty where every
-            size is fixed.
+        sample: one typical request by input name, for timing and for the sizes to optimise for; may be empty where
+            every size is fixed.
     """
 
     model: ir.Model

@@ -9,6 +9,7 @@ import onnxscript.optimizer
 from onnx_ir.passes import common as passes
 
 from gnnexport.errors import UnsupportedError
+from gnnexport.program.inputs import NUM_PAIRS
 from gnnexport.targets.contract import DialectModel
 from gnnexport.targets.onnx.tape import OF_GRAPH
 
@@ -17,7 +18,7 @@ _FOLD_BYTES = 1 << 31
 
 
 def bake(dialect: DialectModel) -> ir.Model:
-    """Return a copy of the model whose only inputs are features.
+    """Return a copy of the model whose only inputs are features and the pairs that a request asks about.
 
     Raises:
         UnsupportedError: an input whose value or size is not known.
@@ -44,7 +45,7 @@ def _make_constant(graph: ir.Graph, value: ir.Value, dialect: DialectModel) -> N
 
 def _check_sizes(graph: ir.Graph) -> None:
     for value in graph.inputs:
-        if value.shape is None or not all(isinstance(size, int) for size in value.shape):
+        if value.shape is None or not all(isinstance(size, int) or size == NUM_PAIRS for size in value.shape):
             what = f"the input '{value.name}' has no fixed size ({value.shape})"
             raise UnsupportedError.at("onnx", what, "Translate the model for one graph")
 

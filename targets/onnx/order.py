@@ -126,7 +126,7 @@ class _Renumbering:
         """Rewrite the graph; return the frames."""
         mixed = self._mixed()
         first = next(iter(self.graph))
-        features = [value for value in self.graph.inputs if value.uses()]
+        features = [value for value in self.graph.inputs if value.uses() and value in self.roles.of]
         if mixed and sum(map(_width, features)) <= sum(map(_width, mixed)):
             for value in features:
                 users = list(value.uses())
@@ -177,6 +177,9 @@ class _Renumbering:
 
     def _rewrite(self, node: ir.Node) -> None:
         """Bring the operands of a standard operator into one order."""
+        if node in self.roles.lookups:
+            self._look_up(node)
+            return
         role = next((self.roles.of[value] for value in node.inputs if value in self.roles.of), None)
         if role is None:
             return
@@ -190,6 +193,17 @@ class _Renumbering:
                 node.replace_input_with(position, self._convert(value, node))
         self._place_constants(node, self.order)
         self.new.update(node.outputs)
+
+    def _look_up(self, node: ir.Node) -> None:
+        """Let a node that picks rows by their old numbers pick them by the new ones."""
+        data, index = node.inputs
+        assert index is not None
+        if data in self.new:
+            numbers = self.constants.add(self.number)
+            renumbered = self._gather(numbers, index, f"{node.outputs[0].name}_renumbered_index")
+            renumbered.outputs[0].shape, renumbered.outputs[0].type = index.shape, numbers.type
+            self.graph.insert_before(node, renumbered)
+            node.replace_input_with(1, renumbered.outputs[0])
 
     def _rows(self, role: Role) -> Ints:
         assert role.rowptr is not None
@@ -229,9 +243,9 @@ class _Renumbering:
             self.graph.append(node)
             self.graph.outputs[index] = node.outputs[0]
 
-    def _gather(self, value: ir.Value, rows: NDArray[Any], name: str) -> ir.Node:
+    def _gather(self, value: ir.Value, rows: NDArray[Any] | ir.Value, name: str) -> ir.Node:
         out = ir.Value(name=name, shape=value.shape, type=value.type)
-        index = self.constants.add(rows.astype(np.int32))
+        index = rows if isinstance(rows, ir.Value) else self.constants.add(rows.astype(np.int32))
         return ir.node("Gather", [value, index], {"axis": 0}, outputs=[out], name=f"{name}_Gather")
 
 

@@ -48,10 +48,12 @@ class Roles:
     Args:
         of: role by value; a value without rows is absent.
         constants: node and input position of each constant that has a row for each node or slot.
+        lookups: nodes that pick rows of node values by number; what they give has no rows of the graph.
     """
 
     of: dict[ir.Value, Role] = field(default_factory=dict)
     constants: dict[tuple[ir.Node, int], Role] = field(default_factory=dict)
+    lookups: set[ir.Node] = field(default_factory=set)
 
 
 def infer(graph: ir.Graph) -> Roles:
@@ -65,6 +67,8 @@ def infer(graph: ir.Graph) -> Roles:
     if len(counts) != 1:
         raise NotRowWiseError(f"structures of {sorted(counts)} nodes")
     for value in graph.inputs:
+        if not all(isinstance(size, int) for size in value.shape or ()):
+            continue
         if sizes(value)[:1] != tuple(counts):
             raise NotRowWiseError(f"input '{value.name}' has no row for each node")
         roles.of[value] = NODES
@@ -126,6 +130,9 @@ def _of_standard(node: ir.Node, roles: Roles) -> Role | None:
     if len(found) > 1:
         raise NotRowWiseError(f"'{node.name}' meets rows of different kinds")
     role = found.pop()
+    if _looks_up(node, role, roles):
+        roles.lookups.add(node)
+        return None
     if node.op_type in ELEMENTWISE:
         _check_broadcast(node, range(len(node.inputs)), role, roles)
     else:
@@ -133,6 +140,16 @@ def _of_standard(node: ir.Node, roles: Roles) -> Role | None:
         if check is None or not check(node, role, roles):
             raise NotRowWiseError(f"'{node.op_type}' may mix rows")
     return role
+
+
+def _looks_up(node: ir.Node, role: Role, roles: Roles) -> bool:
+    """Tell whether a node picks whole rows of node values, by numbers that have no rows of the graph themselves."""
+    if node.op_type not in ("Gather", "GatherND") or role != NODES or node.inputs[1] in roles.of:
+        return False
+    if node.op_type == "Gather":
+        return _integer(node, "axis", 0) == 0
+    shape = node.inputs[1].shape if node.inputs[1] is not None else None
+    return _integer(node, "batch_dims", 0) == 0 and shape is not None and shape[-1] == 1
 
 
 def _check_broadcast(node: ir.Node, positions: range, role: Role, roles: Roles) -> bool:

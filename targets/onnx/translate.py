@@ -11,20 +11,25 @@ import onnx_ir as ir
 import onnxscript
 import torch
 from torch import Tensor, fx
+from torch.export import Dim
 
 from gnnexport.errors import UnsupportedError
 from gnnexport.program.graphs import module_of
+from gnnexport.program.inputs import NUM_GRAPHS, NUM_NODES, NUM_PAIRS, Input, Level
 from gnnexport.program.program import Program
 from gnnexport.targets.contract import DialectModel
 from gnnexport.targets.onnx import schemas
+from gnnexport.targets.onnx.axes import count_axes_from_front
 
 OPSET = 20
+
+_ROWS = {"node": NUM_NODES, "graph": NUM_GRAPHS, "pair": NUM_PAIRS}
 
 gnn = torch.ops.gnn
 
 
 def translate(program: Program, inputs: Mapping[str, Tensor]) -> DialectModel:
-    """Export the body for one graph.
+    """Export the body for one graph; only the number of pairs that a request asks about stays open.
 
     Args:
         program: split; its body takes features and structure values.
@@ -46,12 +51,46 @@ def translate(program: Program, inputs: Mapping[str, Tensor]) -> DialectModel:
     _fix_numbers(program.body, numbers)
     tensors = {name: value for name, value in zip(names, structure, strict=True) if isinstance(value, Tensor)}
     features = {item.name: inputs[item.name] for item in program.features}
-    model = export(program.body, {**features, **tensors}, program.output)
+    dynamic = [_pairs(item) for item in program.features] + [{}] * len(tensors)
+    model = export(program.body, {**features, **tensors}, program.output, dynamic if any(dynamic) else None)
+    name_sizes(model, program.features, program.level)
     unread = [value for value in model.graph.inputs if value.name in tensors and not value.uses()]
     for value in unread:
         model.graph.inputs.remove(value)
         del tensors[str(value.name)]
-    return DialectModel(model, {name: value.contiguous().numpy() for name, value in tensors.items()})
+    sample = {name: value.contiguous().numpy() for name, value in features.items()}
+    return DialectModel(model, {name: value.contiguous().numpy() for name, value in tensors.items()}, sample=sample)
+
+
+def _pairs(item: Input) -> dict[int, Any]:
+    return {axis: Dim.DYNAMIC for axis, size in enumerate(item.shape) if size == NUM_PAIRS}
+
+
+def name_sizes(model: ir.Model, inputs: Sequence[Input], level: Level) -> None:
+    """Call open sizes by what they count, in every value where the exporter knew that they are those of an input.
+
+    Args:
+        model: its first inputs are these.
+        inputs: with their sizes.
+        level: what a row of the output is about.
+    """
+    names: dict[str, str] = {}
+    for value, item in zip(model.graph.inputs, inputs, strict=False):
+        assert value.shape is not None
+        for size, name in zip(value.shape, item.shape, strict=True):
+            if isinstance(size, ir.SymbolicDim) and isinstance(name, str):
+                names[str(size)] = name
+    for value in (*model.graph.inputs, *(out for node in model.graph for out in node.outputs)):
+        if value.shape is not None:
+            value.shape = ir.Shape([_size(size, names) for size in value.shape])
+    for output in model.graph.outputs:
+        assert output.shape is not None
+        first, *rest = output.shape
+        output.shape = ir.Shape([first if isinstance(first, int) else _ROWS[level], *rest])
+
+
+def _size(size: int | ir.SymbolicDim, names: Mapping[str, str]) -> int | str | None:
+    return size if isinstance(size, int) else names.get(str(size), size.value)
 
 
 def _fix_numbers(body: fx.GraphModule, numbers: Mapping[str, Any]) -> None:
@@ -101,6 +140,7 @@ def export(
     finally:
         logger.setLevel(level)
     assert program is not None
+    count_axes_from_front(program.model.graph)
     return program.model
 
 

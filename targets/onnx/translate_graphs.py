@@ -5,21 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import onnx_ir as ir
 import torch
 from torch import Tensor, fx, nn
 from torch.export import Dim
 
 from gnnexport.program.graphs import output_node
-from gnnexport.program.inputs import NUM_GRAPHS, NUM_NODES, NUM_PAIRS, Role
+from gnnexport.program.inputs import NUM_GRAPHS, NUM_NODES, Role
 from gnnexport.program.program import Program, placeholder_names
 from gnnexport.targets.contract import DialectModel
 from gnnexport.targets.onnx import schemas
-from gnnexport.targets.onnx.translate import export
+from gnnexport.targets.onnx.translate import export, name_sizes
 
 aten = torch.ops.aten
-
-_ROWS = {"node": NUM_NODES, "graph": NUM_GRAPHS, "pair": NUM_PAIRS}
 
 
 def translate_graphs(program: Program, sample: Mapping[str, Tensor]) -> DialectModel:
@@ -46,7 +43,7 @@ def translate_graphs(program: Program, sample: Mapping[str, Tensor]) -> DialectM
         {axis: Dim.DYNAMIC for axis, size in enumerate(item.shape) if isinstance(size, str)} for item in program.inputs
     ]
     model = export(joined, arguments, program.output, dynamic)
-    _name_sizes(model, program)
+    name_sizes(model, program.inputs, program.level)
     feeds = {item.name: sample[item.name].contiguous().numpy() for item in program.inputs}
     return DialectModel(model, {}, "graphs", feeds)
 
@@ -81,25 +78,3 @@ def _inline(root: nn.Module, graph: fx.Graph, name: str, module: fx.GraphModule,
         if node.op == "get_attr":
             values[node].target = f"{name}.{node.target}"
     return fx.node.map_arg(output_node(module.graph).args[0], values.__getitem__)
-
-
-def _name_sizes(model: ir.Model, program: Program) -> None:
-    """Call sizes by what they count, in every value where the exporter knew that they are those of an input."""
-    names: dict[str, str] = {}
-    for value, item in zip(model.graph.inputs, program.inputs, strict=True):
-        assert value.shape is not None
-        for size, name in zip(value.shape, item.shape, strict=True):
-            if isinstance(size, ir.SymbolicDim) and isinstance(name, str):
-                names[str(size)] = name
-        value.shape = ir.Shape(item.shape)
-    (output,) = model.graph.outputs
-    for node in model.graph:
-        for value in node.outputs:
-            if value.shape is not None:
-                value.shape = ir.Shape([_size(size, names) for size in value.shape])
-    assert output.shape is not None
-    output.shape = ir.Shape([_ROWS[program.level], *list(output.shape)[1:]])
-
-
-def _size(size: int | ir.SymbolicDim, names: Mapping[str, str]) -> int | str | None:
-    return size if isinstance(size, int) else names.get(str(size), size.value)

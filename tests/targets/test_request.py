@@ -11,12 +11,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch_geometric.nn import GAT
 
 from gnnexport.program.program import Program
 from gnnexport.targets.onnx.request import Form, lower_graphs
 from gnnexport.targets.onnx.translate_graphs import translate_graphs
 from tests.graph_strategies import MOST_NODES, edge_indices
-from tests.small_models import split
+from tests.small_models import CLASSES, HIDDEN, INPUTS, WIDTH, split
 from tests.targets.requests import (
     READOUTS,
     Request,
@@ -25,6 +26,7 @@ from tests.targets.requests import (
     graph_program,
     hub_edges,
     pair_program,
+    prepared,
     random_edges,
     request_of,
 )
@@ -41,10 +43,18 @@ FAMILIES = ("GCN", "GIN", "GraphSAGE", "GraphSAGE max", "GAT", "GAT edge feature
 READ_OUT = tuple(f"readout {name}" for name in READOUTS)
 
 
+def attention() -> torch.nn.Module:
+    """Return GATv2, which sums over channels of edges, and without self-loops a graph may have none."""
+    return GAT(WIDTH, HIDDEN, 2, CLASSES, heads=2, v2=True, add_self_loops=False)
+
+
+@cache
 def program(name: str) -> Program:
     """Return a Program by name."""
     if name == "pairs":
         return pair_program()
+    if name == "loopless attention":
+        return prepared(attention(), (INPUTS["x"], INPUTS["edge_index"]))
     return graph_program(name.removeprefix("readout ")) if name in READ_OUT else split(name)
 
 
@@ -79,7 +89,7 @@ def answer(name: str, form: str, request: Request) -> Array:
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("name", [*FAMILIES, *READ_OUT, "pairs"])
+@pytest.mark.parametrize("name", [*FAMILIES, *READ_OUT, "pairs", "loopless attention"])
 def test_graphs_of_other_sizes(name: str, form: str) -> None:
     """One file answers for a graph of any size: larger, one node, no edges, one edge, a hub."""
     graphs = {

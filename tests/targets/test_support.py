@@ -63,7 +63,8 @@ def test_what_can_be_lowered_is_not_refused(name: str) -> None:
 @pytest.mark.parametrize("target", sorted(target_classes()))
 def test_each_op_is_named_with_its_module(target: str) -> None:
     """Every op without translation is one problem, which names the module it stands in and the mend."""
-    problems = target_classes()[target]().check(program(torch.special.i0e, torch.relu, torch.erfinv))
+    found = target_classes()[target]().check(program(torch.special.i0e, torch.relu, torch.erfinv))
+    problems = [problem for problem in found if "translation" in problem.what]
     assert [problem.where for problem in problems] == ["between.0 (Activation)", "between.2 (Activation)"]
     assert [problem.what for problem in problems] == [
         "aten.special_i0e.default has no ONNX translation (prims.bessel_i0e.default inside it)",
