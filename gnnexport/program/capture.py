@@ -33,7 +33,8 @@ _MINIMUM = 2
 def capture(model: nn.Module, inputs: Sequence[Input], example: Mapping[str, Tensor]) -> Program:
     """Capture `model` in evaluation mode.
 
-    Where the model counts the graphs of a batch, by `batch.max() + 1`, the Program gets the input `num_graphs`.
+    Where the model counts the graphs of a batch, by `batch.max() + 1`, the Program gets the input `num_graphs`; graph
+    ids that the model takes and does not read stay out of it.
 
     Args:
         model: takes the inputs by name and returns one tensor.
@@ -46,9 +47,10 @@ def capture(model: nn.Module, inputs: Sequence[Input], example: Mapping[str, Ten
     """
     model = copy.deepcopy(model)
     body = _functional_capture(model.eval(), inputs, example)
-    _check_inputs_are_read(body)
     _check_evaluation_mode(body)
     blocker = _training_blocker(body, model, inputs, example)
+    inputs = _without_unread_ids(body, inputs)
+    _check_inputs_are_read(body)
     if NUM_GRAPHS in placeholder_names(body) and all(item.role is not Role.NUM_GRAPHS for item in inputs):
         inputs = (*inputs, Input(NUM_GRAPHS, Role.NUM_GRAPHS, "int64", ()))
     return Program(body, inputs, level=_level(body, inputs), source=type(model).__name__, training_blocker=blocker)
@@ -196,6 +198,24 @@ def _single_output(node: fx.Node) -> fx.Node:
     if not isinstance(results, fx.Node):
         raise UnsupportedError.at("forward", "the model returns several values", "Return one tensor from forward")
     return results
+
+
+def _without_unread_ids(body: fx.GraphModule, inputs: Sequence[Input]) -> Sequence[Input]:
+    """Drop graph ids of which only the number is read: a model for nodes may take them to suit a training loop."""
+    placeholders = {str(node.target): node for node in body.graph.nodes if node.op == "placeholder"}
+    x = next(placeholders[item.name] for item in inputs if item.role is Role.NODE_FEATURES)
+    unread = set()
+    for item in inputs:
+        node = placeholders[item.name]
+        counting = [user for user in node.users if user.target is aten.sym_size.int]
+        if item.role not in (Role.GRAPH_IDS, Role.NUM_GRAPHS) or len(counting) < len(node.users):
+            continue
+        for user in counting:
+            user.replace_input_with(node, x)
+        body.graph.erase_node(node)
+        unread.add(item.name)
+    body.recompile()
+    return tuple(item for item in inputs if item.name not in unread)
 
 
 def _check_inputs_are_read(body: fx.GraphModule) -> None:

@@ -157,6 +157,19 @@ def test_a_model_may_take_the_number_of_graphs() -> None:
         assert relative_error(expected, simplified(program)(example)) <= TOLERANCE
 
 
+def test_ids_that_nothing_reads_stay_out() -> None:
+    """A model for nodes may take `batch` and leave it alone: the Program does not ask for it."""
+
+    class Idle(LinkPredictor):
+        def forward(self, x: Tensor, edge_index: Tensor, batch: Tensor) -> Tensor:
+            return self.conv(x, edge_index)
+
+    program = capture(Idle().eval(), BATCHED, example_inputs(BATCHED))
+    assert [item.name for item in program.inputs] == ["x", "edge_index"]
+    assert (program.level, program.training_blocker) == ("node", None)
+    assert simplified(program)(program.example(17)).shape == (17, 8)
+
+
 def test_pairs_are_a_request() -> None:
     """Link prediction answers for each pair; the pairs stay with the features when the structure is split off."""
     model = LinkPredictor().eval()
