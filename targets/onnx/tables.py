@@ -71,7 +71,9 @@ def build(tape: OpenTape, dst: ir.Value, num_dst: ir.Value, hubs: Hubs) -> Table
     if hubs == "grow":
         return Tables(rows, perm, row, degree, _table(tape, rows, longest, row, rank, place, count))
     most = tape.add("Mul", tape.add("Add", rows, count), numbers(PADDING))
-    fits = tape.add("LessOrEqual", tape.add("Mul", rows, longest), most, dtype=BOOL)
+    # The product of rows and width is no number to compare: OpenVINO computes in 32 bits.
+    widest = tape.add("Div", most, tape.add("Max", rows, numbers(1)))
+    fits = tape.add("LessOrEqual", longest, widest, dtype=BOOL)
     if hubs == "branch":
         fits = tape.add("Squeeze", fits, numbers(0))
         slots = tape.choose(

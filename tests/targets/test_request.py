@@ -117,7 +117,7 @@ def requests(draw: st.DrawFn) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", ["GCN", "GraphSAGE max", "GAT", *READ_OUT])
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(request=requests())
 def test_any_graph(name: str, form: str, request: dict[str, torch.Tensor]) -> None:
     """Isolated nodes, duplicates, loops, hubs and empty graphs are exact, and so are maxima of negative features."""
