@@ -127,7 +127,8 @@ def _why(report: Report) -> str:
 
 def format_drop(value: float, metric: str) -> str:
     """Write a drop in the unit of its metric: `0.30 pp` or `2.0 %`."""
-    return f"{value * 100:.2f} {'pp' if find(metric).is_share else '%'}"
+    # Adding 0.0 makes plain zero of minus zero.
+    return f"{round(value * 100, 2) + 0.0:.2f} {'pp' if find(metric).is_share else '%'}"
 
 
 def format_ratio(ratio: Ratio) -> str:

@@ -1,6 +1,7 @@
 """Peak memory of running a bundle, measured in a process that does nothing else.
 
-Run as `python -m gnnexport.runtime.peak BUNDLE`: loads the bundle, runs it twice on noise, prints bytes.
+Run as `python -m gnnexport.runtime.peak BUNDLE`: loads the bundle, runs it twice on its first golden case, or on noise
+when it has none, and prints bytes.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import warnings
 from pathlib import Path
 
 from gnnexport.bundle.features import noise
+from gnnexport.bundle.reader import open_bundle
 from gnnexport.runtime.runner import load
 
 _STATUS = Path("/proc/self/status")
@@ -33,9 +35,11 @@ def main(bundle: str) -> int:
     """Run a bundle and print the peak of this process; 1 where the system does not tell."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        runner = load(bundle)
+        opened = open_bundle(bundle)
+        runner = load(opened)
+    cases = opened.golden()
     with runner:
-        feeds = {tensor.name: noise(tensor.shape) for tensor in runner.inputs}
+        feeds = cases[0].feeds() if cases else {tensor.name: noise(tensor.shape) for tensor in runner.inputs}
         for _ in range(2):
             runner(feeds)
     peak = read_peak(_STATUS)

@@ -50,7 +50,8 @@ def renew(bundle: Bundle, measured: Measured, notes: list[str]) -> Report:
     baseline, exported = report.baseline, report.exported
     if differences and baseline.latency_ms is not None:
         if measured.timing is not None:
-            notes.append(f"no speedup is given, because the original was timed elsewhere: {'; '.join(differences)}")
+            found = "; ".join(differences)
+            notes.append(f"no speedup is given, because the original was timed under other conditions: {found}")
         baseline, exported = _mark(baseline, report, differences), _mark(exported, report, differences)
     timed = {} if measured.timing is None else {"request": dict(measured.request)}
     update: dict[str, Any] = {

@@ -80,6 +80,27 @@ def test_tables_are_well_formed():
         assert {len(row) for row in table.rows} == {len(table.columns)}
 
 
+@pytest.mark.parametrize("render", [to_markdown, to_text])
+def test_sets_of_graphs_and_errors(render):
+    """A set is told by its graphs, the request that was timed by its sizes, and an error is no percentage."""
+    error = MetricValue(name="mae", split="test", value=0.51234, n=19, level="graph")
+    report = REPORT.model_copy(
+        update={
+            "data": DataInfo(
+                name="zinc", nodes=3371, edges=7442, graphs=188, pairs=12,
+                request={"num_edges": 2500, "num_graphs": 64, "num_nodes": 1},
+            ),
+            "baseline": Measurement(metric=error),
+        }
+    )  # fmt: skip
+    text = render(report)
+    assert "zinc: 188 graphs, 3,371 nodes, 7,442 edges, 12 pairs" in text
+    assert "request timed: 64 graphs, 1 node, 2,500 edges" in text
+    assert "mae, lower is better" in text
+    assert "0.5123" in text
+    assert "51.2" not in text
+
+
 def test_an_empty_report_renders():
     """A report without measurements has no empty tables."""
     assert "Passes" not in to_markdown(Report())

@@ -75,6 +75,17 @@ def test_reasons_name_figure_interval_and_budget():
     assert "speedup 3.00x (95% CI 2.90 to 3.10) against the original is within the budget of 2x" in reasons
 
 
+def test_errors_are_judged_in_percent():
+    """The drop of an error is relative, its budget is in percent, and graphs are called graphs."""
+    metric = MetricValue(name="rmse", split="test", value=0.8, n=100, level="graph")
+    report = make(drop=0.019, max_drop="2%").model_copy(update={"result": RESULT.model_copy(update={"metric": metric})})
+    reasons = " ".join(judge(report).reasons)
+    assert "rmse drop 1.90 % (95% CI 1.50 to 2.30 %, n = 100) is within the budget of 2%" in reasons
+    assert "about 5,000 test graphs would decide" in reasons
+    with pytest.raises(SpecError, match="judged in %"):
+        judge(report, Budgets(max_drop="0.5pp"))
+
+
 def test_a_clear_drop_needs_no_sample_size():
     """Where the interval is clear of the budget nothing is left to decide."""
     assert "would decide" not in judge(make(drop=0.05, **SET)).reasons[1]

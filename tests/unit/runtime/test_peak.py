@@ -1,11 +1,18 @@
+from gnnexport.runtime import peak
 from gnnexport.runtime.peak import peak_memory_bytes, read_peak
 from tests.unit.tiny_bundle import write_tiny_bundle
 
 
 def test_peak_of_a_bundle(tmp_path):
     """The peak is that of the engine and the interpreter, not of this process."""
-    peak = peak_memory_bytes(write_tiny_bundle(tmp_path / "m"))
-    assert 10_000_000 < peak < 500_000_000
+    assert 10_000_000 < peak_memory_bytes(write_tiny_bundle(tmp_path / "m")) < 500_000_000
+
+
+def test_a_golden_case_is_run_where_there_is_one(tmp_path, monkeypatch, capsys):
+    """Noise is no edge index, so the request comes from the bundle."""
+    monkeypatch.setattr(peak, "noise", None)
+    assert peak.main(str(write_tiny_bundle(tmp_path / "m"))) == 0
+    assert int(capsys.readouterr().out) > 10_000_000
 
 
 def test_no_peak_without_a_bundle(tmp_path):

@@ -7,6 +7,7 @@ from gnnexport.bundle.processor import this_processor
 from gnnexport.bundle.report_files import write_reports
 from gnnexport.bundle.report_schema import (
     Budgets,
+    DataInfo,
     Drop,
     Latency,
     Measurement,
@@ -194,6 +195,18 @@ def test_no_speedup_across_machines(tmp_path, environment, measured_on, words):
     assert any(words in note for note in report.notes)
     assert report.environment["processor"] == this_processor().name
     assert judge(report).exit_code == 7
+
+
+def test_no_speedup_over_another_request(tmp_path, monkeypatch):
+    """Where `compress` timed a request of another size, times are no ratio, and the note names the sizes."""
+    bundle = write_tiny_bundle(tmp_path / "m")
+    there = report_of().model_copy(update={"data": DataInfo(nodes=9, request={"num_nodes": 9})})
+    write_reports(bundle, there, "")
+    slow_down(monkeypatch, 2.0)
+    report = bench_bundle(bundle).report
+    assert report.speedup.against_baseline is None
+    assert report.data == DataInfo(nodes=9, request={})
+    assert any("request with num_nodes 9 there, none here" in note for note in report.notes)
 
 
 def test_bench_measures_and_judges_speed_only(tmp_path, monkeypatch):
