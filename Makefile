@@ -11,9 +11,13 @@ DEMO   := demo
 help: ## list the tasks
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(DEMO)/gcn/model.pt $(DEMO)/sage/model.pt ## train the digits samples, compress them to ONNX Runtime, print the reports
+demo: $(DEMO)/gcn/model.pt $(DEMO)/sage/model.pt $(DEMO)/grids/model.pt ## train the samples on digits, compress them to ONNX Runtime, print the reports
 	$(BIN)/gnnexport compress $(DEMO)/gcn/model.pt --force
 	$(BIN)/gnnexport compress $(DEMO)/sage/model.pt --force
+	$(BIN)/gnnexport compress $(DEMO)/grids/model.pt --force
+
+$(DEMO)/grids/model.pt: samples/grids/train.py $(VENV)/.product
+	$(BIN)/python samples/grids/train.py $(DEMO)/grids
 
 $(DEMO)/%/model.pt: samples/digits/train.py $(VENV)/.product
 	$(BIN)/python samples/digits/train.py $* $(DEMO)/$*

@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 import torch
 
+from gnnexport import api
+from gnnexport.bundle.reader import open_bundle
 from tests.docs.documents import REPOSITORY
 
 TRAIN = REPOSITORY / "samples" / "digits" / "train.py"
+GRIDS = REPOSITORY / "samples" / "grids" / "train.py"
 
 
 @pytest.fixture(scope="module")
@@ -50,3 +53,44 @@ def test_the_script_writes_what_compress_reads(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert {path.name for path in (tmp_path / "gcn").iterdir()} == {"model.pt", "data.npz", "gnnexport.toml"}
     assert float(done.stdout.split()[-1]) > 0.95
+
+
+@pytest.fixture(scope="module")
+def grids() -> dict[str, Any]:
+    """The names of the script that draws digits as graphs."""
+    return runpy.run_path(str(GRIDS))
+
+
+def test_a_grid_joins_the_inked_pixels_around_each_other(grids: dict[str, Any]) -> None:
+    """A node for each pixel with ink, its place in its features, and edges both ways to the neighbours."""
+    image = np.zeros((8, 8))
+    image[0, 0], image[1, 1], image[7, 7], image[1, 3] = 16, 8, 4, 2
+    graph = grids["grid"](image, 5)
+    assert graph.x.tolist() == [[1, 0, 0], [0.5, pytest.approx(1 / 7), pytest.approx(1 / 7)],
+        [0.125, pytest.approx(1 / 7), pytest.approx(3 / 7)], [0.25, 1, 1]]  # fmt: skip
+    assert sorted(map(tuple, graph.edge_index.T.tolist())) == [(0, 1), (1, 0)]
+    assert graph.y.tolist() == [5]
+
+
+def test_grids_differ_in_size_and_split_without_overlap(grids: dict[str, Any]) -> None:
+    """Every digit is in one split, and the graphs are of many sizes."""
+    parts = grids["grids"](seed=0)
+    assert {name: len(part) for name, part in parts.items()} == {"train": 1079, "val": 359, "test": 359}
+    assert len({graph.num_nodes for graph in parts["test"]}) > 10
+    assert len({id(graph) for part in parts.values() for graph in part}) == 1797
+
+
+def test_the_grids_go_through_without_trust(
+    grids: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the script writes loads safely, and is compressed for graphs of any size."""
+    monkeypatch.setitem(grids["train"].__globals__, "EPOCHS", 1)
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: None)  # the other tests keep theirs
+    monkeypatch.setattr(sys, "argv", ["train.py", str(tmp_path)])
+    grids["main"]()
+    outcome = api.compress(tmp_path / "model.pt", max_drop="100pp", time_budget="4s")
+    assert outcome.exit_code == 0
+    report = outcome.report.to_dict()
+    assert open_bundle(outcome.bundle).manifest.mode == "graphs"
+    assert report["result"]["metric"]["n"] == 359
+    assert report["result"]["parameters"] < report["baseline"]["parameters"]
