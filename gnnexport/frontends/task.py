@@ -11,6 +11,8 @@ from gnnexport.errors import DataError, nearest
 from gnnexport.frontends.labels import LEVELS, NAMES, SPLITS
 from gnnexport.program.data import GraphData, labelled_rows
 from gnnexport.program.inputs import Level
+from gnnexport.training.kinds import TaskKind
+from gnnexport.training.task import infer_kind
 
 MOST_LISTED = 10
 CLASSIFICATION: Mapping[Level, str] = {
@@ -20,10 +22,9 @@ CLASSIFICATION: Mapping[Level, str] = {
 }
 
 
-def kind_of(data: GraphData) -> str:
+def kind_of(data: GraphData) -> TaskKind:
     """Tell the kind of task that labels are for: by what they are about, and whether they are whole numbers."""
-    real = data.y is not None and data.y.is_floating_point() and not _is_several(data.y)
-    return f"{data.level}-regression" if real and data.level != "pair" else CLASSIFICATION[data.level]
+    return infer_kind(data.level, data.y)
 
 
 def check_task(data: GraphData, kind: str = "node-classification") -> list[str]:

@@ -11,18 +11,19 @@ import torch
 from torch import Tensor, nn
 
 from gnnexport.errors import DataError, ParityError, UnsupportedError, UsageError
-from gnnexport.frontends.data import check_task, load_data
+from gnnexport.frontends.data import load_data
 from gnnexport.frontends.data_forward import wrap_data_forward, wrap_without_data
 from gnnexport.frontends.declared import generated_data, parse_inputs
 from gnnexport.frontends.model import model_digest, read_model
 from gnnexport.frontends.sidecar import Sidecar
 from gnnexport.frontends.signature import arguments_of, match_inputs, run_once
+from gnnexport.frontends.task import check_task, kind_of
 from gnnexport.program.capture import capture
 from gnnexport.program.data import GraphData
 from gnnexport.program.inputs import NAMES, NUM_GRAPHS, Input, Level, Mode, Role
 from gnnexport.program.program import Program, example_inputs
 from gnnexport.program.verify import TOLERANCE, relative_error
-from gnnexport.training.task import Task, infer_kind, infer_task
+from gnnexport.training.task import Task, infer_task
 
 NO_DATA_MEND = 'Give the graph with --data FILE, or name it in gnnexport.toml beside the model: [data] path = "…"'
 REQUEST_GRAPHS = 64
@@ -141,7 +142,7 @@ def load_source(given: Given, sidecar: Sidecar) -> Source:
         model = wrap_data_forward(loaded.model, data.inputs)
     data = _with_graph_ids(data, model, mode)
     labelled = data.y is not None or bool(data.masks)
-    kind = sidecar.task.kind or infer_kind(data.level, data.y)
+    kind = sidecar.task.kind or kind_of(data)
     if labelled:
         notes += check_task(data, kind)
     else:
