@@ -38,7 +38,8 @@ def inspect_program(source: Source, program: Program) -> dict[str, Any]:
         if any(word in str(node.target) for word in _SLOW)
     ]
     final = finalise(program, source.data).program
-    targets = {name: [str(problem) for problem in cls().check(final, source.mode)] for name, cls in target_classes().items()}
+    problems = {name: cls().check(final, source.mode) for name, cls in target_classes().items()}
+    targets = {name: [str(problem) for problem in found] for name, found in problems.items()}
     return {
         "model": {"name": source.path.name, "class": source.class_name, "retrainable": program.training_blocker is None,
                   "training_blocker": program.training_blocker},
