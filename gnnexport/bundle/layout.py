@@ -5,6 +5,7 @@ from __future__ import annotations
 MANIFEST = "manifest.json"
 DECISIONS = "decisions.json"
 GRAPH = "graph.npz"
+ENGINE = "model.engine"
 GOLDEN = "golden.npz"
 EVAL = "eval.npz"
 REPORT = "report.json"

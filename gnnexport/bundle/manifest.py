@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from gnnexport.bundle.layout import DECISIONS, EVAL, GOLDEN, GRAPH
+from gnnexport.bundle.layout import DECISIONS, ENGINE, EVAL, GOLDEN, GRAPH
 from gnnexport.bundle.processor import Processor
 from gnnexport.bundle.record import Record, parse_record
 
@@ -15,7 +15,8 @@ SCHEMA = 1
 TOLERANCE = 1e-4
 """Largest error of an artefact, relative to the largest magnitude of the output."""
 
-FileKind = Literal["model", "graph", "decisions", "data"]
+FileKind = Literal["model", "engine", "graph", "decisions", "data"]
+"""An engine is built from the model; building it again need not give the same bytes, so no digest covers it."""
 
 
 def installed_version() -> str:
@@ -128,7 +129,9 @@ class Manifest(Record):
 
 def kind_of(path: str) -> FileKind:
     """Tell what part a file plays from its path inside the bundle."""
-    known: dict[str, FileKind] = {DECISIONS: "decisions", GRAPH: "graph", GOLDEN: "data", EVAL: "data"}
+    known: dict[str, FileKind] = {
+        DECISIONS: "decisions", ENGINE: "engine", GRAPH: "graph", GOLDEN: "data", EVAL: "data"
+    }  # fmt: skip
     return known.get(path, "model")
 
 

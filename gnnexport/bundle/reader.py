@@ -33,7 +33,7 @@ class Bundle:
     @property
     def size_bytes(self) -> int:
         """Bytes of the model's own files, as the report counts them."""
-        return sum(file.size_bytes for file in self.manifest.files if file.kind == "model")
+        return sum(file.size_bytes for file in self.manifest.files if file.kind in ("model", "engine"))
 
     def golden(self) -> tuple[GoldenCase, ...]:
         """Read the inputs with their expected outputs; empty when there are none."""

@@ -174,7 +174,7 @@ def _trt(bundle: Bundle, threads: int | None) -> Backend:
 def _trt_stand_in(bundle: Bundle, threads: int | None) -> Backend:
     from gnnexport.runtime.trt import open_onnx
 
-    return open_onnx(bundle.path, threads)
+    return open_onnx(bundle.path, threads, prepared=bundle.manifest.prepare == "runtime")
 
 
 _Opener = Callable[[Bundle, int | None], Backend]

@@ -6,9 +6,12 @@ the ONNX model beside it, from which it was built.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
+
+from numpy.typing import NDArray
 
 from gnnexport.bundle.manifest import Target
 from gnnexport.errors import NotRunnableError
@@ -17,6 +20,9 @@ from gnnexport.runtime.ort import OrtBackend
 
 ONNX_FILE = "model.onnx"
 """The model that an engine was built from, beside it."""
+
+PREPARE_FILE = "prepare.onnx"
+"""What runs in front of it where every request brings its own graphs."""
 
 DISTRIBUTIONS = {"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt-rtx"}
 """The Python modules that build and run engines, and the packages that bring them."""
@@ -54,14 +60,43 @@ def why_not_run(target: Target) -> str:
     return "this version of gnnexport builds engines and does not run them"
 
 
-def open_onnx(folder: Path, threads: int | None) -> Backend:
-    """Open the model that the engine in a folder was built from, in ONNX Runtime.
+def open_onnx(folder: Path, threads: int | None, *, prepared: bool) -> Backend:
+    """Open the model that the engine in a folder was built from, in ONNX Runtime, with what runs in front of it.
+
+    Args:
+        folder: of the bundle.
+        threads: of one op.
+        prepared: whether something runs in front, as the manifest says.
 
     Raises:
         MissingExtraError: ONNX Runtime is not installed.
-        UsageError: ONNX Runtime cannot load the file.
+        UsageError: ONNX Runtime cannot load a file.
     """
-    return OrtBackend(folder / ONNX_FILE, threads)
+    model = OrtBackend(folder / ONNX_FILE, threads)
+    return _Chain(OrtBackend(folder / PREPARE_FILE, threads), model) if prepared else model
+
+
+class _Chain(Backend):
+    """One model in front of another: what the first gives, the second takes."""
+
+    name = OrtBackend.name
+
+    def __init__(self, first: Backend, second: Backend) -> None:
+        self._first, self._second = first, second
+        between = {tensor.name for tensor in first.outputs}
+        wanted = {tensor.name: tensor for tensor in (*second.inputs, *first.inputs) if tensor.name not in between}
+        self.inputs = tuple(wanted.values())
+        self.outputs = second.outputs
+
+    def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Run both on arrays that were checked already; return every output of the second by name."""
+        given = {**feeds, **self._first.run({tensor.name: feeds[tensor.name] for tensor in self._first.inputs})}
+        return self._second.run({tensor.name: given[tensor.name] for tensor in self._second.inputs})
+
+    def close(self) -> None:
+        """Release both."""
+        self._first.close()
+        self._second.close()
 
 
 def _builder(target: Target) -> tuple[str, str]:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from gnnexport.errors import MissingExtraError, Problem, UnsupportedError
 from gnnexport.runtime.trt import DISTRIBUTIONS, DRIVER
+from gnnexport.targets.trt.request import Profile
 
 WHERE = "target trt"
 Library = Literal["auto", "tensorrt", "tensorrt_rtx"]
@@ -55,7 +56,9 @@ def choose_library(wanted: Library) -> str:
     return wanted
 
 
-def build_engine(path: Path, library: str, *, tf32: bool, workspace_bytes: int | None) -> Engine:
+def build_engine(
+    path: Path, library: str, *, tf32: bool, workspace_bytes: int | None, profile: Profile | None = None
+) -> Engine:
     """Build the engine of an ONNX file.
 
     Args:
@@ -63,6 +66,7 @@ def build_engine(path: Path, library: str, *, tf32: bool, workspace_bytes: int |
         library: the module that builds.
         tf32: whether products of float32 may be rounded to 10 bits of mantissa.
         workspace_bytes: that values in between may take; `None` for no limit.
+        profile: of the inputs, where their sizes are dynamic.
 
     Raises:
         MissingExtraError: the library cannot be imported.
@@ -75,6 +79,8 @@ def build_engine(path: Path, library: str, *, tf32: bool, workspace_bytes: int |
     if workspace_bytes is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace_bytes)
     capabilities = _ask_for_capabilities(trt, config)
+    if profile is not None:
+        config.add_optimization_profile(_optimization_profile(builder, network, profile))
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         what = f"{library} {trt.__version__} cannot build the engine ({_last(log.lines)})"
@@ -146,11 +152,23 @@ def _log(library: str) -> Any:
             self.lines: list[str] = []
 
         def log(self, severity: Any, message: str) -> None:
-            """Keep what is at least an error."""
-            if severity in (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR):
+            """Keep what is at least an error, but for those of a machine without a GPU, which stop nothing."""
+            if severity in (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR) and "cudaError" not in message:
                 self.lines.append(message)
 
     return Log()
+
+
+def _optimization_profile(builder: Any, network: Any, profile: Profile) -> Any:
+    """Tell TensorRT the smallest, a typical and the largest of each input; of one that is a shape, its values."""
+    made = builder.create_optimization_profile()
+    for value in (network.get_input(index) for index in range(network.num_inputs)):
+        arrays = profile[value.name]
+        if value.is_shape_tensor:
+            made.set_shape_input(value.name, *(array.reshape(-1).tolist() for array in arrays))
+        else:
+            made.set_shape(value.name, *(array.shape for array in arrays))
+    return made
 
 
 def _ask_for_capabilities(trt: Any, config: Any) -> tuple[str, ...]:

@@ -1,9 +1,14 @@
-"""The target `trt`: an engine of TensorRT, built ahead of time, and the ONNX model that it was built from."""
+"""The target `trt`: an engine of TensorRT, built ahead of time, and the ONNX model that it was built from.
+
+In mode `graphs` sorting edges into tables is no job for TensorRT: it stays in a model of its own, `prepare.onnx`, which
+ONNX Runtime runs in front of the engine.
+"""
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
@@ -12,17 +17,23 @@ import onnx_ir as ir
 import torch
 from torch import fx
 
+from gnnexport.bundle.layout import ENGINE
 from gnnexport.errors import Problem, UnsupportedError
 from gnnexport.program.graphs import argument, module_of
 from gnnexport.program.inputs import Mode
 from gnnexport.program.program import Program
+from gnnexport.runtime.trt import PREPARE_FILE
 from gnnexport.targets.contract import Artefact, DialectModel, EmitContext
 from gnnexport.targets.onnx.choice import Timer
 from gnnexport.targets.onnx.files import sizes_by_origin, write
+from gnnexport.targets.onnx.request import lower_graphs
+from gnnexport.targets.onnx.request_choice import describe
+from gnnexport.targets.onnx.split_prepare import split_prepare
 from gnnexport.targets.onnx.target import OnnxTarget
 from gnnexport.targets.trt.engine import WHERE, Engine, Library, build_engine, choose_library
+from gnnexport.targets.trt.request import Limits, features_of, profile_of
 
-ENGINE_FILE = "model.engine"
+Rows = tuple[Mapping[str, Any], ...]
 
 aten = torch.ops.aten
 
@@ -56,48 +67,87 @@ class TrtTarget(OnnxTarget):
     """Let products of float32 be rounded to 10 bits of mantissa: faster, and off by about a thousandth."""
     workspace_mb: int | None = None
     """Megabytes that values in between may take; no limit by default."""
+    max_nodes: int | None = None
+    """Most nodes of a request in mode graphs; four times those of the sample by default, as all that follow."""
+    max_edges: int | None = None
+    """Most edges of a request."""
+    max_degree: int | None = None
+    """Most edges into one node."""
+    max_graphs: int | None = None
+    """Most graphs of a request."""
+    max_graph_nodes: int | None = None
+    """Most nodes of one graph."""
+    max_pairs: int | None = None
+    """Most pairs of a request, for link prediction."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.workspace_mb is not None and self.workspace_mb < 1:
-            raise ValueError("workspace_mb must be at least 1")
+        told = {f"max_{name}": value for name, value in self._told().items()}
+        for name, value in {"workspace_mb": self.workspace_mb, **told}.items():
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1")
 
     def check(self, program: Program, mode: Mode = "full") -> list[Problem]:
         """Name each op that ONNX or TensorRT lacks."""
-        if mode != "full":
-            what = f"mode '{mode}' is not available for TensorRT in this version"
-            return [Problem(WHERE, what, "Use --mode full, or --target=ort")]
         return super().check(program, mode) + scattering(program)
 
     def emit(self, dialect: DialectModel, folder: Path, ctx: EmitContext) -> Artefact:
-        """Bake the graph in, lower the dialect without scatter, write that, and build its engine.
+        """Lower the dialect without scatter, write that, and build its engine.
+
+        The graph is baked in, or in mode `graphs` left to a model in front.
 
         Raises:
             UnsupportedError: an op that TensorRT cannot do, each named.
-            MissingExtraError: no TensorRT is installed.
+            MissingExtraError: no TensorRT is installed, or in mode `graphs` no ONNX Runtime.
         """
         ctx = replace(ctx, decisions=_without_scatter(ctx))
         library = choose_library(self._library(ctx.decisions))
-        model, choices = self.lowered(dialect, ctx)
+        threads = self.threads or ctx.threads
+        model, front, lowering = self._parts(dialect, ctx)
         refuse_scatter(model)
         files = write(model, folder)
-        limit = None if self.workspace_mb is None else self.workspace_mb << 20
-        engine = build_engine(folder / files[0], library, tf32=self.tf32, workspace_bytes=limit)
-        (folder / ENGINE_FILE).write_bytes(engine.plan)
-        ctx.note(_built(engine))
-        files = (ENGINE_FILE, *files)
+        profile, limits = None, None
+        if dialect.mode == "graphs":
+            prepare = None if front is None else write_prepare(front, folder)
+            limits = Limits.of(dialect, self._told())
+            profile = profile_of(dialect, prepare, limits, threads)
+            files = (*files, *([] if prepare is None else [prepare.name]))
+        workspace = None if self.workspace_mb is None else self.workspace_mb << 20
+        path = folder / files[0]
+        engine = build_engine(path, library, tf32=self.tf32, workspace_bytes=workspace, profile=profile)
+        (folder / ENGINE).write_bytes(engine.plan)
+        ctx.note(_built(engine, limits))
+        files = (ENGINE, *files)
+        chosen = {row["op"]: row["chosen"] for row in lowering}
         return Artefact(
-            model_file=ENGINE_FILE,
+            model_file=ENGINE,
             files=files,
             decisions={
-                "lowerings": dict(choices.decisions),
-                "threads": self.threads or ctx.threads,
+                "lowerings": chosen,
+                "threads": threads,
                 "library": engine.library,
+                "version": engine.version,
             },
             sizes=sizes_by_origin(model, folder, files, dialect.mode),
-            lowering=tuple(choices.rows),
-            requirements=_requirements(model, engine),
+            lowering=lowering,
+            requirements=_requirements(model, engine, limits),
+            prepare="baked" if dialect.mode == "full" else "model" if front is None else "runtime",
         )
+
+    def _parts(self, dialect: DialectModel, ctx: EmitContext) -> tuple[ir.Model, ir.Model | None, Rows]:
+        """Return the model for the engine, the one in front of it if any, and the rows of the report's `lowering`."""
+        if dialect.mode == "full":
+            model, choices = self.lowered(dialect, ctx)
+            return model, None, tuple(choices.rows)
+        tables = lower_graphs(dialect.model, fallback=False)
+        structure = {str(value.name) for value in dialect.model.graph.inputs} - features_of(dialect.model)
+        front, model = split_prepare(tables, structure, int32=True)
+        row = {"op": describe(dialect.model), "chosen": "ell", "candidates": [{"name": "ell", "latency_ms": None}]}
+        return model, front if front.graph.outputs else None, (row,)
+
+    def _told(self) -> dict[str, int | None]:
+        """Return the limits by their names in `Limits`."""
+        return {field.name: getattr(self, f"max_{field.name}") for field in fields(Limits)}
 
     def timer(self, threads: int) -> Timer | None:
         """Return nothing: what is fast on a processor says little about a GPU."""
@@ -154,16 +204,30 @@ def _without_scatter(ctx: EmitContext) -> Mapping[str, Any] | None:
     return {**ctx.decisions, "lowerings": kept}
 
 
-def _built(engine: Engine) -> str:
+def write_prepare(model: ir.Model, folder: Path) -> Path:
+    """Write and check the model that runs in front of an engine; return its path."""
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        (name,) = write(model, Path(scratch))
+        return (Path(scratch) / name).rename(folder / PREPARE_FILE)
+
+
+def _built(engine: Engine, limits: Limits | None) -> str:
     where = ", ".join(engine.compute_capabilities) or "that of this GPU"
+    largest = (
+        ""
+        if limits is None
+        else ", for requests of up to "
+        + ", ".join(f"{count:,} {name.removeprefix('max_')}" for name, count in limits.named().items())
+    )
     return (
-        f"{ENGINE_FILE} ({len(engine.plan):,} bytes) was built by {engine.library} {engine.version} "
-        f"for compute capability {where}"
+        f"{ENGINE} ({len(engine.plan):,} bytes) was built by {engine.library} {engine.version} "
+        f"for compute capability {where}{largest}"
     )
 
 
-def _requirements(model: ir.Model, engine: Engine) -> dict[str, Any]:
+def _requirements(model: ir.Model, engine: Engine, limits: Limits | None) -> dict[str, Any]:
     return {
+        **({} if limits is None else limits.named()),
         "device": "NVIDIA GPU",
         "compute_capabilities": list(engine.compute_capabilities),
         engine.library: f"=={engine.version}",

@@ -12,6 +12,8 @@ import pytest
 
 import gnnexport
 from gnnexport import api
+from gnnexport.bundle.digest import bundle_digest
+from gnnexport.bundle.reader import open_bundle
 from gnnexport.cli import app
 from gnnexport.errors import NotRunnableError
 from gnnexport.runtime import trt
@@ -79,6 +81,17 @@ def test_the_manifest_says_what_the_engine_needs(both: api.Outcome) -> None:
     assert "8.6" in record["requirements"]["compute_capabilities"]
 
 
+def test_an_engine_is_verified_but_not_part_of_the_digest(both: api.Outcome) -> None:
+    """Built again it may differ, so the digest rests on what it was built from; its size counts."""
+    bundle = open_bundle(both.bundles["trt"])
+    files = {file.path: file for file in bundle.manifest.files}
+    assert files["model.engine"].kind == "engine"
+    assert bundle.size_bytes == both.reports["trt"].result.size_bytes
+    assert bundle.size_bytes == files["model.engine"].size_bytes + files["model.onnx"].size_bytes
+    other = [file.model_copy(update={"sha256": "0"}) if file.kind == "engine" else file for file in files.values()]
+    assert bundle_digest(other) == bundle.manifest.digest
+
+
 def test_the_bundle_validates_without_tensorrt(both: api.Outcome, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever checks a bundle needs ONNX Runtime only; neither torch nor TensorRT."""
     for module in ("onnx", "onnx_ir", "tensorrt_rtx", "tensorrt"):
@@ -119,7 +132,7 @@ def test_auto_judges_by_size(model: Path, tmp_path: Path) -> None:
 
 
 def test_decisions_replay_to_the_same_digest(both: api.Outcome, model: Path, tmp_path: Path) -> None:
-    """An engine built again from the same decisions has the same bytes, so that the bundle keeps its digest."""
+    """An engine built again from the same decisions comes from the same model, so that the bundle keeps its digest."""
     first = both.bundles["trt"]
     again = api.compress(
         model, target=TARGET, time_budget=QUICK, output=tmp_path / "b", decisions=first / "decisions.json"

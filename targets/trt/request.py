@@ -1,0 +1,152 @@
+"""Bound the requests that an engine takes: TensorRT wants to know the smallest, a typical and the largest of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from gnnexport.program.inputs import NUM_EDGES, NUM_NODES, NUM_PAIRS
+from gnnexport.runtime.ort import OrtBackend
+from gnnexport.targets.contract import DialectModel
+
+GROWTH = 4
+"""How many times larger than the sample a request may be, unless told."""
+
+Feeds = Mapping[str, NDArray[Any]]
+Profile = Mapping[str, tuple[NDArray[Any], NDArray[Any], NDArray[Any]]]
+"""What each input of an engine holds in the smallest, a typical and the largest request."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The largest request: how many of each there may be.
+
+    Args:
+        degree: edges into one node.
+        graph_nodes: nodes of one graph, which a readout goes through.
+    """
+
+    nodes: int
+    edges: int
+    degree: int
+    graphs: int
+    graph_nodes: int
+    pairs: int
+
+    @classmethod
+    def of(cls, dialect: DialectModel, told: Mapping[str, int | None]) -> Limits:
+        """Take limits from the sample, except those told."""
+        seen = _counts(dialect)
+        return cls(**{name: told.get(name) or max(1, GROWTH * count) for name, count in seen.items()})
+
+    def named(self) -> dict[str, int]:
+        """Give them by the names of the options."""
+        return {f"max_{name}": count for name, count in asdict(self).items()}
+
+
+def features_of(model: ir.Model) -> set[str]:
+    """Name the inputs that hold features of nodes; all others belong to the graph."""
+    return {str(value.name) for value in model.graph.inputs if _sizes(value)[:1] == [NUM_NODES] and _is_float(value)}
+
+
+def profile_of(dialect: DialectModel, prepare: Path | None, limits: Limits, threads: int) -> Profile:
+    """Find out what an engine is given: run `prepare` on the smallest, the typical and the largest request.
+
+    Args:
+        dialect: of mode `graphs`, with a sample.
+        prepare: the model in front of the engine; `None` where there is none.
+        limits: of the largest request.
+        threads: for running it.
+
+    Raises:
+        MissingExtraError: ONNX Runtime is not installed.
+    """
+    smallest = Limits(nodes=1, edges=0, degree=0, graphs=1, graph_nodes=1, pairs=1)
+    requests = [request_of(dialect, smallest), dict(dialect.sample), request_of(dialect, limits)]
+    names = features_of(dialect.model)
+    given = [{name: request[name] for name in names} for request in requests]
+    if prepare is not None:
+        backend = OrtBackend(prepare, threads)
+        for request, feeds in zip(requests, given, strict=True):
+            feeds.update(backend.run({item.name: request[item.name] for item in backend.inputs}))
+        backend.close()
+    low, typical, high = given
+    return {name: (low[name], _within(typical[name], low[name], high[name]), high[name]) for name in low}
+
+
+def request_of(dialect: DialectModel, limits: Limits) -> Feeds:
+    """Make up a request that reaches its limits as far as they can be reached together."""
+    return {str(value.name): _filled(value, limits) for value in dialect.model.graph.inputs}
+
+
+def _filled(value: ir.Value, limits: Limits) -> NDArray[Any]:
+    assert value.dtype is not None
+    sizes = _sizes(value)
+    edges = min(limits.edges, limits.nodes * limits.degree)
+    counts = {NUM_NODES: limits.nodes, NUM_EDGES: edges, NUM_PAIRS: limits.pairs}
+    shape = tuple(size if isinstance(size, int) else counts[size] for size in sizes)
+    if sizes == [2, NUM_EDGES]:
+        return _edges(limits, edges)
+    if sizes == [NUM_NODES]:
+        return _graph_ids(limits)
+    if not shape:
+        return np.array(limits.graphs, value.dtype.numpy())
+    return np.zeros(shape, value.dtype.numpy())
+
+
+def _edges(limits: Limits, count: int) -> NDArray[np.int64]:
+    """Let as many as allowed point at the first node and the rest at the others in turn; none at where it is from."""
+    first = min(limits.degree, count)
+    others = np.arange(count - first) % max(1, limits.nodes - 1) + min(1, limits.nodes - 1)
+    destination = np.concatenate([np.zeros(first, np.int64), others.astype(np.int64)])
+    return np.stack([(destination + 1) % limits.nodes, destination])
+
+
+def _graph_ids(limits: Limits) -> NDArray[np.int64]:
+    """Let the first graph be as large as allowed and the others share what is left."""
+    first = limits.nodes if limits.graphs == 1 else min(limits.graph_nodes, limits.nodes)
+    others = np.sort(np.arange(limits.nodes - first) % max(1, limits.graphs - 1)) + 1
+    return np.concatenate([np.zeros(first, np.int64), others.astype(np.int64)])
+
+
+def _counts(dialect: DialectModel) -> dict[str, int]:
+    """Count what the sample holds, by the names of the limits."""
+    found = dict.fromkeys((field.name for field in fields(Limits)), 1)
+    for kind, count in (item for value in dialect.model.graph.inputs for item in _seen(value, dialect.sample)):
+        found[kind] = max(found[kind], count)
+    return found
+
+
+def _seen(value: ir.Value, sample: Feeds) -> Iterator[tuple[str, int]]:
+    array, shape = sample[str(value.name)], _sizes(value)
+    for size, count in zip(shape, array.shape, strict=True):
+        if size in (NUM_NODES, NUM_EDGES, NUM_PAIRS):
+            yield str(size).removeprefix("num_"), count
+    if shape == [2, NUM_EDGES]:
+        yield "degree", int(np.bincount(array[1], minlength=1).max())
+    if shape == [NUM_NODES] and not _is_float(value):
+        yield "graph_nodes", int(np.bincount(array, minlength=1).max())
+    if not shape:
+        yield "graphs", int(array)
+
+
+def _within(typical: NDArray[Any], low: NDArray[Any], high: NDArray[Any]) -> NDArray[Any]:
+    """Cut a typical value down to limits that are smaller than the sample."""
+    shape = tuple(np.clip(typical.shape, low.shape, high.shape).tolist())
+    return typical if shape == typical.shape else np.zeros(shape, typical.dtype)
+
+
+def _sizes(value: ir.Value) -> list[int | str]:
+    """Return the shape of an input; a dynamic size has a name."""
+    assert value.shape is not None
+    return [size if isinstance(size, int) else str(size.value) for size in value.shape]
+
+
+def _is_float(value: ir.Value) -> bool:
+    return value.dtype is not None and value.dtype.is_floating_point()
