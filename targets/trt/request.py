@@ -45,9 +45,10 @@ class Limits:
         seen = _counts(dialect)
         return cls(**{name: told.get(name) or max(1, GROWTH * count) for name, count in seen.items()})
 
-    def named(self) -> dict[str, int]:
-        """Give them by the names of the options."""
-        return {f"max_{name}": count for name, count in asdict(self).items()}
+    def named(self, dialect: DialectModel) -> dict[str, int]:
+        """Give those that a request of this model can reach, by the names of the options."""
+        found = {kind for value in dialect.model.graph.inputs for kind, _ in _seen(value, dialect.sample)}
+        return {f"max_{name}": count for name, count in asdict(self).items() if name in found}
 
 
 def features_of(model: ir.Model) -> set[str]:

@@ -106,17 +106,17 @@ class TrtTarget(OnnxTarget):
         model, front, lowering = self._parts(dialect, ctx)
         refuse_scatter(model)
         files = write(model, folder)
-        profile, limits = None, None
+        profile, largest = None, dict[str, int]()
         if dialect.mode == "graphs":
             prepare = None if front is None else write_prepare(front, folder)
             limits = Limits.of(dialect, self._told())
-            profile = profile_of(dialect, prepare, limits, threads)
+            profile, largest = profile_of(dialect, prepare, limits, threads), limits.named(dialect)
             files = (*files, *([] if prepare is None else [prepare.name]))
         workspace = None if self.workspace_mb is None else self.workspace_mb << 20
         path = folder / files[0]
         engine = build_engine(path, library, tf32=self.tf32, workspace_bytes=workspace, profile=profile)
         (folder / ENGINE).write_bytes(engine.plan)
-        ctx.note(_built(engine, limits))
+        ctx.note(_built(engine, largest))
         files = (ENGINE, *files)
         chosen = {row["op"]: row["chosen"] for row in lowering}
         return Artefact(
@@ -130,7 +130,7 @@ class TrtTarget(OnnxTarget):
             },
             sizes=sizes_by_origin(model, folder, files, dialect.mode),
             lowering=lowering,
-            requirements=_requirements(model, engine, limits),
+            requirements=_requirements(model, engine, largest),
             prepare="baked" if dialect.mode == "full" else "model" if front is None else "runtime",
         )
 
@@ -211,23 +211,19 @@ def write_prepare(model: ir.Model, folder: Path) -> Path:
         return (Path(scratch) / name).rename(folder / PREPARE_FILE)
 
 
-def _built(engine: Engine, limits: Limits | None) -> str:
+def _built(engine: Engine, largest: Mapping[str, int]) -> str:
     where = ", ".join(engine.compute_capabilities) or "that of this GPU"
-    largest = (
-        ""
-        if limits is None
-        else ", for requests of up to "
-        + ", ".join(f"{count:,} {name.removeprefix('max_')}" for name, count in limits.named().items())
-    )
+    counts = ", ".join(f"{count:,} {name.removeprefix('max_')}" for name, count in largest.items())
+    requests = f", for requests of up to {counts}" if counts else ""
     return (
         f"{ENGINE} ({len(engine.plan):,} bytes) was built by {engine.library} {engine.version} "
-        f"for compute capability {where}{largest}"
+        f"for compute capability {where}{requests}"
     )
 
 
-def _requirements(model: ir.Model, engine: Engine, limits: Limits | None) -> dict[str, Any]:
+def _requirements(model: ir.Model, engine: Engine, largest: Mapping[str, int]) -> dict[str, Any]:
     return {
-        **({} if limits is None else limits.named()),
+        **largest,
         "device": "NVIDIA GPU",
         "compute_capabilities": list(engine.compute_capabilities),
         engine.library: f"=={engine.version}",

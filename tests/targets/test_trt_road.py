@@ -9,13 +9,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import gnnexport
+from benchmarks.real_data import find, reason, require
+from benchmarks.training import build_model
 from gnnexport import api
 from gnnexport.bundle.digest import bundle_digest
 from gnnexport.bundle.reader import open_bundle
 from gnnexport.cli import app
 from gnnexport.errors import NotRunnableError
+from gnnexport.frontends.data import load_data
 from gnnexport.runtime import trt
 from gnnexport.runtime.runner import load_to_prove
 from tests.road import small_graph, write_road
@@ -118,6 +122,23 @@ def test_a_budget_of_speed_is_inconclusive(model: Path, tmp_path: Path, capsys: 
     assert "the budget of 2x cannot be decided" in printed
     assert json.loads((tmp_path / "b" / "report.json").read_text())["verdict"] == "inconclusive"
     assert "latency p50" in (tmp_path / "b" / "report.md").read_text()
+
+
+@pytest.mark.skipif(find("cora") is None, reason=reason("cora"))
+@pytest.mark.parametrize(("more", "code"), [([], 0), (["--min-speedup=2"], 7)])
+def test_cora(more: list[str], code: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """On a real graph an engine is built within seconds; only a budget of speed leaves the verdict open."""
+    data, _ = load_data(require("cora"))
+    model = build_model("GCN", data, layers=2, hidden=16, seed=0)
+    torch.save(model, tmp_path / "model.pt")
+    arguments = [str(tmp_path / "model.pt"), f"--target={TARGET}", f"--data={require('cora')}", "--time-budget=1s"]
+    assert app.run(["compress", *arguments, "--passes=none", "--json", *more]) == code
+    report = json.loads(capsys.readouterr().out)
+    assert report["verdict"] == ("inconclusive" if code else "pass")
+    assert report["result"]["latency_ms"] is None
+    assert report["parity"]["max_rel_error"] < 1e-5
+    assert any("needs an NVIDIA GPU" in line for line in report["reasons"])
+    assert (tmp_path / "model.bundle" / "model.engine").stat().st_size > 0
 
 
 def test_auto_judges_by_size(model: Path, tmp_path: Path) -> None:
