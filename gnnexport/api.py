@@ -257,6 +257,7 @@ def validate(
     Raises:
         ParityError: the numbers differ from those stored in the bundle.
     """
+    _check_filled("--data", data)
     given = None if data is None else Path(data)
     seconds = _timing_s(time_budget)
     return _judged(validate_bundle(Path(bundle), data=given, time_budget_s=seconds, progress=progress or _silent))
@@ -343,6 +344,10 @@ def _request(
 
     if seed < 0:
         raise UsageError.at("--seed", f"{seed} is negative", "Give 0 or more")
+    if model.is_dir():
+        raise UsageError.at(str(model), "is not a file", "Give the path of a file written by torch.save")
+    for option, value in (("--target", target), ("--passes", passes), ("--output", output)):
+        _check_filled(option, value)
     alone = len(passes) == 1 and passes[0] in (AUTO, NONE)
     if not alone and {AUTO, NONE} & set(passes):
         raise UsageError.at("passes", "'auto' and 'none' stand alone", "Give one of them, or name the passes")
@@ -403,6 +408,13 @@ def _texts(value: Texts) -> list[str]:
     return [] if value is None else [value] if isinstance(value, str) else list(value)
 
 
+def _check_filled(option: str, value: FilePath | Texts) -> None:
+    """Refuse what is given but empty, as from an unset variable of a shell: that is no wish for the default."""
+    texts = [value] if isinstance(value, str | Path) else value or ["-"]
+    if all(str(text).strip(" ,;") == "" for text in texts):
+        raise UsageError.at(option, "is given, but empty", "Give a value, or leave it out")
+
+
 def _given(
     model: Path, data: FilePath | None, mode: str | None, trust: bool, builder: str | None, code: FilePath | None,
     inputs: Texts,
@@ -412,11 +424,14 @@ def _given(
     if mode is not None and mode not in MODES:
         raise UsageError.at("--mode", f"unknown mode '{mode}'", nearest(mode, MODES))
     script = None if code is None else Path(code)
+    for option, value in (("--data", data), ("--builder", builder), ("--code", code)):
+        _check_filled(option, value)
     source = None if data is None else str(data)
     return Given(model, source, mode, trust, builder, script, tuple(_texts(inputs)))
 
 
 def _existing(path: FilePath) -> Path:
+    _check_filled("MODEL", path)
     path = Path(path)
     if not path.exists():
         raise UsageError(Problem(str(path), "no such file", "Give the path of a saved model or of a bundle"))

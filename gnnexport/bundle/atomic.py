@@ -13,7 +13,7 @@ from gnnexport.errors import GnnExportError, UsageError
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 """No more room: these come from writing, whatever file they name."""
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
-_OTHER = {errno.EIO, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EEXIST, errno.EISDIR}
+_OTHER = {errno.EIO, errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ELOOP}
 
 
 def write_text(path: Path, text: str) -> None:

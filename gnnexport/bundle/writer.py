@@ -24,6 +24,13 @@ def check_destination(path: Path, *, force: bool = False) -> None:
     Raises:
         UsageError: a file is there or above, an existing bundle without `force`, or another non-empty folder.
     """
+    try:
+        _check_destination(path, force)
+    except OSError as error:
+        raise output_error(path, error) or error from error
+
+
+def _check_destination(path: Path, force: bool) -> None:
     for parent in path.parents:
         if parent.exists():
             if not parent.is_dir():

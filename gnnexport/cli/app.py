@@ -54,7 +54,7 @@ def run(arguments: Sequence[str]) -> int:
     as_json = "--json" in arguments
     try:
         code = int(command.main(list(arguments) or ["--help"], prog_name="gnnexport", standalone_mode=False) or 0)
-    except (Exception, KeyboardInterrupt, failure.Terminated) as error:
+    except (Exception, KeyboardInterrupt, SystemExit, failure.Terminated) as error:
         return failure.tell(error, as_json=as_json)
     # typer turns Ctrl-C into this code and says nothing.
     return failure.tell(KeyboardInterrupt(), as_json=as_json) if code == EXIT_INTERRUPTED else code

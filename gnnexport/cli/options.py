@@ -19,6 +19,9 @@ Data = Annotated[
     str | None,
     typer.Option("--data", metavar="FILE", help="The graph or graphs: .npz, PyG data as .pt, or load.py:function."),
 ]
+TestData = Annotated[
+    Path | None, typer.Option("--data", metavar="FILE", help="The .npz that the bundle was made with.")
+]
 Inputs = Annotated[
     list[str] | None,
     typer.Option("--input", metavar="x=N,16", help="Width of an input, where no data and no weight tells it."),

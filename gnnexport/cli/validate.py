@@ -9,7 +9,7 @@ from gnnexport.cli.progress import progress
 
 def validate(
     bundle: options.Bundle,
-    data: options.Data = None,
+    data: options.TestData = None,
     time_budget: options.TimeBudget = None,
     json: options.Json = False,
 ) -> int:

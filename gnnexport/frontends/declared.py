@@ -10,9 +10,10 @@ from torch_geometric.nn import MessagePassing
 from torch_geometric.nn.models.basic_gnn import BasicGNN
 
 from gnnexport.errors import UsageError, nearest
+from gnnexport.frontends.memory import require_memory
 from gnnexport.frontends.signature import arguments_of, call_arguments, input_width, reads, require_known, shape_of
 from gnnexport.program.data import GraphData
-from gnnexport.program.generated import generate
+from gnnexport.program.generated import EDGES_PER_NODE, generate
 from gnnexport.program.inputs import NAMES, NUM_GRAPHS, Input, Role
 
 GENERATED = "generated graphs"
@@ -120,7 +121,7 @@ def _tried_width(model: torch.nn.Module, names: Sequence[str], widths: Mapping[s
         try:
             with torch.inference_mode():
                 model(**call_arguments(data, inputs))
-        except Exception:
+        except (Exception, SystemExit):
             # A model fails on a width that is not its own in ways of its own.
             continue
         return width
@@ -137,6 +138,9 @@ def _read_widths(model: torch.nn.Module) -> Iterator[int]:
 
 
 def _generate(inputs: Sequence[Input], seed: int) -> dict[str, torch.Tensor]:
+    columns = sum(item.shape[1] for item in inputs if len(item.shape) == 2 and isinstance(item.shape[1], int))
+    rows = (EDGES_PER_NODE + 1) * sum(SIZES)
+    require_memory(4 * rows * columns, "--input", f"graphs with {columns} features", "Give the width of the model")
     values = generate(inputs, SIZES, seed=seed)
     if any(item.role is Role.GRAPH_IDS for item in inputs):
         values[NUM_GRAPHS] = torch.tensor(len(SIZES))

@@ -23,7 +23,10 @@ def memory_bytes() -> int:
     return min(total, int(limit)) if limit.isdecimal() else total
 
 
-def require_memory(size_bytes: int, where: str, what: str) -> None:
+MEND = "Reduce the features or the graphs, or copy it again"
+
+
+def require_memory(size_bytes: int, where: str, what: str, mend: str = MEND) -> None:
     """Refuse an array that would take more than half of the memory; checks and conversions need the other half.
 
     Raises:
@@ -32,4 +35,4 @@ def require_memory(size_bytes: int, where: str, what: str) -> None:
     limit = memory_bytes() // 2
     if size_bytes > limit:
         size = f"{size_bytes / GIB:,.0f} GiB where {limit / GIB:,.0f} GiB are to be had"
-        raise DataError.at(where, f"{what} would take {size}", "Reduce the features or the graphs, or copy it again")
+        raise DataError.at(where, f"{what} would take {size}", mend)

@@ -70,7 +70,7 @@ def run_once(model: torch.nn.Module, data: GraphData, inputs: tuple[Input, ...])
 
     Raises:
         DataError: the model cannot run on this data, or answers something else than the data's labels.
-        UnsupportedError: the output has no row for each node, graph or pair.
+        UnsupportedError: the output has no row for each node, graph or pair, or is not of real numbers.
     """
     name = type(model).__name__
     try:
@@ -78,12 +78,13 @@ def run_once(model: torch.nn.Module, data: GraphData, inputs: tuple[Input, ...])
             output: Any = model(**call_arguments(data, inputs))
     except GnnExportError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         shapes = ", ".join(f"{entry.name} {list(data.inputs[entry.name].shape)}" for entry in inputs)
         reason = str(error).strip().split("\n")[0]
         what = f"{name} cannot run on it ({type(error).__name__}: {reason}); it was given {shapes}"
         raise DataError.at(data.name, what, "Use the data that the model was trained on") from error
     level = _level(name, output, data, inputs)
+    _check_numbers(name, output, data)
     if data.y is not None:
         _check_labels(name, output, data, level)
     return output, level
@@ -105,6 +106,16 @@ def _level(name: str, output: Any, data: GraphData, inputs: tuple[Input, ...]) -
     counted = " and ".join(f"{count} {level}s" for level, count in rows.items())
     what = f"returns {got} for {counted}"
     raise UnsupportedError.at(name, what, "Return one tensor with a row for each node, graph or pair of nodes")
+
+
+def _check_numbers(name: str, output: Tensor, data: GraphData) -> None:
+    if not output.is_floating_point():
+        dtype = str(output.dtype).removeprefix("torch.")
+        mend = "Return the float32 scores themselves; what is made of them, such as argmax, comes after the model"
+        raise UnsupportedError.at(name, f"returns {dtype}, not floating-point numbers", mend)
+    if output.numel() and bool(output.isnan().all()):
+        mend = "Check the model's weights, as training may have diverged, and the size of the features"
+        raise DataError.at(data.name, f"{name} answers nothing but NaN on it", mend)
 
 
 def _check_labels(name: str, output: Tensor, data: GraphData, level: Level) -> None:

@@ -219,11 +219,13 @@ def _without_unread_ids(body: fx.GraphModule, inputs: Sequence[Input]) -> Sequen
 
 
 def _check_inputs_are_read(body: fx.GraphModule) -> None:
-    unread = [node.target for node in body.graph.nodes if node.op == "placeholder" and not node.users]
+    placeholders = [node for node in body.graph.nodes if node.op == "placeholder"]
+    # A size alone tells nothing of a graph or of its features.
+    unread = [node for node in placeholders if all(user.target is aten.sym_size.int for user in node.users)]
     if unread:
         raise DataError.at(
             "model",
-            f"nothing reads the input '{unread[0]}'",
+            f"nothing reads the {'values of the ' if unread[0].users else ''}input '{unread[0].target}'",
             "A layer has kept values of another graph, or the argument is not needed: clear caches, or leave it out",
         )
 

@@ -104,7 +104,7 @@ def split_links(graph: Data, seed: int) -> tuple[Data, Data, Data]:
     return train, val, test
 
 
-def train(parts: tuple[Data, Data, Data], seed: int) -> tuple[LinkPredictor, float]:
+def train(parts: tuple[Data, Data, Data], seed: int, epochs: int = EPOCHS) -> tuple[LinkPredictor, float]:
     """Train a model and return it at its best validation epoch, with its share of test pairs told right.
 
     Pairs that are no links are drawn anew in each epoch. Every pair is judged from the training links alone.
@@ -115,7 +115,7 @@ def train(parts: tuple[Data, Data, Data], seed: int) -> tuple[LinkPredictor, flo
     model = LinkPredictor(known.num_features)
     optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     best, best_state = -1.0, {}
-    for _ in range(EPOCHS):
+    for _ in range(epochs):
         model.train()
         optimizer.zero_grad()
         others = negative_sampling(known.edge_index, known.num_nodes, links.shape[1])
@@ -145,12 +145,13 @@ def main() -> None:
     parser.add_argument("data", type=Path, help=".npz of the graph")
     parser.add_argument("folder", type=Path, help="where the files go; made if need be")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--epochs", type=int, default=EPOCHS)
     arguments = parser.parse_args()
 
     torch.set_num_threads(1)  # sums then do not depend on how many cores there are
     graph = read_graph(arguments.data)
     parts = split_links(graph, arguments.seed)
-    model, score = train(parts, arguments.seed)
+    model, score = train(parts, arguments.seed, arguments.epochs)
     arguments.folder.mkdir(parents=True, exist_ok=True)
     torch.save(model, arguments.folder / "model.pt")
     torch.save(parts, arguments.folder / "data.pt")

@@ -124,7 +124,7 @@ def molecules(arrays: dict[str, np.ndarray], split: str) -> list[Data]:
     return found
 
 
-def train(arrays: dict[str, np.ndarray], seed: int) -> tuple[Regressor, float]:
+def train(arrays: dict[str, np.ndarray], seed: int, epochs: int = EPOCHS) -> tuple[Regressor, float]:
     """Train a model and return it at its best validation epoch, with its error on the test molecules."""
     torch.manual_seed(seed)
     parts = {split: molecules(arrays, split) for split in SPLITS}
@@ -133,7 +133,7 @@ def train(arrays: dict[str, np.ndarray], seed: int) -> tuple[Regressor, float]:
     model.mean, model.scale = targets.mean(dim=0), targets.std(dim=0)
     optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     best, best_state = float("inf"), {}
-    for _ in range(EPOCHS):
+    for _ in range(epochs):
         model.train()
         for batch in DataLoader(parts["train"], BATCH_SIZE, shuffle=True):
             optimizer.zero_grad()
@@ -160,11 +160,12 @@ def main() -> None:
     parser.add_argument("data", type=Path, help=".npz of the molecules")
     parser.add_argument("folder", type=Path, help="where the files go; made if need be")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--epochs", type=int, default=EPOCHS)
     arguments = parser.parse_args()
 
     torch.set_num_threads(1)  # sums then do not depend on how many cores there are
     arrays = read_set(arguments.data)
-    model, error = train(arrays, arguments.seed)
+    model, error = train(arrays, arguments.seed, arguments.epochs)
     arguments.folder.mkdir(parents=True, exist_ok=True)
     torch.save(model.state_dict(), arguments.folder / "weights.pt")
     np.savez_compressed(arguments.folder / "data.npz", allow_pickle=False, **arrays)

@@ -85,6 +85,16 @@ def test_missing_library_names_the_pip_line(
     assert f"Run: pip install 'gnnexport[{extra}]'." in capsys.readouterr().err
 
 
+def test_code_that_ends_the_program_has_no_say_in_the_exit_code(
+    api: FakeApi, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`sys.exit(0)` in the user's code is not success, and 3 is no verdict."""
+    for code in (0, 3):
+        api.answer("compress", SystemExit(code))
+        assert app.run(["compress", "model.pt"]) == 2
+        assert f"ends the program (SystemExit {code}). Take sys.exit out" in capsys.readouterr().err
+
+
 def test_a_bug_says_what_to_report(api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
     """Whatever nobody foresaw exits 1 with its traceback and asks for a report."""
     api.answer("compress", ZeroDivisionError("division by zero"))

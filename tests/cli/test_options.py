@@ -12,6 +12,7 @@ from tests.cli.conftest import FakeApi, FakeOutcome
 DEFAULTS: dict[str, Any] = {
     "target": None,
     "data": None,
+    "inputs": None,
     "mode": None,
     "min_speedup": None,
     "time_budget": None,
@@ -20,6 +21,7 @@ DEFAULTS: dict[str, Any] = {
     "force": False,
     "trust": False,
     "builder": None,
+    "code": None,
     "embed_data": "64MB",
     "decisions": None,
     "dry_run": False,
@@ -43,16 +45,17 @@ def test_compress_leaves_the_choice_to_the_sidecar(api: FakeApi) -> None:
 def test_compress_hands_every_option_on(api: FakeApi) -> None:
     """Each option of the command line reaches the function."""
     line = (
-        "compress m.pt --target ort,onnx --passes a{k=1} --passes b --recipe r.toml --data d.npz --mode full "
-        "--max-drop 0.5pp --min-speedup 2 --time-budget 10m -o out --seed 3 --force --trust "
-        "--builder pkg:make --embed-data 1MB --decisions old/decisions.json --dry-run"
+        "compress m.pt --target ort,onnx --passes a{k=1} --passes b --recipe r.toml --data d.npz "
+        "--input x=N,4 --mode full --max-drop 0.5pp --min-speedup 2 --time-budget 10m -o out --seed 3 --force --trust "
+        "--builder pkg:make --code train.py --embed-data 1MB --decisions old/decisions.json --dry-run"
     )
     assert app.run(line.split()) == 0
     assert last_call(api)[2] == {
         "target": ["ort,onnx"],
         "passes": ["a{k=1}", "b"],
         "recipe": Path("r.toml"),
-        "data": Path("d.npz"),
+        "data": "d.npz",
+        "inputs": ["x=N,4"],
         "mode": "full",
         "max_drop": "0.5pp",
         "min_speedup": "2",
@@ -62,6 +65,7 @@ def test_compress_hands_every_option_on(api: FakeApi) -> None:
         "force": True,
         "trust": True,
         "builder": "pkg:make",
+        "code": Path("train.py"),
         "embed_data": "1MB",
         "decisions": Path("old/decisions.json"),
         "dry_run": True,

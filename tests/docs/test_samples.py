@@ -94,3 +94,14 @@ def test_the_grids_go_through_without_trust(
     assert open_bundle(outcome.bundle).manifest.mode == "graphs"
     assert report["result"]["metric"]["n"] == 359
     assert report["result"]["parameters"] < report["baseline"]["parameters"]
+
+
+@pytest.mark.parametrize("sample", ["links", "molecules"])
+def test_a_sample_says_what_data_it_lacks(sample: str, tmp_path: Path) -> None:
+    """Without its data a sample ends with the path it looked at, and writes nothing."""
+    script = REPOSITORY / "samples" / sample / "train.py"
+    command = [sys.executable, str(script), str(tmp_path / "none.npz"), str(tmp_path / "made")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"{tmp_path / 'none.npz'} is absent. Give the .npz of a")
+    assert not (tmp_path / "made").exists()

@@ -102,7 +102,7 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     model = gin(data.inputs["x"].shape[1], int(data.y.max()) + 1)
     train(model, data)
     torch.save(model, folder / "model.pt")
-    outcome = api.export(folder / "model.pt", data=path, time_budget="3s")
+    outcome = api.export(folder / "model.pt", data=path, time_budget="1s")
     assert outcome.exit_code == 0
     assert outcome.report.result.metric == outcome.report.baseline.metric
     with load(outcome.bundle) as run:

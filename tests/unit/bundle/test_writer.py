@@ -50,6 +50,25 @@ def test_nothing_is_left_after_an_error(tmp_path, error):
     assert names(tmp_path) == []
 
 
+@pytest.mark.parametrize("parts", [["o" * 300], ["o" * 250], ["d" * 200] * 25])
+def test_a_name_too_long_is_told(tmp_path, parts):
+    """What the file system cannot hold is an error of the place, found early or when the folder is made."""
+    with pytest.raises(UsageError, match=r"cannot be written \(File name too long\).*with -o"):
+        fail_halfway(tmp_path.joinpath(*parts), ValueError())
+    assert names(tmp_path) == []
+
+
+def test_a_place_that_takes_no_folders_is_told(tmp_path, monkeypatch):
+    """Some file systems answer that a folder does not exist when one is made in it."""
+
+    def refuse(path, *args, **kwargs):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(UsageError, match=r"cannot be written \(No such file or directory\)"):
+        fail_halfway(tmp_path / "m.bundle", ValueError())
+
+
 def test_nothing_is_left_without_commit(tmp_path):
     """Leaving the block without commit removes everything."""
     with BundleWriter(tmp_path / "m.bundle") as open_writer:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.nn import GAT, GCN, GATConv, GCNConv
 
-from gnnexport.errors import UnsupportedError, UsageError
+from gnnexport.errors import DataError, UnsupportedError, UsageError
 from gnnexport.frontends.declared import declared_inputs, generated_data, parse_inputs
 from gnnexport.frontends.signature import match_inputs, run_once
 
@@ -92,3 +92,10 @@ def test_sizes_are_parsed() -> None:
         "x": 16, "edge_weight": None, "edge_attr": 4,
     }  # fmt: skip
     assert torch.is_tensor(generated_data(GCN(7, 8, 2, 3).eval(), {}).inputs["x"])
+
+
+@pytest.mark.parametrize("width", ["999999999999", "9" * 30])
+def test_a_width_beyond_all_memory_is_refused(width: str) -> None:
+    """A width is held against the memory of this machine before anything that wide is made."""
+    with pytest.raises(DataError, match=f"--input: graphs with {width} features would take"):
+        generated_data(GCN(4, 4, 2, 3), parse_inputs([f"x=N,{width}"]))

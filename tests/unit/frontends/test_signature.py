@@ -103,3 +103,53 @@ def test_a_layer_that_needs_edge_features_says_so() -> None:
     assert [entry.name for entry in inputs] == ["x", "edge_index", "edge_attr"]
     with pytest.raises(DataError, match="NNConv cannot run on it"):
         run_once(layer, graph(), match_inputs(layer, graph()))
+
+
+class Ends(nn.Module):
+    """Wrap a layer and make something else of its answer."""
+
+    def __init__(self, end: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.conv, self.end = GCNConv(8, 3), end
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        """Return what `end` makes of the scores."""
+        return self.end(self.conv(x, edge_index))
+
+
+def answer(end: Callable[[Tensor], Tensor]) -> Tensor:
+    """Run a model that ends so."""
+    model = Ends(end)
+    return run_once(model, graph(), match_inputs(model, graph()))[0]
+
+
+@pytest.mark.parametrize(
+    ("end", "dtype"),
+    [
+        (lambda scores: scores > 0, "bool"),
+        (lambda scores: scores.argmax(1), "int64"),
+        (lambda scores: torch.complex(scores, scores), "complex64"),
+    ],
+)
+def test_only_real_numbers_are_scores(end: Callable[[Tensor], Tensor], dtype: str) -> None:
+    """Classes, flags and complex numbers cannot be compared with what an engine answers."""
+    with pytest.raises(UnsupportedError, match=f"Ends: returns {dtype}, not floating-point numbers"):
+        answer(end)
+
+
+def test_a_model_that_answers_only_nan_is_told() -> None:
+    """No number could differ from them: such a model would pass every check. Some NaN may be meant."""
+    with pytest.raises(DataError, match="graph: Ends answers nothing but NaN on it"):
+        answer(lambda scores: scores * float("nan"))
+    some = answer(lambda scores: scores.masked_fill(torch.tensor([[True], [False], [False], [False]]), float("nan")))
+    assert int(some.isnan().sum()) == 3
+
+
+def test_a_model_cannot_end_the_program() -> None:
+    """`sys.exit` in a forward is an error of the model, not an exit code of ours."""
+
+    def leave(scores: Tensor) -> Tensor:
+        raise SystemExit(0)
+
+    with pytest.raises(DataError, match="Ends cannot run on it"):
+        answer(leave)

@@ -98,7 +98,7 @@ def test_keep_one_changes_no_output(model: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [
-        ({"mode": "graphs"}, UnsupportedError, "not available"),
+        ({"mode": "batched"}, UnsupportedError, "not available"),
         ({"mode": "fast"}, UsageError, "Known: batched, full, graphs"),
         ({"target": "ort,ort"}, UsageError, "given twice"),
         ({"target": "tensorrt"}, UsageError, "unknown name 'tensorrt'"),
@@ -108,6 +108,10 @@ def test_keep_one_changes_no_output(model: Path) -> None:
         ({"passes": "prune-channels{keep=2}"}, UsageError, "keep must be in"),
         ({"max_drop": "2%"}, UsageError, "pp"),
         ({"seed": -1}, UsageError, "negative"),
+        ({"data": ""}, UsageError, "--data: is given, but empty"),
+        ({"target": ""}, UsageError, "--target: is given, but empty"),
+        ({"target": ","}, UsageError, "--target: is given, but empty"),
+        ({"passes": [""]}, UsageError, "--passes: is given, but empty"),
         ({"decisions": "nothing.json"}, UsageError, "cannot be read"),
     ],
 )
@@ -116,6 +120,13 @@ def test_options_that_cannot_be(model: Path, options: dict[str, str], error: typ
     with pytest.raises(error, match=words):
         api.compress(fresh(model), **options)
     assert not model.with_suffix(".bundle").exists()
+
+
+def test_a_folder_is_no_model(tmp_path: Path) -> None:
+    """A folder, the current one too, is told before a name is made of its name."""
+    for folder in (Path(), tmp_path):
+        with pytest.raises(UsageError, match="is not a file"):
+            api.export(folder)
 
 
 def test_wrong_artefact_is_caught(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,7 +150,7 @@ def test_inspect_describes_model_and_bundle(model: Path) -> None:
     """A model shows ops, cost and support; a bundle shows its manifest."""
     inspection = api.inspect(model)
     assert "gnn.aggregate" in inspection.text
-    assert inspection.to_dict()["targets"] == {"onnx": [], "openvino": [], "ort": []}
+    assert inspection.to_dict()["targets"] == {"onnx": [], "openvino": [], "ort": [], "trt": []}
     bundle = api.export(fresh(model), time_budget=QUICK).bundle
     assert "mode full" in api.inspect(bundle).text
 

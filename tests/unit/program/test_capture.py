@@ -169,6 +169,17 @@ def test_unread_input_is_an_error() -> None:
         capture_plain(Handwritten(lambda m, x, edge_index: torch.as_tensor(m.last(m.first(x)))))
 
 
+def test_an_input_of_which_only_the_size_is_read_is_an_error() -> None:
+    """A model of degrees alone has nothing to compute once its graph is known."""
+
+    def degrees(m: Handwritten, x: Tensor, edge_index: Tensor) -> Tensor:
+        ones = torch.ones(edge_index.shape[1], WIDTH)
+        return m.last(m.first(torch.zeros(x.shape[0], WIDTH).index_add(0, edge_index[1], ones)))
+
+    with pytest.raises(DataError, match="nothing reads the values of the input 'x'"):
+        capture_plain(Handwritten(degrees))
+
+
 def test_several_outputs_are_refused() -> None:
     """One tensor is returned, or the error says to."""
 
