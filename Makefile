@@ -36,11 +36,13 @@ types: $(VENV)/.development ## check types
 layers: $(VENV)/.development ## check who imports whom
 	$(BIN)/lint-imports
 
-docs: $(VENV)/.development ## write the JSON Schemas in docs/schemas
+docs: $(VENV)/.development ## write the JSON Schemas, and the table of what goes wrong
 	$(BIN)/python docs/make_schemas.py
+	$(BIN)/python -m tests.docs.bad_inputs
 
-bench: $(VENV)/.development ## time the export against PyTorch on a power-law graph of 2.3 million edges
+bench: $(VENV)/.development ## time exports against PyTorch: a graph of 2.3 million edges, and sets of small graphs
 	$(BIN)/python -m benchmarks.export_vs_pytorch
+	$(BIN)/python -m benchmarks.graph_sets
 
 accuracy: $(VENV)/.development ## run the slow tests: accuracy over seeds on real graphs
 	$(BIN)/python -m pytest -m slow

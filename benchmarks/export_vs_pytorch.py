@@ -209,18 +209,22 @@ def table(rows: list[Row]) -> str:
     ]
     for row in rows:
         interval = "–".join("?" if bound is None else f"{bound:.2f}" for bound in row.times_ours_ci95)
-        numbers = f"{row.p50_ms:,.0f} | {row.p95_ms:,.0f} | {row.times_ours:.2f} | {interval}"
+        numbers = f"{_ms(row.p50_ms)} | {_ms(row.p95_ms)} | {row.times_ours:.2f} | {interval}"
         lines.append(f"| {row.name} | {numbers} | {row.max_rel_error:.1e} |")
     return "\n".join(lines)
 
 
-def measure(contenders: Mapping[str, Run], budget_s: float) -> list[Row]:
-    """Compare outputs, then time in alternating blocks.
+def _ms(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def measure(contenders: Mapping[str, Run], budget_s: float, reference: str = BASELINE) -> list[Row]:
+    """Compare outputs with those of the reference, then time in alternating blocks.
 
     All take turns first. The slowest takes most of that time, so those within `NEAR` of ours take further turns
     among themselves, and their figures are from these.
     """
-    expected = contenders[BASELINE]()
+    expected = contenders[reference]()
     scale = float(np.abs(expected).max())
     errors = {name: float(np.abs(run() - expected).max()) / scale for name, run in contenders.items()}
     together = compare(contenders, budget_s=0)
