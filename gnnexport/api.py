@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -137,7 +138,7 @@ def compress(
     from gnnexport.frontends.sidecar import read_recipe, read_sidecar
 
     model_path = _existing(model)
-    given = _given(model_path, data, mode, trust, builder, code, inputs)
+    _check_filled("--recipe", recipe)
     sidecar = read_sidecar(model_path)
     chosen = read_recipe(Path(recipe)) if recipe is not None else None
     tables = [table for table in (chosen, sidecar.compress) if table is not None]
@@ -145,6 +146,7 @@ def compress(
     def first(option: Any, name: str) -> Any:
         return option if option is not None else next((v for t in tables if (v := getattr(t, name)) is not None), None)
 
+    given = _given(model_path, data, first(mode, "mode"), trust, builder, code, inputs)
     request = _request(
         model_path,
         target=first(target, "target"),
@@ -231,9 +233,10 @@ def inspect(
     from gnnexport.pipeline.source import load_source
 
     given = _given(path, data, mode, trust, builder, code, inputs)
-    source = load_source(given, read_sidecar(path))
-    tell(f"capturing {source.class_name}")
-    program = simplify(source).program
+    with _going_on():
+        source = load_source(given, read_sidecar(path))
+        tell(f"capturing {source.class_name}")
+        program = simplify(source).program
     tell("asking the targets")
     found = inspect_program(source, program)
     return Inspection(inspection_text(found), found)
@@ -258,6 +261,7 @@ def validate(
         ParityError: the numbers differ from those stored in the bundle.
     """
     _check_filled("--data", data)
+    _check_filled("BUNDLE", bundle)
     given = None if data is None else Path(data)
     seconds = _timing_s(time_budget)
     return _judged(validate_bundle(Path(bundle), data=given, time_budget_s=seconds, progress=progress or _silent))
@@ -273,6 +277,7 @@ def bench(
         time_budget: of the timing, such as `10s`.
         progress: takes a line for each step.
     """
+    _check_filled("BUNDLE", bundle)
     return _judged(bench_bundle(Path(bundle), time_budget_s=_timing_s(time_budget), progress=progress or _silent))
 
 
@@ -309,10 +314,26 @@ def _run(request: Request, sidecar: Any, given: Given) -> Outcome:
         report = verdict.write_into(report)
         return report, to_markdown(report)
 
-    source = load_source(given, sidecar)
-    budgets = _with_default(request.budgets, source.task.metric, labelled=source.labelled)
-    product = run(replace(request, budgets=budgets), source, judged)
+    with _going_on():
+        source = load_source(given, sidecar)
+        budgets = _with_default(request.budgets, source.task.metric, labelled=source.labelled)
+        product = run(replace(request, budgets=budgets), source, judged)
     return Outcome(product.reports, product.bundles, _gravest(codes))
+
+
+@contextmanager
+def _going_on() -> Iterator[None]:
+    """Refuse code of the model or of the data that ends the program: it has no say in the exit code.
+
+    Raises:
+        UsageError: it did; nothing of ours ends the program in here.
+    """
+    try:
+        yield
+    except SystemExit as error:
+        mend = 'Take sys.exit out of what is called, or put it under `if __name__ == "__main__":`'
+        what = f"code of the model or of the data ends the program (SystemExit {error.code})"
+        raise UsageError.at("gnnexport", what, mend) from error
 
 
 def _judged(validation: Validation) -> Outcome:
@@ -346,7 +367,7 @@ def _request(
         raise UsageError.at("--seed", f"{seed} is negative", "Give 0 or more")
     if model.is_dir():
         raise UsageError.at(str(model), "is not a file", "Give the path of a file written by torch.save")
-    for option, value in (("--target", target), ("--passes", passes), ("--output", output)):
+    for option, value in (("--target", target), ("--passes", passes), ("--output", output), ("--decisions", decisions)):
         _check_filled(option, value)
     alone = len(passes) == 1 and passes[0] in (AUTO, NONE)
     if not alone and {AUTO, NONE} & set(passes):

@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from gnnexport.cli import bench, compress, doctor, export, failure, inspect, passes, targets, validate
-from gnnexport.errors import EXIT_INTERRUPTED
+from gnnexport.errors import EXIT_BUG, EXIT_INTERRUPTED
 
 app = typer.Typer(
     name="gnnexport",
@@ -54,7 +54,10 @@ def run(arguments: Sequence[str]) -> int:
     as_json = "--json" in arguments
     try:
         code = int(command.main(list(arguments) or ["--help"], prog_name="gnnexport", standalone_mode=False) or 0)
-    except (Exception, KeyboardInterrupt, SystemExit, failure.Terminated) as error:
+    except SystemExit as error:
+        # Of typer, where nobody reads what is printed, as behind `| head`: there is nobody to tell.
+        return error.code if isinstance(error.code, int) else EXIT_BUG
+    except (Exception, KeyboardInterrupt, failure.Terminated) as error:
         return failure.tell(error, as_json=as_json)
     # typer turns Ctrl-C into this code and says nothing.
     return failure.tell(KeyboardInterrupt(), as_json=as_json) if code == EXIT_INTERRUPTED else code

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -22,7 +21,7 @@ def compress(
         ),
     ] = None,
     recipe: Annotated[
-        Path | None, typer.Option("--recipe", metavar="FILE", help="TOML with passes, target and budgets.")
+        str | None, typer.Option("--recipe", metavar="FILE", help="TOML with passes, target and budgets.")
     ] = None,
     data: options.Data = None,
     inputs: options.Inputs = None,

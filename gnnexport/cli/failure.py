@@ -55,10 +55,6 @@ def _classify(error: BaseException) -> tuple[str, int, list[Problem]]:
         return "Terminated", EXIT_TERMINATED, [Problem("gnnexport", "told to end", "Nothing was left half-written")]
     if isinstance(error, KeyboardInterrupt | typer.Abort):
         return "Interrupted", EXIT_INTERRUPTED, [Problem("gnnexport", "interrupted", "Nothing was left half-written")]
-    if isinstance(error, SystemExit):
-        mend = 'Take sys.exit out of what is called, or put it under `if __name__ == "__main__":`'
-        what = f"code of the model or of the data ends the program (SystemExit {error.code})"
-        return "UsageError", EXIT_USAGE, [Problem("gnnexport", what, mend)]
     if isinstance(error, typer.TyperException):
         what, _, hint = error.format_message().partition(". ")
         mend = f"{hint} See gnnexport --help, or --help after a command".lstrip()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,7 +12,7 @@ from gnnexport.cli.progress import progress
 
 
 def inspect(
-    path: Annotated[Path, typer.Argument(metavar="MODEL|BUNDLE", help="A saved model, or a bundle.")],
+    path: Annotated[str, typer.Argument(metavar="MODEL|BUNDLE", help="A saved model, or a bundle.")],
     data: options.Data = None,
     inputs: options.Inputs = None,
     mode: options.Mode = None,

@@ -1,16 +1,19 @@
-"""The options that several commands share."""
+"""The options that several commands share.
+
+Paths are taken as text: a `Path` made of an empty text is the current folder, and an unset variable of a shell is no
+wish for that.
+"""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 Model = Annotated[
-    Path, typer.Argument(metavar="MODEL", help="A module saved with torch.save; gnnexport.toml beside it is read.")
+    str, typer.Argument(metavar="MODEL", help="A module saved with torch.save; gnnexport.toml beside it is read.")
 ]
-Bundle = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A folder that compress or export wrote.")]
+Bundle = Annotated[str, typer.Argument(metavar="BUNDLE", help="A folder that compress or export wrote.")]
 Targets = Annotated[
     list[str] | None,
     typer.Option("--target", "-t", metavar="T[,T]", help="Where the model shall run, such as ort or 'ort{threads=2}'."),
@@ -19,9 +22,7 @@ Data = Annotated[
     str | None,
     typer.Option("--data", metavar="FILE", help="The graph or graphs: .npz, PyG data as .pt, or load.py:function."),
 ]
-TestData = Annotated[
-    Path | None, typer.Option("--data", metavar="FILE", help="The .npz that the bundle was made with.")
-]
+TestData = Annotated[str | None, typer.Option("--data", metavar="FILE", help="The .npz that the bundle was made with.")]
 Inputs = Annotated[
     list[str] | None,
     typer.Option("--input", metavar="x=N,16", help="Width of an input, where no data and no weight tells it."),
@@ -40,7 +41,7 @@ TimeBudget = Annotated[
     str | None, typer.Option("--time-budget", metavar="10m", help="Stop trying and measuring after this long.")
 ]
 Output = Annotated[
-    Path | None, typer.Option("--output", "-o", metavar="DIR", help="The bundle; else MODEL's name plus .bundle.")
+    str | None, typer.Option("--output", "-o", metavar="DIR", help="The bundle; else MODEL's name plus .bundle.")
 ]
 Seed = Annotated[int, typer.Option("--seed", help="Seeds every random choice.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace an existing bundle.")]
@@ -50,7 +51,7 @@ Builder = Annotated[
     typer.Option("--builder", metavar="MODULE:FUNCTION", help="Builds the model; MODEL then holds its state dict."),
 ]
 Code = Annotated[
-    Path | None,
+    str | None,
     typer.Option("--code", metavar="FILE", help="Script that defines the model's class; only with --trust."),
 ]
 EmbedData = Annotated[
@@ -58,7 +59,7 @@ EmbedData = Annotated[
 ]
 NoEmbed = Annotated[bool, typer.Option("--no-embed", help="Store no features and no labels in the bundle.")]
 Decisions = Annotated[
-    Path | None,
+    str | None,
     typer.Option("--decisions", metavar="FILE", help="Replay decisions.json of a bundle instead of timing lowerings."),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, say what would run, and write nothing.")]

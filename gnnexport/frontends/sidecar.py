@@ -182,7 +182,7 @@ def read_sidecar(model_path: Path) -> Sidecar:
 
 
 def read_recipe(path: Path) -> Recipe:
-    """Read the recipe of `--recipe`: `schema = 1`, `passes`, `target`, `max_drop`, `min_speedup`.
+    """Read the recipe of `--recipe`: `schema = 1`, `passes`, `target`, `mode`, `max_drop`, `min_speedup`.
 
     Raises:
         SpecError: it is missing, not TOML, or holds a key or a value that does not exist.

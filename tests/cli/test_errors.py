@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import errno
 import json
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
+import torch
 
 from gnnexport.cli import app
 from gnnexport.cli.failure import Terminated
@@ -19,6 +23,21 @@ from gnnexport.errors import (
     UsageError,
 )
 from tests.cli.conftest import FakeApi
+
+ENDS = """
+import sys
+import torch
+class Ends(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(4, 2)
+    def forward(self, x, edge_index):
+        if torch.compiler.is_exporting():
+            sys.exit({code})
+        return self.layer(x)
+def build():
+    return Ends()
+"""
 
 CODES: list[tuple[type[GnnExportError], int]] = [
     (UsageError, 2),
@@ -85,14 +104,55 @@ def test_missing_library_names_the_pip_line(
     assert f"Run: pip install 'gnnexport[{extra}]'." in capsys.readouterr().err
 
 
+def test_nobody_reads(api: FakeApi, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A closed pipe, as behind `| head`, ends a command quietly: no code of the user is blamed for it."""
+    # typer puts wrappers that bear a closed pipe in the place of both streams.
+    for stream in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, stream, getattr(sys, stream))
+    api.answer("compress", BrokenPipeError(errno.EPIPE, "Broken pipe"))
+    assert app.run(["compress", "model.pt"]) == 1
+    assert capsys.readouterr().err == ""
+
+
 def test_code_that_ends_the_program_has_no_say_in_the_exit_code(
-    api: FakeApi, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`sys.exit(0)` in the user's code is not success, and 3 is no verdict."""
+    """`sys.exit(0)` of a model is not success, and 3 is no verdict, wherever the model is called."""
+    weights = tmp_path / "weights.pt"
     for code in (0, 3):
-        api.answer("compress", SystemExit(code))
-        assert app.run(["compress", "model.pt"]) == 2
-        assert f"ends the program (SystemExit {code}). Take sys.exit out" in capsys.readouterr().err
+        (tmp_path / f"exits{code}.py").write_text(ENDS.format(code=code))
+        torch.save({"layer.weight": torch.ones(2, 4), "layer.bias": torch.zeros(2)}, weights)
+        builder = f"{tmp_path / f'exits{code}.py'}:build"
+        for command in ("export", "inspect"):
+            assert app.run([command, str(weights), "--builder", builder]) == 2
+            assert f"ends the program (SystemExit {code}). Take sys.exit out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        *[("compress", name) for name in ("-o", "--code", "--recipe", "--decisions", "--data", "--builder")],
+        *[("export", name) for name in ("--output", "--code", "--decisions", "--data")],
+        *[(name, None) for name in ("compress", "export", "inspect", "validate", "bench")],
+        ("inspect", "--code"),
+        ("validate", "--data"),
+    ],
+)
+def test_a_path_that_is_given_but_empty(
+    command: str,
+    option: str | None,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`-o "$UNSET"` does not mean the current folder, which would be replaced."""
+    (tmp_path / "model.pt").touch()
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    line = [command, ""] if option is None else [command, str(tmp_path / "model.pt"), option, ""]
+    assert app.run(line) == 2
+    assert "is given, but empty. Give a value, or leave it out" in capsys.readouterr().err
+    assert not any((tmp_path / "here").iterdir())
 
 
 def test_a_bug_says_what_to_report(api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:

@@ -52,6 +52,15 @@ def test_command_line_beats_recipe_beats_sidecar(model: Path, tmp_path: Path) ->
     assert dry.report.budgets.max_drop == "100pp"
 
 
+def test_the_mode_of_a_recipe_counts(model: Path, tmp_path: Path) -> None:
+    """A recipe names the mode as it names the target, and the option beats it."""
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text('schema = 1\npasses = ["none"]\nmode = "batched"\n')
+    with pytest.raises(UnsupportedError, match="mode 'batched' is not available"):
+        api.compress(fresh(model), recipe=recipe, dry_run=True)
+    assert api.compress(fresh(model), recipe=recipe, mode="full", dry_run=True).exit_code in (0, 7)
+
+
 def test_several_targets_get_a_folder_each(model: Path, tmp_path: Path) -> None:
     """`--target onnx,ort` writes two bundles below the output folder."""
     outcome = api.export(model, target="onnx,ort", output=tmp_path / "both", time_budget=QUICK)
@@ -109,6 +118,8 @@ def test_keep_one_changes_no_output(model: Path) -> None:
         ({"max_drop": "2%"}, UsageError, "pp"),
         ({"seed": -1}, UsageError, "negative"),
         ({"data": ""}, UsageError, "--data: is given, but empty"),
+        ({"output": ""}, UsageError, "--output: is given, but empty"),
+        ({"recipe": ""}, UsageError, "--recipe: is given, but empty"),
         ({"target": ""}, UsageError, "--target: is given, but empty"),
         ({"target": ","}, UsageError, "--target: is given, but empty"),
         ({"passes": [""]}, UsageError, "--passes: is given, but empty"),
