@@ -38,7 +38,7 @@ layers: $(VENV)/.development ## check who imports whom
 
 docs: $(VENV)/.development ## write the JSON Schemas, and the table of what goes wrong
 	$(BIN)/python docs/make_schemas.py
-	$(BIN)/python -m tests.docs.bad_inputs
+	$(BIN)/python -c 'from tests.docs.bad_inputs import main; main()'
 
 bench: $(VENV)/.development ## time exports against PyTorch: a graph of 2.3 million edges, and sets of small graphs
 	$(BIN)/python -m benchmarks.export_vs_pytorch
