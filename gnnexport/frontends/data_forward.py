@@ -8,7 +8,7 @@ can trace through; it cannot trace through a `Data`.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Self
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 
 from gnnexport.errors import DataError, GnnExportError, UnsupportedError, UsageError
+from gnnexport.frontends.declared import read_widths, require_widths
 from gnnexport.frontends.exported import with_signature
 from gnnexport.frontends.refusal import one_line
 from gnnexport.program.inputs import NAMES, NUM_GRAPHS
@@ -30,6 +31,9 @@ DATA_NAMES = frozenset(
 
 ABSENT = frozenset(("edge_weight", "edge_attr", "batch", "y", "pos", "time", "face"))
 """What a `Data` answers with `None` when it has no such attribute."""
+
+EDGE_SIZES = {"edge_weight": "edge_weight=E", "edge_attr": "edge_attr=E,4"}
+"""How a user says without data that the graphs have values on their edges."""
 
 
 class GraphArguments:
@@ -109,7 +113,9 @@ class _Recorder(GraphArguments):
             self.__dict__["_read"].append(name)
             return given[name]
         self.__dict__["_unknown"].append(name)
-        return super().__getattr__(name)
+        if name in ABSENT:
+            return None
+        raise AttributeError(f"the graph has no '{name}'", name=name, obj=self)
 
     def clone(self) -> GraphArguments:
         return self
@@ -146,8 +152,8 @@ def takes_data(model: nn.Module) -> bool:
     return kind in (inspect.Parameter.empty, Any) and required[0].name in DATA_NAMES
 
 
-def wrap_data_forward(model: nn.Module, inputs: Mapping[str, Tensor]) -> nn.Module:
-    """Return a module that takes tensors by name: the model itself where it does so already.
+def wrap_data_forward(model: nn.Module, inputs: Mapping[str, Tensor]) -> tuple[nn.Module, list[str]]:
+    """Return a module that takes tensors by name, the model itself where it does so already, and what to tell.
 
     Args:
         model: in evaluation mode.
@@ -157,19 +163,10 @@ def wrap_data_forward(model: nn.Module, inputs: Mapping[str, Tensor]) -> nn.Modu
         UnsupportedError: the model reads something that is not among the known names.
         DataError: it reads a known one that the graph lacks, or cannot run on it.
     """
-    if not takes_data(model):
-        return model
-    name = type(model).__name__
-    names = _read_by(model, inputs, name)
-    if "x" not in names:
-        mend = "Let forward read data.x, or wrap the model in a module that takes x and edge_index"
-        raise UnsupportedError.at(f"{name}.forward", "reads no node features 'x' of its Data", mend)
-    forward = with_signature(DataForward.forward, [(argument, True) for argument in names])
-    wrapper: nn.Module = type(name, (DataForward,), {"forward": forward})(model, names)
-    return wrapper.train(model.training)
+    return _wrapped(model, inputs, NAMES) if takes_data(model) else (model, [])
 
 
-def wrap_without_data(model: nn.Module, widths: Mapping[str, int | None]) -> nn.Module:
+def wrap_without_data(model: nn.Module, widths: Mapping[str, int | None]) -> tuple[nn.Module, list[str]]:
     """Do as `wrap_data_forward` where there is no data, on a small batch of graphs of a width that runs.
 
     Args:
@@ -177,26 +174,53 @@ def wrap_without_data(model: nn.Module, widths: Mapping[str, int | None]) -> nn.
         widths: of the inputs that the user named, such as `{"x": 16}`; `x` is tried out where it is not given.
 
     Raises:
-        UsageError: no width runs.
-        UnsupportedError: the model reads something that is not among the known names.
+        UsageError: no width runs, or one takes more memory than there is.
+        UnsupportedError: the model reads something that is not among the known names, whatever the width.
     """
     if not takes_data(model):
-        return model
+        return model, []
     given = widths.get("x")
-    weights = [weight for weight in model.parameters() if weight.dim() == 2]
-    found = [given] if given else [size for weight in weights for size in weight.shape[::-1]]
-    for width in dict.fromkeys(found):
+    strange: UnsupportedError | None = None
+    for width in dict.fromkeys([given] if given else read_widths(model)):
+        batch = _small_batch({**widths, "x": width})
         try:
-            return wrap_data_forward(model, _small_batch({**widths, "x": width}))
+            # Nobody knows here which edge values the graphs have, so these are told of too.
+            return _wrapped(model, batch, frozenset(NAMES) - {"edge_weight", "edge_attr"})
         except DataError:
             continue
+        except UnsupportedError as error:
+            # A wrong width can be behind this as well: only where none runs is it the reason.
+            strange = strange or error
+    if strange is not None:
+        raise strange
     what = f"nothing tells how wide 'x' of {type(model).__name__} is, and no data is given"
     mend = "Give it with --input x=N,16, or give the graph with --data FILE"
     raise UsageError.at("model", what, mend)
 
 
+def _wrapped(model: nn.Module, inputs: Mapping[str, Tensor], settled: Collection[str]) -> tuple[nn.Module, list[str]]:
+    """Wrap a model, and tell which attributes other than the settled ones it read in vain."""
+    name = type(model).__name__
+    names, vain = _read_by(model, inputs, name)
+    if "x" not in names:
+        mend = "Let forward read data.x, or wrap the model in a module that takes x and edge_index"
+        raise UnsupportedError.at(f"{name}.forward", "reads no node features 'x' of its Data", mend)
+    forward = with_signature(DataForward.forward, [(argument, True) for argument in names])
+    wrapper: nn.Module = type(name, (DataForward,), {"forward": forward})(model, names)
+    notes = [_vain_note(name, read) for read in dict.fromkeys(vain) if read not in settled]
+    return wrapper.train(model.training), notes
+
+
+def _vain_note(name: str, read: str) -> str:
+    what = f"model: {name}.forward asks for '{read}' of its Data and was captured without it"
+    if read in EDGE_SIZES:
+        return f"{what}; if its graphs have it, give --input {EDGE_SIZES[read]}, or --data"
+    return f"{what}; only {', '.join(NAMES)} are handed to a model"
+
+
 def _small_batch(widths: Mapping[str, int | None]) -> dict[str, Tensor]:
     """Make two graphs of three and two nodes, side by side."""
+    require_widths([width for width in widths.values() if width])
     edge_index = torch.tensor([[0, 1, 2, 3], [1, 2, 0, 4]])
     values = {"x": torch.ones(5, widths["x"] or 1), "edge_index": edge_index}
     if "edge_weight" in widths:
@@ -213,8 +237,8 @@ def _required(model: nn.Module) -> Iterator[inspect.Parameter]:
             yield parameter
 
 
-def _read_by(model: nn.Module, inputs: Mapping[str, Tensor], name: str) -> tuple[str, ...]:
-    """Run the model and return what it read, in the order of `NAMES`."""
+def _read_by(model: nn.Module, inputs: Mapping[str, Tensor], name: str) -> tuple[tuple[str, ...], list[str]]:
+    """Run the model and return what it read, in the order of `NAMES`, and what it read in vain."""
     values: dict[str, Any] = {key: value for key, value in inputs.items() if key in NAMES}
     if NUM_GRAPHS in values:
         values[NUM_GRAPHS] = int(values[NUM_GRAPHS])
@@ -223,22 +247,27 @@ def _read_by(model: nn.Module, inputs: Mapping[str, Tensor], name: str) -> tuple
     try:
         with torch.inference_mode():
             model(recorder)
-    except Exception as error:
-        raise _explained(error, fields["_unknown"], name) from error
-    return tuple(argument for argument in NAMES if argument in fields["_read"])
+    except (Exception, SystemExit) as error:
+        raise _explained(error, recorder, name) from error
+    return tuple(argument for argument in NAMES if argument in fields["_read"]), fields["_unknown"]
 
 
-def _explained(error: Exception, missing: list[str], name: str) -> GnnExportError:
-    """Say why a model cannot run on the graph, from what it read in vain."""
+def _explained(error: BaseException, graph: _Recorder, name: str) -> GnnExportError:
+    """Say why a model cannot run on the graph.
+
+    Many models ask for attributes that they can do without, so one that was read in vain is blamed only where
+    the error is about it: the graph's own complaint, or what Python says of a `None` in a tensor's place.
+    """
+    missing: list[str] = vars(graph)["_unknown"]
     reason = f"{type(error).__name__}: {one_line(error)}"
-    strange = [read for read in missing if read not in NAMES]
-    if strange:
-        what = f"reads '{strange[0]}' of its Data, whose meaning is not known ({reason})"
-        mend = f"Let it read only {', '.join(NAMES)}, or make '{strange[0]}' of these inside the model"
+    refused = error.name if isinstance(error, AttributeError) and error.obj is graph else None
+    blamed = refused or (missing[-1] if missing and isinstance(error, AttributeError | TypeError) else None)
+    if blamed is not None and blamed not in NAMES:
+        what = f"reads '{blamed}' of its Data, whose meaning is not known ({reason})"
+        mend = f"Let it read only {', '.join(NAMES)}, or make '{blamed}' of these inside the model"
         return UnsupportedError.at(f"{name}.forward", what, mend)
-    lacking = next((read for read in reversed(missing) if read not in ABSENT), None)
-    if isinstance(error, AttributeError) and lacking is not None:
-        return DataError.at("data", f"has no '{lacking}', which {name}.forward reads", f"Add {lacking} to the data")
+    if refused is not None:
+        return DataError.at("data", f"has no '{refused}', which {name}.forward reads", f"Add {refused} to the data")
     without = f"; it reads {', '.join(dict.fromkeys(missing))} too, which the data lacks" if missing else ""
     what = f"{name} cannot run on it ({reason}{without})"
     return DataError.at("data", what, "Use the data that the model was trained on")

@@ -115,7 +115,7 @@ def _tried_width(model: torch.nn.Module, names: Sequence[str], widths: Mapping[s
     Raises:
         UsageError: none does.
     """
-    for width in dict.fromkeys(_read_widths(model)):
+    for width in dict.fromkeys(read_widths(model)):
         inputs = tuple(_input(item, width if item == name else widths[item]) for item in names)
         data = GraphData(name=GENERATED, inputs=_generate(inputs, 0))
         try:
@@ -130,17 +130,26 @@ def _tried_width(model: torch.nn.Module, names: Sequence[str], widths: Mapping[s
     raise UsageError.at("model", what, mend)
 
 
-def _read_widths(model: torch.nn.Module) -> Iterator[int]:
+def read_widths(model: torch.nn.Module) -> Iterator[int]:
     """Iterate over the second sizes of all weights: what they multiply is that wide."""
     for parameter in model.parameters():
         if parameter.dim() == 2:
             yield from parameter.shape[::-1]
 
 
-def _generate(inputs: Sequence[Input], seed: int) -> dict[str, torch.Tensor]:
-    columns = sum(item.shape[1] for item in inputs if len(item.shape) == 2 and isinstance(item.shape[1], int))
+def require_widths(widths: Sequence[int]) -> None:
+    """Refuse widths with which the graphs that stand in for data would not fit into memory.
+
+    Raises:
+        DataError: they would not.
+    """
+    columns = sum(widths)
     rows = (EDGES_PER_NODE + 1) * sum(SIZES)
     require_memory(4 * rows * columns, "--input", f"graphs with {columns} features", "Give the width of the model")
+
+
+def _generate(inputs: Sequence[Input], seed: int) -> dict[str, torch.Tensor]:
+    require_widths([item.shape[1] for item in inputs if len(item.shape) == 2 and isinstance(item.shape[1], int)])
     values = generate(inputs, SIZES, seed=seed)
     if any(item.role is Role.GRAPH_IDS for item in inputs):
         values[NUM_GRAPHS] = torch.tensor(len(SIZES))

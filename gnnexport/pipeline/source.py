@@ -135,11 +135,12 @@ def load_source(given: Given, sidecar: Sidecar) -> Source:
         raise UsageError.at(str(given.model), what, NO_DATA_MEND)
     if found is None:
         widths = parse_inputs(given.inputs)
-        model = wrap_without_data(loaded.model, widths)
-        data, notes = generated_data(model, widths), list[str]()
+        model, notes = wrap_without_data(loaded.model, widths)
+        data = generated_data(model, widths)
     else:
-        data, notes = found
-        model = wrap_data_forward(loaded.model, data.inputs)
+        data, _ = found
+        model, notes = wrap_data_forward(loaded.model, data.inputs)
+        notes = [*found[1], *notes]
     data = _with_graph_ids(data, model, mode)
     labelled = data.y is not None or bool(data.masks)
     kind = sidecar.task.kind or kind_of(data)

@@ -75,6 +75,26 @@ class Placed(Nodes):
         return self.head(self.conv(torch.cat([data.x, data.pos], dim=1), data.edge_index))
 
 
+class Probing(Nodes):
+    """Ask for what it can do without, by which it would answer otherwise."""
+
+    def forward(self, data: Data) -> Tensor:
+        """Take a graph."""
+        shift = int(data.y is not None or hasattr(data, "ptr"))
+        h = self.conv(data.x, data.edge_index, data.edge_weight) + shift
+        return self.head(h if data.pos is None else h + data.pos)
+
+
+class Late(Probing):
+    """Read positions last, after a layer that wants its own width."""
+
+    def forward(self, data: Data) -> Tensor:
+        """Take a graph."""
+        if data.y is not None:
+            return data.y
+        return self.head(torch.cat([self.conv(data.x, data.edge_index), data.pos], dim=1))
+
+
 def batch_of(counts: list[int], edges: int, seed: int = 0) -> dict[str, Tensor]:
     """Make a batch of graphs with edges inside each; the last graphs may be empty."""
     generator = torch.Generator().manual_seed(seed)
@@ -119,7 +139,7 @@ def test_the_wrapper_takes_what_the_model_reads(name: str) -> None:
     kind, inputs, names = CASES[name]
     torch.manual_seed(0)
     model = kind().eval()
-    wrapped = wrap_data_forward(model, inputs)
+    wrapped, _ = wrap_data_forward(model, inputs)
     assert list(inspect.signature(wrapped.forward).parameters) == names
     assert type(wrapped).__name__ == kind.__name__
     arguments = {key: int(inputs[key]) if key == "num_graphs" else inputs[key] for key in names}
@@ -132,7 +152,7 @@ def test_a_wrapped_model_is_captured_for_graphs_of_any_size(name: str) -> None:
     kind, inputs, names = CASES[name]
     torch.manual_seed(1)
     model = kind().eval()
-    wrapped = wrap_data_forward(model, inputs)
+    wrapped, _ = wrap_data_forward(model, inputs)
     level = "graph" if "batch" in names else "node"
     declared = match_inputs(wrapped, GraphData(name="small", inputs=inputs, level=level))
     program = capture(wrapped, declared, example_inputs(declared))
@@ -156,7 +176,7 @@ def test_a_wrapped_model_is_captured_for_graphs_of_any_size(name: str) -> None:
 def test_a_wrapped_model_can_still_be_trained() -> None:
     """Dropout inside follows the mode of the program."""
     inputs = one_graph()
-    wrapped = wrap_data_forward(Nodes().eval(), inputs)
+    wrapped, _ = wrap_data_forward(Nodes().eval(), inputs)
     declared = match_inputs(wrapped, GraphData(name="small", inputs=inputs))
     assert capture(wrapped, declared, example_inputs(declared)).training_blocker is None
 
@@ -164,7 +184,7 @@ def test_a_wrapped_model_can_still_be_trained() -> None:
 def test_a_model_that_takes_tensors_is_left_alone() -> None:
     """A wrapper is made only where the one required argument is a Data."""
     model = GCN(4, 8, 2, 3)
-    assert wrap_data_forward(model, one_graph()) is model
+    assert wrap_data_forward(model, one_graph()) == (model, [])
     assert not takes_data(nn.Linear(4, 3))
     assert takes_data(Edged())
 
@@ -189,9 +209,49 @@ def test_a_model_that_cannot_run_on_the_graph_says_so() -> None:
 
 def test_without_data_the_width_is_tried_out() -> None:
     """The first width among the weights that runs is the features'; nothing that runs is a usage error."""
-    wrapped = wrap_without_data(Counted().eval(), {})
+    wrapped, _ = wrap_without_data(Counted().eval(), {})
     assert list(inspect.signature(wrapped.forward).parameters) == ["x", "edge_index", "batch", "num_graphs"]
     with pytest.raises(UsageError, match=r"nothing tells how wide 'x' of Counted is.*--input x=N,16"):
         wrap_without_data(Counted().eval(), {"x": 5})
     with pytest.raises(UnsupportedError, match="reads 'pos'"):
         wrap_without_data(Placed().eval(), {"x": 4})
+
+
+def test_what_a_model_asks_for_in_vain_is_told() -> None:
+    """A branch that is not taken because no model gets such an attribute is a note for each of them."""
+    model = Probing().eval()
+    _, notes = wrap_data_forward(model, {**one_graph(), "edge_weight": torch.rand(12)})
+    assert [note.split("'")[1] for note in notes] == ["y", "ptr", "pos"]
+    assert notes[0].startswith("model: Probing.forward asks for 'y' of its Data and was captured without it; only x, ")
+    _, notes = wrap_data_forward(Nodes().eval(), one_graph())
+    assert notes == []
+
+
+def test_edge_values_asked_for_in_vain_are_told_where_there_is_no_data() -> None:
+    """Without data nobody knows whether the graphs have edge features: the note says how to give them."""
+    wrapped, notes = wrap_without_data(Edged().eval(), {})
+    assert list(inspect.signature(wrapped.forward).parameters) == ["x", "edge_index"]
+    assert len(notes) == 1
+    assert "asks for 'edge_attr'" in notes[0]
+    assert "--input edge_attr=E,4, or --data" in notes[0]
+    wrapped, notes = wrap_without_data(Edged().eval(), {"edge_attr": 2})
+    assert list(inspect.signature(wrapped.forward).parameters) == ["x", "edge_index", "edge_attr"]
+    assert notes == []
+
+
+def test_a_harmless_question_does_not_hide_the_fault() -> None:
+    """Features of another width are named though the model asked for labels before, and another width is tried."""
+    with pytest.raises(DataError, match=r"Late cannot run on it \(RuntimeError: .*it reads y too"):
+        wrap_data_forward(Late().eval(), {**one_graph(), "x": torch.ones(7, 5)})
+    model = Probing()
+    # The layers' 8 is tried before 4 is.
+    wrapped, _ = wrap_without_data(model.eval(), {})
+    assert wrapped(torch.ones(2, 4), torch.zeros(2, 0, dtype=torch.int64)).shape == (2, 3)
+    with pytest.raises(UnsupportedError, match="reads 'pos'"):
+        wrap_without_data(Late().eval(), {})
+
+
+def test_a_width_beyond_the_memory_is_refused() -> None:
+    """No batch is made to try a width that no machine holds."""
+    with pytest.raises(UsageError, match=r"--input: graphs with 100000000000 features would take .* GiB"):
+        wrap_without_data(Counted().eval(), {"x": 10**11})

@@ -76,7 +76,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def assert_answers(model: nn.Module, folder: Path) -> None:
     """The model computes what it computed in the script, alone and captured."""
     inputs = {"x": X, "edge_index": EDGES}
-    wrapped = wrap_data_forward(copy.deepcopy(model), inputs)
+    wrapped, _ = wrap_data_forward(copy.deepcopy(model), inputs)
     expected = torch.load(folder / "answer.pt")
     torch.testing.assert_close(wrapped(**inputs), expected)
     declared = match_inputs(wrapped, GraphData(name="small", inputs=inputs))
