@@ -23,8 +23,8 @@ _WORK = 10_000_000
 
 _CHUNK = 1_000_000
 _Z95 = 1.959963984540054
-_EQUAL = 1e-4
-"""Errors below this share of the largest magnitude at hand are rounding, as parity has it."""
+_ROUNDING = 4 * float(np.finfo(np.float32).eps)
+"""Errors below this share of the largest magnitude at hand are what float32 cannot tell from none."""
 
 Resampled = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 """Takes how often each row counts, [samples, n], and returns the metric of each sample."""
@@ -67,17 +67,30 @@ def compare_predictions(
     if name in ("accuracy", "f1-micro"):
         right = before == y, after == y
         return PairedDrop(paired_drop(*right), deciding_sample(*right, budget))
-    floor = 0.0 if metric.is_share else rounding(y, before, after)
+    floor = 0.0 if metric.is_share else rounding(y, before)
     value = metrics.drop(name, metric.compute(y, before), metric.compute(y, after), floor=floor)
     drops = _resampled_drops(metric, y, before, after, floor)
     interval = _interval(value, drops, len(y))
     return PairedDrop(interval, _deciding(value, drops, len(y), budget))
 
 
+def point_drop(name: str, y: NDArray[Any], before: NDArray[Any], after: NDArray[Any]) -> float:
+    """Return the drop of a metric without its interval; for the arguments see `compare_predictions`.
+
+    Raises:
+        SpecError, DataError: as `metrics.evaluate`.
+    """
+    metric = metrics.find(name)
+    y, before = metrics.fitted(metric, y, before)
+    _, after = metrics.fitted(metric, y, after)
+    floor = 0.0 if metric.is_share else rounding(y, before)
+    return metrics.drop(name, metric.compute(y, before), metric.compute(y, after), floor=floor)
+
+
 def rounding(*values: NDArray[Any]) -> float:
-    """Return the error below which values are equal: a share of their largest finite magnitude."""
+    """Return the error below which float32 values are equal: a share of their largest finite magnitude."""
     finite = [np.abs(array[np.isfinite(array)]).max(initial=0.0) for array in values]
-    return float(max(finite)) * _EQUAL
+    return float(max(finite)) * _ROUNDING
 
 
 def _resampled_drops(
@@ -86,13 +99,14 @@ def _resampled_drops(
     """Return the drop in each resample of the rows, without those in which the metric has no value."""
     old, new = _resampler(metric, y, before), _resampler(metric, y, after)
     found = []
-    for counts in _draws(len(y), columns=1 if y.ndim == 1 and before.ndim == 1 else before.shape[1]):
+    for counts in _draws(len(y), columns=before.shape[1] if before.ndim == 2 else 1):
         first, second = old(counts), new(counts)
         if metric.is_share:
             found.append(first - second)
         else:
+            first, second = np.maximum(first, floor), np.maximum(second, floor)
             with np.errstate(divide="ignore", invalid="ignore"):
-                ratio = (second - first) / np.maximum(first, floor)
+                ratio = (second - first) / first
             found.append(np.where(first == second, 0.0, ratio))
     drops = np.concatenate(found)
     return drops[np.isfinite(drops)]

@@ -146,14 +146,15 @@ def drop(name: str, before: float, after: float, *, floor: float = 0.0) -> float
         name: of the metric.
         before: of the original.
         after: of the result.
-        floor: errors below it are taken to be this large; without one, leaving an error of zero is an infinite drop.
+        floor: errors below it, before and after, are taken to be this large; without one, leaving an error of zero
+            is an infinite drop.
     """
     if find(name).is_share:
         return before - after
+    before, after = max(before, floor), max(after, floor)
     if before == after:
         return 0.0
-    least = max(before, floor)
-    return (after - before) / least if least > 0 else math.inf
+    return (after - before) / before if before > 0 else math.inf
 
 
 def check_classes(y: NDArray[Any], num_classes: int) -> None:

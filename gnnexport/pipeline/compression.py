@@ -13,7 +13,6 @@ from gnnexport import spec
 from gnnexport.bundle.report_schema import Step
 from gnnexport.bundle.writer import BundleWriter
 from gnnexport.errors import UnsupportedError
-from gnnexport.measure import metrics
 from gnnexport.measure.budgets import Budget
 from gnnexport.measure.intervals import Interval
 from gnnexport.measure.timing import compare, ratio
@@ -82,7 +81,7 @@ class Auto:
     def _judge(self, start: Program, before: Program, after: Program) -> tuple[bool, str]:
         assert self.ctx.trainer is not None
         metric = self.ctx.trainer.task.metric
-        drop = metrics.drop(metric, *(self.ctx.trainer.evaluate(program, "val") for program in (start, after)))
+        drop = self.ctx.trainer.drop(start, after)
         if drop > self.budget.value:
             worse = f"{drop * 100:.2f} {self.budget.unit}"
             return False, f"dropped: validation {metric} became worse by {worse}, budget {self.budget}"

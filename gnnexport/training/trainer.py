@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from gnnexport.errors import DataError, UnsupportedError
-from gnnexport.measure import metrics
+from gnnexport.measure import drops, metrics
 from gnnexport.program.data import GraphData, Split, labelled_rows
 from gnnexport.program.program import Program
 from gnnexport.training.parts import split_set
@@ -83,9 +83,19 @@ class Trainer:
 
     def evaluate(self, program: Program, split: Split = "val") -> float:
         """Return the task's metric on a split."""
-        program = program.clone().train(False)
-        parts = self._prepared(program, self._validation if split == "val" else split_set(self.data, split))
-        return self._judge(program, parts, split)[0]
+        output, y = self._answers(*self._judged(program, split), split)
+        return metrics.evaluate(self.task.metric, y.numpy(), output.numpy())
+
+    def drop(self, before: Program, after: Program, split: Split = "val") -> float:
+        """Tell how much worse the task's metric is of one Program than of another on a split; positive is worse."""
+        name, given, y = self.task.metric, [], None
+        for program in (before, after):
+            output, y = self._answers(*self._judged(program, split), split)
+            # Refuses labels that do not suit the output, which what is kept of it no longer shows.
+            metrics.evaluate(name, y.numpy(), output.numpy())
+            given.append(metrics.predictions(name, output.numpy()))
+        assert y is not None
+        return drops.point_drop(name, y.numpy(), *given)
 
     def fit(
         self, program: Program, *, seed: int, epochs: int | None = None, lr: float | None = None
@@ -136,6 +146,11 @@ class Trainer:
             return validation, validation
         return self._prepared(program, split_set(self.data, "train", seed=seed)), validation
 
+    def _judged(self, program: Program, split: Split) -> tuple[Program, list[_Part]]:
+        """Return a copy that is not in training, with what to run it on."""
+        program = program.clone()
+        return program, self._prepared(program, self._validation if split == "val" else split_set(self.data, split))
+
     def _prepared(self, program: Program, parts: Sequence[GraphData]) -> list[_Part]:
         return [_Part(part, program.structure(part.inputs)) for part in parts]
 
@@ -159,14 +174,19 @@ class Trainer:
 
     def _judge(self, program: Program, parts: Sequence[_Part], split: Split) -> tuple[float, float]:
         """Return metric and loss over all parts."""
+        output, y = self._answers(program, parts, split)
+        metric = metrics.evaluate(self.task.metric, y.numpy(), output.numpy())
+        return metric, float(compute_loss(self.task.loss, output, y))
+
+    def _answers(self, program: Program, parts: Sequence[_Part], split: Split) -> tuple[Tensor, Tensor]:
+        """Return output and labels of the labelled rows over all parts; leaves the Program out of training."""
         program.train(False)
         with torch.no_grad():
             judged = [
                 self._rows(program.run_body(part.data.inputs, part.structure), part.data, split) for part in parts
             ]
-            output, y = (torch.cat(side) for side in zip(*judged, strict=True))
-            metric = metrics.evaluate(self.task.metric, y.numpy(), output.numpy())
-            return metric, float(compute_loss(self.task.loss, output, y))
+        output, y = (torch.cat(side) for side in zip(*judged, strict=True))
+        return output, y
 
     def _rows(self, output: Tensor, data: GraphData, split: Split) -> tuple[Tensor, Tensor]:
         """Return output and labels of the labelled rows of a split."""

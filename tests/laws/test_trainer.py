@@ -109,3 +109,21 @@ def test_blocked_programs_are_refused() -> None:
     program.training_blocker = "jk.lstm (LSTM) computes something else in training"
     with pytest.raises(UnsupportedError, match=r"jk\.lstm .* retrain=false"):
         Trainer(data(0), Task()).fit(program, seed=0)
+
+
+def test_the_drop_between_two_programs() -> None:
+    """A share falls by a difference, an error by a ratio, and an original without error bears rounding."""
+    base = data(0)
+    program, worse, close = split("GCN"), split("GCN"), split("GCN")
+    with torch.no_grad():
+        for item, step in ((worse, 0.01), (close, 1e-8)):
+            for parameter in item.body.parameters():
+                parameter.add_(step)
+        answers = program(base.inputs)
+    numbers = Task("node-regression", "mae", "mse")
+    trainer = Trainer(replace(base, y=torch.zeros(30, CLASSES)), numbers)
+    before, after = (trainer.evaluate(item) for item in (program, worse))
+    assert trainer.drop(program, worse) == pytest.approx((after - before) / before)
+    assert Trainer(replace(base, y=answers), numbers).drop(program, close) == 0
+    trainer = Trainer(base, Task())
+    assert trainer.drop(program, worse) == pytest.approx(trainer.evaluate(program) - trainer.evaluate(worse))

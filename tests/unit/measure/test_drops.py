@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from gnnexport.errors import DataError
-from gnnexport.measure.drops import compare_predictions
+from gnnexport.measure.drops import compare_predictions, point_drop
 from gnnexport.measure.metrics import evaluate, find, predictions
 
 NAMES = ["roc-auc", "average-precision", "hits@10", "f1-macro", "f1-multilabel", "mae", "rmse"]
@@ -97,9 +97,44 @@ def test_a_perfect_original():
     """Rounding of an error of zero is no drop; a real error is a large one, and finite."""
     y = np.arange(1.0, 101.0)
     close = compare_predictions("mae", y, y, y + 1e-5)
-    assert close.interval.value == pytest.approx(1e-3)
+    assert (close.interval.value, close.interval.ci95) == (0.0, (0.0, 0.0))
     far = compare_predictions("mae", y, y, y + 1.0)
-    assert 50 < far.interval.value < 1000
+    assert 1e3 < far.interval.value < 1e6
+
+
+@pytest.mark.parametrize("name", ["mae", "rmse"])
+def test_a_small_error_of_large_targets(name):
+    """An error that grew by half grew by half, however far the targets are from zero."""
+    rng = np.random.default_rng(0)
+    y = 2e4 + rng.normal(size=200)
+    noise = rng.normal(size=200)
+    found = compare_predictions(name, y, y + 0.02 * noise, y + 0.03 * noise, budget=0.02)
+    assert found.interval.value == pytest.approx(0.5)
+    assert found.interval.low > 0.4
+
+
+def test_the_result_does_not_set_its_own_measure():
+    """A result with one huge answer is as much worse as its error says."""
+    y = np.linspace(-1, 1, 100)
+    after = y.copy()
+    after[0] = 1e6
+    found = compare_predictions("mae", y, y + 0.1, after)
+    assert found.interval.value == pytest.approx(evaluate("mae", y, after) / 0.1 - 1)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_drop_alone(name):
+    """Without an interval the drop is the same."""
+    y, scores, worse = sample(name)
+    pair = predictions(name, scores), predictions(name, worse)
+    assert point_drop(name, y, *pair) == compare_predictions(name, y, *pair).interval.value
+
+
+@pytest.mark.parametrize("name", ["roc-auc", "average-precision", "mae"])
+def test_labels_in_a_column_of_their_own(name):
+    """Labels [n, 1] and scores [n] are the same rows as labels [n]."""
+    y, scores, worse = sample(name)
+    assert compare_predictions(name, y[:, None], scores, worse) == compare_predictions(name, y, scores, worse)
 
 
 def test_one_row_has_no_interval():

@@ -38,7 +38,7 @@ def test_auto_keeps_what_fits_the_budget(model: Path) -> None:
 
 def test_auto_drops_what_costs_accuracy(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A candidate whose validation metric falls by more than the budget is dropped, and the next one tried."""
-    monkeypatch.setattr("gnnexport.pipeline.compression.metrics.drop", lambda *_: 2.0)
+    monkeypatch.setattr("gnnexport.training.trainer.Trainer.drop", lambda *_: 2.0)
     found = tried(compress(model, max_drop="100pp"))
     assert [kept for _, kept, _ in found] == [False, False, False]
     assert all(reason.startswith("dropped: validation accuracy became worse by 200.00 pp") for _, _, reason in found)
@@ -46,7 +46,7 @@ def test_auto_drops_what_costs_accuracy(model: Path, monkeypatch: pytest.MonkeyP
 
 def test_auto_result_is_the_export_when_nothing_was_kept(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """When nothing pays, the uncompressed export is what ships, and the report says what was tried."""
-    monkeypatch.setattr("gnnexport.pipeline.compression.metrics.drop", lambda *_: 2.0)
+    monkeypatch.setattr("gnnexport.training.trainer.Trainer.drop", lambda *_: 2.0)
     report = compress(model, max_drop="100pp")
     assert report.result.parameters == report.exported.parameters
     assert report.speedup.against_exported is not None
