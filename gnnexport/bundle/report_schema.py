@@ -15,13 +15,14 @@ class MetricValue(Record):
     """A metric on one split.
 
     Args:
+        value: null where the model answers NaN or infinity, of which no error can be told.
         n: rows judged.
         level: what a row is about.
     """
 
     name: str
     split: str
-    value: float
+    value: float | None
     n: int
     level: Literal["node", "graph", "pair"] = "node"
 
@@ -103,12 +104,13 @@ class Drop(Record):
     """How much worse the result is than the baseline; positive is worse.
 
     Args:
-        value: in the metric's own unit: 0.005 of accuracy is 0.5 pp.
+        value: in the metric's own unit: 0.005 of accuracy is 0.5 pp; null where the result has no value of the
+            metric, which misses every budget.
         method: how the interval was made.
         deciding_n: test rows that would bring the interval clear of the budget.
     """
 
-    value: float
+    value: float | None
     ci95: tuple[float, float] | None = None
     method: str | None = None
     deciding_n: int | None = None

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from gnnexport.bundle.evaluation import EvalData
 from gnnexport.bundle.reader import open_bundle
 from gnnexport.bundle.report_schema import (
     Budgets,
@@ -23,7 +24,6 @@ from gnnexport.bundle.report_schema import (
 )
 from gnnexport.errors import ParityError
 from gnnexport.frontends.baseline import Baseline
-from gnnexport.measure import metrics
 from gnnexport.measure.budgets import parse_budget
 from gnnexport.measure.environment import busy_note, describe_environment
 from gnnexport.measure.records import latency_record, nodes_per_second, ratio_record
@@ -35,7 +35,7 @@ from gnnexport.program.inputs import Role
 from gnnexport.program.program import Program
 from gnnexport.runtime.peak import peak_memory_bytes
 from gnnexport.runtime.runner import Runner, load_to_prove
-from gnnexport.validate.accuracy import measure_accuracy
+from gnnexport.validate.accuracy import measure_accuracy, original_metric
 from gnnexport.validate.bundle import check_parity, stand_in_note
 from gnnexport.validate.parity import compare_outputs
 
@@ -94,7 +94,7 @@ class Prover:
             data=self._data(request),
             environment={**describe_environment(), "threads": self.threads},
             budgets=self.budgets,
-            baseline=self._baseline(timings),
+            baseline=self._baseline(timings, result.emission.evaluation),
             exported=measured,
             result=Result(
                 **{**final.model_dump(), "sizes": result.emission.sizes},
@@ -178,16 +178,10 @@ class Prover:
             runner=engine,
         )
 
-    def _baseline(self, timings: Mapping[str, Timing]) -> Measurement:
+    def _baseline(self, timings: Mapping[str, Timing], judged: EvalData | None) -> Measurement:
         cost = measure_cost(self.original, self.source.request.inputs)
-        data, task = self.source.data, self.source.task
-        metric = None
-        if self.source.labelled and data.y is not None:
-            test = data.masks["test"]
-            value = metrics.evaluate(task.metric, data.y[test].numpy(), self.source.logits[test].numpy())
-            metric = MetricValue(name=task.metric, split="test", value=value, n=int(test.sum()), level=data.level)
         return Measurement(
-            metric=metric,
+            metric=None if judged is None else original_metric(judged),
             **_costs(cost),
             size_bytes=sum(item.numel() * item.element_size() for item in self.source.model.state_dict().values()),
             latency_ms=latency_record(timings[BASELINE]),

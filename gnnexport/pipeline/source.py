@@ -18,16 +18,15 @@ from gnnexport.frontends.model import model_digest, read_model
 from gnnexport.frontends.sidecar import Sidecar
 from gnnexport.frontends.signature import arguments_of, match_inputs, run_once
 from gnnexport.frontends.task import check_task, kind_of
+from gnnexport.pipeline.typical import typical_request
 from gnnexport.program.capture import capture
 from gnnexport.program.data import GraphData
 from gnnexport.program.inputs import NAMES, NUM_GRAPHS, Input, Level, Mode, Role
 from gnnexport.program.program import Program, example_inputs
 from gnnexport.program.verify import TOLERANCE, relative_error
-from gnnexport.training.task import Task, infer_task
+from gnnexport.training.task import Task, check_logits, infer_task
 
 NO_DATA_MEND = 'Give the graph with --data FILE, or name it in gnnexport.toml beside the model: [data] path = "…"'
-REQUEST_GRAPHS = 64
-"""Graphs of a typical request, which is what gets timed."""
 
 
 @dataclass(frozen=True)
@@ -155,14 +154,15 @@ def load_source(given: Given, sidecar: Sidecar) -> Source:
     start = time.perf_counter()
     logits, level = run_once(model, data, inputs)
     seconds = time.perf_counter() - start
-    request, request_logits, request_seconds = data, logits, seconds
-    chosen = _request_graphs(data) if mode == "graphs" else None
-    if chosen is not None:
-        request = data.select(chosen)
+    request_logits, request_seconds = logits, seconds
+    request = typical_request(data, mode)
+    if request is not data:
         start = time.perf_counter()
         request_logits, _ = run_once(model, request, inputs)
         request_seconds = time.perf_counter() - start
     task = task_of(sidecar, data, level, logits)
+    if labelled:
+        check_logits(task, logits, type(model).__name__)
     return Source(
         given.model, model, data, mode, inputs, logits, seconds, level, task, labelled, found is None, request,
         request_logits, request_seconds, (*loaded.notes, *notes),
@@ -222,16 +222,6 @@ def _with_graph_ids(data: GraphData, model: nn.Module, mode: Mode) -> GraphData:
         return data
     ids = {"batch": torch.zeros(data.num_nodes, dtype=torch.int64), NUM_GRAPHS: torch.tensor(1)}
     return replace(data, inputs={**data.inputs, **ids})
-
-
-def _request_graphs(data: GraphData) -> Tensor | None:
-    """Choose the graphs of a typical request, of the test where there is one; `None` for all there are."""
-    if data.num_graphs is None or data.num_graphs <= REQUEST_GRAPHS:
-        return None
-    graphs = torch.arange(data.num_graphs)
-    if data.level == "graph" and "test" in data.masks and bool(data.masks["test"].any()):
-        graphs = graphs[data.masks["test"]]
-    return graphs[:REQUEST_GRAPHS]
 
 
 def capture_source(source: Source) -> Program:

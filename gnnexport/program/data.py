@@ -107,9 +107,9 @@ class GraphData:
 
 
 def labelled_rows(y: Tensor) -> Tensor:
-    """Tell which rows of `GraphData.y` have a label, bool [rows]; of several labels or targets all must be known."""
+    """Tell which rows of `GraphData.y` have a label, bool [rows]; of several labels or targets one is enough."""
     known = ~y.isnan() if y.is_floating_point() else y != UNLABELLED
-    return known if known.dim() == 1 else known.flatten(1).all(1)
+    return known if known.dim() == 1 else known.flatten(1).any(1)
 
 
 def _rows_of(graphs: Tensor, counts: Tensor) -> Tensor:

@@ -60,8 +60,8 @@ def _percentile(form: Measurement, name: str) -> str:
 
 def _metric(form: Measurement) -> str:
     metric = form.metric
-    if metric is None:
-        return NOT_MEASURED
+    if metric is None or metric.value is None:
+        return NOT_MEASURED if metric is None else "none: NaN"
     return share(metric.value) if find(metric.name).is_share else f"{metric.value:.4g}"
 
 

@@ -87,6 +87,11 @@ def _accuracy(report: Report, budgets: Budgets) -> _Finding:
         wanted = f"; the budget of {budgets.max_drop} cannot be decided" if code else ""
         what = "accuracy" if metric is None else f"{metric.name} drop"
         return _Finding(code, f"{what} not measured{wanted}")
+    if drop.value is None:
+        seen = f"{metric.name} has no value, as the result answers NaN or infinity"
+        if budgets.max_drop is None:
+            return _Finding(EXIT_OK, f"{seen}; no budget set")
+        return _Finding(EXIT_ACCURACY, f"{seen}: misses the budget of {parse_budget(budgets.max_drop, metric.name)}")
     seen = f"{metric.name} drop {format_drop(drop.value, metric.name)}{_drop_interval(report)}"
     if budgets.max_drop is None:
         return _Finding(EXIT_OK, f"{seen}; no budget set")

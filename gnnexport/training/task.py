@@ -106,8 +106,28 @@ def loss_for(kind: TaskKind, y: Tensor | None = None, width: int | None = None) 
     return "bce" if several or one_logit else "cross-entropy"
 
 
+def check_logits(task: Task, output: Tensor, name: str) -> None:
+    """Refuse probabilities where the metric takes the sign of a logit: to it every row would be of class 1.
+
+    Args:
+        task: with the metric.
+        output: float [rows] or [rows, columns].
+        name: of the model, for the message.
+
+    Raises:
+        DataError: all answers lie between 0 and 1.
+    """
+    reads = find(task.metric).reads
+    signs = reads == "labels" or (reads == "class" and (output.dim() == 1 or output.shape[1] == 1))
+    if not signs or not bool(((output >= 0) & (output <= 1)).all()) or not bool(output.any()):
+        return
+    what = f"answers only with numbers from 0 to 1, but {task.metric} takes logits, which are positive for class 1"
+    mend = 'Leave the sigmoid at its end out, or set metric = "roc-auc" under [task], which reads the order alone'
+    raise DataError.at(name, what, mend)
+
+
 def compute_loss(name: LossName, output: Tensor, y: Tensor) -> Tensor:
-    """Return the mean loss of some rows.
+    """Return the mean loss of some rows; a label or target that is not known (NaN) has no part in it.
 
     Args:
         name: of the loss.
@@ -129,6 +149,9 @@ def compute_loss(name: LossName, output: Tensor, y: Tensor) -> Tensor:
     if values.shape != target.shape:
         what = f"{name} wants one number for each target, not {_sizes(output)} for {_sizes(y)}"
         raise DataError.at(where, what, "Use cross-entropy for scores of classes, or give as many targets as outputs")
+    known = ~target.isnan()
+    if not bool(known.all()):
+        values, target = values[known], target[known]
     return LOSSES[name](values, target.to(values.dtype))
 
 

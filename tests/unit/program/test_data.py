@@ -68,6 +68,13 @@ def test_hidden_labels_are_unknown() -> None:
     assert data.y.tolist() == [0, 1, 2]
 
 
+def test_a_row_counts_with_the_labels_it_has() -> None:
+    """Of several labels one that is known is enough; a row of none is unlabelled."""
+    unknown = float("nan")
+    y = torch.tensor([[0.0, 1.0], [unknown, 1.0], [unknown, unknown]])
+    assert labelled_rows(y).tolist() == [True, True, False]
+
+
 @pytest.mark.parametrize("counts", [[1], [0, 3, 0], [300], [2] * 50])
 def test_generated_graphs_are_sound(counts: list[int]) -> None:
     """Edges stay inside their graph, and every size is what was asked for."""

@@ -6,8 +6,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from gnnexport.errors import DataError, SpecError
-from gnnexport.training.kinds import KINDS
-from gnnexport.training.task import LOSSES, compute_loss, infer_kind, infer_task, loss_for
+from gnnexport.training.kinds import KINDS, LossName
+from gnnexport.training.task import LOSSES, Task, check_logits, compute_loss, infer_kind, infer_task, loss_for
 
 CLASSES = torch.tensor([0, 1, 2])
 TARGETS = torch.tensor([0.5, -1.0, 3.0])
@@ -104,3 +104,35 @@ def test_losses_that_would_misread(name, output: Tensor, y: Tensor, words) -> No
     """A loss never broadcasts, and a loss of classes never sees a single score."""
     with pytest.raises(DataError, match=words):
         compute_loss(name, output, y)
+
+
+@pytest.mark.parametrize(
+    ("metric", "columns"), [("accuracy", 0), ("accuracy", 1), ("f1-macro", 1), ("f1-multilabel", 3)]
+)
+def test_probabilities_are_no_logits(metric: str, columns: int) -> None:
+    """A model that ends in a sigmoid is refused where the sign of its answers is what counts."""
+    logits = torch.linspace(-9, 9, 12).reshape(-1, columns) if columns else torch.linspace(-9, 9, 12)
+    task = Task(metric=metric)
+    with pytest.raises(DataError, match=f"numbers from 0 to 1, but {metric} takes logits.* Leave the sigmoid"):
+        check_logits(task, logits.sigmoid(), "Net")
+    for fine in (logits, torch.zeros_like(logits), logits.sigmoid() * torch.nan):
+        check_logits(task, fine, "Net")
+
+
+@pytest.mark.parametrize(("metric", "columns"), [("accuracy", 3), ("roc-auc", 1), ("roc-auc", 3), ("mae", 1)])
+def test_probabilities_do_where_signs_do_not_count(metric: str, columns: int) -> None:
+    """The best class, an order and a number can be read from numbers between 0 and 1."""
+    check_logits(Task(metric=metric), torch.linspace(0.1, 0.9, 12).reshape(-1, columns), "Net")
+
+
+@pytest.mark.parametrize("loss", ["bce", "mse", "l1"])
+def test_unknown_labels_have_no_part_in_the_loss(loss: LossName) -> None:
+    """A row whose labels are known in part counts with that part; its gradient is finite."""
+    output = torch.tensor([[0.3, -1.0], [2.0, 0.5], [0.1, 0.7]], requires_grad=True)
+    flat = compute_loss(loss, output.flatten()[:5], SEVERAL.flatten()[:5])
+    whole = compute_loss(loss, output, SEVERAL)
+    assert float(whole.detach()) == pytest.approx(float(flat.detach()))
+    whole.backward()
+    assert output.grad is not None
+    assert output.grad.isfinite().all()
+    assert output.grad[2, 1] == 0

@@ -3,11 +3,14 @@ import pytest
 
 from gnnexport.bundle.evaluation import EvalData
 from gnnexport.bundle.manifest import Tensor
-from gnnexport.errors import DataError
+from gnnexport.bundle.report_schema import Budgets, Report, Result, parse_report
+from gnnexport.errors import EXIT_ACCURACY, DataError
 from gnnexport.measure.metrics import evaluate, predictions
+from gnnexport.report.text import to_text
+from gnnexport.report.verdict import judge
 from gnnexport.runtime.backend import Backend
 from gnnexport.runtime.runner import Runner
-from gnnexport.validate.accuracy import measure_accuracy
+from gnnexport.validate.accuracy import measure_accuracy, original_metric
 
 N = 50
 RNG = np.random.default_rng(0)
@@ -87,8 +90,30 @@ def test_data_that_is_not_there(changes):
 
 
 def test_answers_without_a_value():
-    """A model that answers NaN has no error to report, and says so."""
+    """A result that answers NaN has neither an error nor a drop, and misses its budget."""
     x = np.full((N, 2), np.nan, np.float32)
     y = np.ones(len(ROWS), np.float32)
-    with pytest.raises(DataError, match="NaN or infinity, so mae has no value"):
-        measure_accuracy(Runner(Doubled(1)), data("mae", y, y, x))
+    value, drop = measure_accuracy(Runner(Doubled(1)), data("mae", y, y, x))
+    assert (value.value, value.n, drop.value, drop.ci95) == (None, len(ROWS), None, None)
+    report = Report(budgets=Budgets(max_drop="2%"), result=Result(metric=value), drop=drop)
+    assert parse_report(report.to_json(), "report") == report
+    judgement = judge(report)
+    assert judgement.exit_code == EXIT_ACCURACY
+    assert "mae has no value, as the result answers NaN or infinity: misses the budget of 2%" in judgement.reasons
+    assert "none: NaN" in to_text(report)
+    assert judge(report, Budgets()).exit_code == 0
+
+
+def test_an_original_without_a_value():
+    """Where the original itself answers NaN nothing can be compared, and the message says whose answers they are."""
+    y = np.ones(len(ROWS), np.float32)
+    with pytest.raises(DataError, match="the original model answers NaN or infinity, so mae has no value"):
+        measure_accuracy(Runner(Doubled(1)), data("mae", y, np.full(len(ROWS), np.nan)))
+
+
+def test_the_original_is_judged_on_the_same_rows():
+    """What the original answered is judged from the very rows and labels that the result is judged on."""
+    x = RNG.normal(size=(N, 2)).astype(np.float32)
+    y = RNG.integers(0, 2, len(ROWS))
+    judged = data("accuracy", y, predictions("accuracy", 2 * x[ROWS]), x)
+    assert original_metric(judged) == measure_accuracy(Runner(Doubled()), judged)[0]
