@@ -28,19 +28,38 @@ def write_arrays(path: Path, description: Mapping[str, Any], arrays: Mapping[str
     np.savez_compressed(path, allow_pickle=False, **{_DESCRIPTION: np.array(text)}, **arrays)
 
 
+def load_arrays(path: Path, error: type[UsageError], mend: str) -> dict[str, NDArray[Any]]:
+    """Read every array of an `.npz` file; no object is unpickled.
+
+    Args:
+        path: of the file.
+        error: what to raise.
+        mend: for its message.
+
+    Raises:
+        UsageError: of the class given: no such file, damaged, or not such a file.
+    """
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file, warnings.catch_warnings():
+            # numpy warns of old names of types in a header, and of headers as Python 2 wrote them.
+            warnings.simplefilter("ignore")
+            return {name: file[name] for name in file.files}
+    except FileNotFoundError:
+        raise error.at(str(path), "no such file", mend) from None
+    except (OSError, ValueError, KeyError, EOFError, MemoryError, RuntimeError, *_DAMAGE) as fault:
+        raise error.at(str(path), f"cannot be read ({fault})", mend) from fault
+
+
 def read_arrays(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """Read what `write_arrays` wrote.
 
     Raises:
         UsageError: damaged, or not such a file.
     """
+    arrays = load_arrays(path, UsageError, "Make the bundle again")
     try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file, warnings.catch_warnings():
-            # numpy warns of old names of types in a header, and of headers as Python 2 wrote them.
-            warnings.simplefilter("ignore")
-            arrays = {name: file[name] for name in file.files}
         description = json.loads(str(arrays.pop(_DESCRIPTION)))
-    except (OSError, ValueError, KeyError, EOFError, MemoryError, RuntimeError, *_DAMAGE) as error:
+    except (ValueError, KeyError, RecursionError) as error:
         raise UsageError.at(str(path), f"cannot be read ({error})", "Make the bundle again") from error
     if not isinstance(description, dict):
         raise UsageError.at(str(path), "has no description inside", "Make the bundle again")

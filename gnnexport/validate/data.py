@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,13 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gnnexport.bundle.arrays import load_arrays
 from gnnexport.bundle.digest import structure_digest
 from gnnexport.bundle.evaluation import EvalData, input_digest
 from gnnexport.bundle.manifest import Graph
 from gnnexport.bundle.matrix import unpack_matrix
 from gnnexport.errors import DataError
 from gnnexport.measure.metrics import find
-from gnnexport.validate.graph_sets import Request, select_graphs, set_pointers
+from gnnexport.validate.graph_sets import Request, read_count, select_graphs, set_pointers
 
 _SAME = "Give the .npz the model was compressed with"
 _BAKED = "Give the data the bundle was made from: its graph is baked in"
@@ -69,10 +69,17 @@ def _request(
 
 
 def _features(path: Path, arrays: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-    x = unpack_matrix(arrays, str(path))
+    if "x" in arrays and arrays["x"].dtype.kind not in "biuf":
+        raise DataError.at(str(path), f"features 'x' are {arrays['x'].dtype}, not real numbers", "Write x as float32")
+    try:
+        x = unpack_matrix(arrays, str(path))
+    except (TypeError, ValueError, IndexError, MemoryError) as error:
+        raise DataError.at(str(path), f"features 'x' cannot be read ({error})", _SAME) from error
+    if x is not None and x.ndim != 2:
+        raise DataError.at(str(path), f"features 'x' are of shape {x.shape}", "Write x as float32 [num_nodes, n]")
     if x is None and "num_nodes" in arrays and "edge_index" in arrays:
         # Without features the model was given the in-degree of each node.
-        count = int(arrays["num_nodes"].max(initial=0))
+        count = read_count(path, arrays, "num_nodes")
         edges = _columns(path, arrays, ("edge_index",), count)["edge_index"]
         x = np.bincount(edges[1], minlength=count).astype(np.float32)[:, None]
     if x is None:
@@ -147,13 +154,7 @@ def _load(path: Path) -> dict[str, NDArray[Any]]:
     if path.suffix != ".npz":
         mend = "Convert it with numpy.savez(x=..., edge_index=..., y=...)"
         raise DataError.at(str(path), "only .npz data can be read without torch", mend)
-    try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except FileNotFoundError:
-        raise DataError.at(str(path), "no such file", _SAME) from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError.at(str(path), f"cannot be read ({error})", "Write it again with numpy.savez") from error
+    return load_arrays(path, DataError, "Write it again with numpy.savez")
 
 
 def _check_graph(path: Path, arrays: Mapping[str, NDArray[Any]], x: NDArray[np.float32], graph: Graph) -> None:

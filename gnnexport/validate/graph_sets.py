@@ -11,8 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gnnexport.errors import DataError
+from gnnexport.measure.environment import memory_bytes
 
 _MEND = "Give the .npz the model was compressed with"
+_BYTES_EACH = 32
+"""Room that counting takes for each node or graph, at most."""
 
 
 @dataclass(frozen=True)
@@ -39,17 +42,39 @@ def set_pointers(path: Path, arrays: Mapping[str, NDArray[Any]], num_nodes: int)
     for name in ("node_ptr", "ptr"):
         if name in arrays:
             pointers = arrays[name]
-            ascending = pointers.ndim == 1 and len(pointers) > 1 and bool(np.all(np.diff(pointers) >= 0))
-            if not ascending or pointers[0] != 0 or pointers[-1] != num_nodes:
+            whole = pointers.ndim == 1 and len(pointers) > 1 and pointers.dtype.kind in "iu"
+            if not whole or bool(np.any(pointers[1:] < pointers[:-1])) or pointers[0] != 0 or pointers[-1] != num_nodes:
                 raise DataError.at(str(path), f"{name} does not ascend from 0 to the {num_nodes} nodes", _MEND)
             return np.asarray(pointers, np.int64)
     if "batch" not in arrays:
         return np.array([0, num_nodes], np.int64)
     batch = arrays["batch"]
-    if batch.shape != (num_nodes,) or batch.dtype.kind not in "iu" or bool(np.any(np.diff(batch.astype(np.int64)) < 0)):
+    whole = batch.shape == (num_nodes,) and num_nodes > 0 and batch.dtype.kind in "iu"
+    if not whole or batch[0] < 0 or bool(np.any(batch[1:] < batch[:-1])):
         raise DataError.at(str(path), f"batch is not ascending numbers of graphs for {num_nodes} nodes", _MEND)
-    count = max(int(batch[-1]) + 1, int(arrays.get("num_graphs", np.zeros(())).max()))
-    return np.concatenate([[0], np.cumsum(np.bincount(batch, minlength=count))]).astype(np.int64)
+    told = read_count(path, arrays, "num_graphs") if "num_graphs" in arrays else 0
+    count = _bearable(path, max(int(batch[-1]) + 1, told), "graphs")
+    return np.concatenate([[0], np.cumsum(np.bincount(batch.astype(np.int64), minlength=count))]).astype(np.int64)
+
+
+def read_count(path: Path, arrays: Mapping[str, NDArray[Any]], name: str) -> int:
+    """Read how many of something there are: `num_nodes`, `num_graphs`.
+
+    Raises:
+        DataError: not a single whole number, or more than fits into memory.
+    """
+    value = arrays[name]
+    if value.size != 1 or value.dtype.kind not in "iu" or int(value.max()) < 0:
+        raise DataError.at(str(path), f"{name} is {value.dtype} {value.shape}, not one whole number", _MEND)
+    return _bearable(path, int(value.max()), name.removeprefix("num_"))
+
+
+def _bearable(path: Path, count: int, things: str) -> int:
+    """Refuse a number that a damaged file may claim, before room is made for so many."""
+    room = memory_bytes()
+    if room is not None and count * _BYTES_EACH > room:
+        raise DataError.at(str(path), f"claims to have {count} {things}, more than fits into memory", _MEND)
+    return count
 
 
 def select_graphs(

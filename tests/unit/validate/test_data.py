@@ -173,3 +173,56 @@ def test_sparse_features(tmp_path):
     parts = pack_matrix(x)
     assert "x" not in parts
     assert same(read_test_data(save(tmp_path / "csr.npz", x=None, **parts), kept, None), whole)
+
+
+def flipped(path: Path, start: int, count: int = 1) -> Path:
+    """Damage some bytes of a file."""
+    text = bytearray(path.read_bytes())
+    text[start : start + count] = bytes(255 - byte for byte in text[start : start + count])
+    path.write_bytes(text)
+    return path
+
+
+@pytest.mark.parametrize("write", [np.savez, np.savez_compressed])
+def test_damaged_files(tmp_path, write):
+    """A file with a damaged byte is read or refused, whatever the byte; never is there an error of another kind."""
+    data, _ = load_data(save(tmp_path / "set.npz"))
+    kept, _ = stored(tmp_path / "eval.npz", data, torch.tensor([1, 3]))
+    path = tmp_path / "other.npz"
+    write(path, **ARRAYS)
+    whole, refused = path.read_bytes(), 0
+    for start in range(0, len(whole), 7):
+        path.write_bytes(whole)
+        try:
+            read_test_data(flipped(path, start), kept, None)
+        except DataError:
+            refused += 1
+    assert refused > 50
+
+
+ODD = {
+    "negative": -1,
+    "fraction": 0.5,
+    "text": np.array(["a", "b"]),
+    "nothing": np.zeros(0),
+    "nothing whole": np.zeros(0, np.int64),
+    "no rows": np.zeros((0, 3), np.float32),
+    "starts below": np.concatenate([[-1], np.zeros(9, np.int64)]),
+    "huge": np.full(10, 2**62),
+    "huge unsigned": np.full(10, 2**64 - 1, np.uint64),
+    "one huge": np.array(2**62),
+    "cube": np.zeros((2, 2, 2)),
+    "complex": np.ones((10, 3), np.complex64),
+}
+
+
+@pytest.mark.parametrize("value", ODD.values(), ids=ODD)
+@pytest.mark.parametrize("name", ["x", "y", "edge_index", "edge_attr", "node_ptr", "batch", "num_graphs", "num_nodes"])
+def test_odd_arrays_are_refused(tmp_path, name, value):
+    """An array of another type, shape or size than belongs there is a mistake in the data, and told as one."""
+    changes = {"batch": {"node_ptr": None}, "num_graphs": {"node_ptr": None, "batch": np.repeat(np.arange(4), COUNTS)}}
+    changes["num_nodes"] = {"x": None}
+    data, _ = load_data(save(tmp_path / "set.npz"))
+    kept, _ = stored(tmp_path / "eval.npz", data, torch.tensor([1, 3]))
+    with pytest.raises(DataError, match=r"other\.npz"):
+        read_test_data(save(tmp_path / "other.npz", **{**changes.get(name, {}), name: value}), kept, None)
