@@ -62,7 +62,7 @@ def make_features(
         "one-hot": ("sparse", 1.0),
     }
     cases: dict[str, NDArray[np.float32] | Features] = {}
-    if real is not None and _compressed_size(real) <= _STORED_BYTES:
+    if real is not None and stored_size(real) <= _STORED_BYTES:
         cases["real"] = np.asarray(real, np.float32)
     for offset, (name, (kind, scale)) in enumerate(kinds.items()):
         cases[name] = Features(kind=kind, shape=shape, seed=seed + offset, scale=scale)
@@ -88,6 +88,14 @@ def sample_rows(
     drawn = np.random.default_rng(seed).permutation(num_rows)
     others = drawn[~np.isin(drawn, kept)][: room - len(kept)]
     return np.sort(np.concatenate([kept, others])).astype(np.int64)
+
+
+def stored_size(*arrays: NDArray[Any]) -> int:
+    """Return the bytes that arrays take compressed; does not try those that are far too large.
+
+    One byte for each entry other than zero is about what binary features take, and far less than real numbers do.
+    """
+    return sum(_compressed_size(array) for array in arrays)
 
 
 def write_golden(path: Path, cases: Sequence[GoldenCase]) -> None:
@@ -149,10 +157,6 @@ def _restore(case: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> GoldenCas
 
 
 def _compressed_size(array: NDArray[Any]) -> int:
-    """Return the bytes an array takes compressed; does not try when it is far too large.
-
-    One byte for each entry other than zero is about what binary features take, and far less than real numbers do.
-    """
     if array.nbytes > 40 * _STORED_BYTES or np.count_nonzero(array) > _STORED_BYTES:
         return array.nbytes
     buffer = BytesIO()

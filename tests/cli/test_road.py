@@ -160,7 +160,7 @@ def test_data_that_does_not_fit(
         (["--passes", "prune-chanels"], "Did you mean 'prune-channels'"),
         (["--passes", "prune-channels{kep=0.5}"], "Did you mean 'keep'"),
         (["--passes", "prune-channelskeep=0.5"], "Quote the spec"),
-        (["--target", "otr"], "Did you mean 'ort'"),
+        (["--target", "ortt"], "Did you mean 'ort'"),
         (["--target", "ort{aggregate=elll}"], "Did you mean 'ell'"),
         (["--max-drop", "much"], "much"),
         (["--min-speedup", "fast"], "fast"),
