@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import onnx
@@ -41,13 +42,15 @@ def write(model: ir.Model, folder: Path, external_bytes: int = EXTERNAL_BYTES) -
     return files
 
 
-def sizes_by_origin(model: ir.Model, folder: Path, files: tuple[str, ...], mode: Mode = "full") -> dict[str, int]:
-    """Return the bytes of weights, of the graph, of features, and of all else in the files.
+def sizes_by_origin(
+    models: Iterable[ir.Model], folder: Path, files: tuple[str, ...], mode: Mode = "full"
+) -> dict[str, int]:
+    """Return the bytes of weights, of the graph, of features, and of all else in the files of some models.
 
     In mode `graphs` the files hold no graph: constants that are no weights belong to the rest.
     """
     graph = weights = 0
-    for value in model.graph.initializers.values():
+    for value in (value for model in models for value in model.graph.initializers.values()):
         assert value.const_value is not None
         if value.meta.get(OF_GRAPH) or value.const_value.dtype in (ir.DataType.INT64, ir.DataType.INT32):
             graph += value.const_value.nbytes if mode == "full" else 0

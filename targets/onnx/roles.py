@@ -69,7 +69,7 @@ def infer(graph: ir.Graph) -> Roles:
     for value in graph.inputs:
         if not all(isinstance(size, int) for size in value.shape or ()):
             continue
-        if sizes(value)[:1] != tuple(counts):
+        if _static(value)[:1] != tuple(counts):
             raise NotRowWiseError(f"input '{value.name}' has no row for each node")
         roles.of[value] = NODES
     pairs = _pairs(graph)
@@ -95,9 +95,9 @@ def _counts(node: ir.Node) -> set[int]:
     """Return the numbers of nodes an operator of the dialect reads and writes."""
     x = node.inputs[0]
     assert x is not None
-    found = set() if node.op_type == schemas.REDUCE_EDGES else {sizes(x)[0]}
+    found = set() if node.op_type == schemas.REDUCE_EDGES else {_static(x)[0]}
     if node.op_type != schemas.GATHER_SOURCE and node.inputs[1] is not None:
-        found.add(sizes(node.inputs[1])[0] - 1)
+        found.add(_static(node.inputs[1])[0] - 1)
     return found
 
 
@@ -139,6 +139,8 @@ def _of_standard(node: ir.Node, roles: Roles) -> Role | None:
         check = _CHECKS.get(node.op_type)
         if check is None or not check(node, role, roles):
             raise NotRowWiseError(f"'{node.op_type}' may mix rows")
+    for value in node.outputs:
+        _static(value)
     return role
 
 
@@ -154,14 +156,14 @@ def _looks_up(node: ir.Node, role: Role, roles: Roles) -> bool:
 
 def _check_broadcast(node: ir.Node, positions: range, role: Role, roles: Roles) -> bool:
     """Check that rows of all operands meet; a constant of as many rows is noted."""
-    out = sizes(node.outputs[0])
+    out = _static(node.outputs[0])
     for position in positions:
         value = node.inputs[position]
-        if value is None or (len(sizes(value)) < len(out) and value not in roles.of):
+        if value is None or (len(_static(value)) < len(out) and value not in roles.of):
             continue
-        if len(sizes(value)) == len(out) and sizes(value)[0] == 1 and out[0] != 1 and value not in roles.of:
+        if len(_static(value)) == len(out) and _static(value)[0] == 1 and out[0] != 1 and value not in roles.of:
             continue
-        if len(sizes(value)) != len(out) or sizes(value)[0] != out[0]:
+        if len(_static(value)) != len(out) or _static(value)[0] != out[0]:
             raise NotRowWiseError(f"'{node.name}' broadcasts rows")
         _expect(node, position, role, roles)
     return True
@@ -184,7 +186,7 @@ def _matmul(node: ir.Node, role: Role, roles: Roles) -> bool:
     left, right = node.inputs
     assert left is not None
     assert right is not None
-    return left in roles.of and right not in roles.of and len(sizes(left)) >= 2 and len(sizes(right)) <= 2
+    return left in roles.of and right not in roles.of and len(_static(left)) >= 2 and len(_static(right)) <= 2
 
 
 def _gemm(node: ir.Node, role: Role, roles: Roles) -> bool:
@@ -195,7 +197,7 @@ def _gemm(node: ir.Node, role: Role, roles: Roles) -> bool:
 def _keeps_leading_size(node: ir.Node, role: Role, roles: Roles) -> bool:
     value = node.inputs[0]
     assert value is not None
-    before, after = sizes(value), sizes(node.outputs[0])
+    before, after = _static(value), _static(node.outputs[0])
     same_rank = node.op_type == "Reshape" or len(before) == len(after)
     return value in roles.of and same_rank and before[:1] == after[:1] and before[0] > 1
 
@@ -213,7 +215,7 @@ def _attribute_axis(node: ir.Node, role: Role, roles: Roles) -> bool:
     value = node.inputs[0]
     assert value is not None
     axis = _integer(node, "axis", _DEFAULT_AXIS.get(node.op_type, -1))
-    if axis % len(sizes(value)) == 0:
+    if axis % len(_static(value)) == 0:
         return False
     if node.op_type == "Concat":
         for position in range(len(node.inputs)):
@@ -225,14 +227,14 @@ def _input_axes(node: ir.Node, role: Role, roles: Roles) -> bool:
     axes = node.inputs[1] if len(node.inputs) > 1 else None
     if axes is None or axes.const_value is None or node.inputs[0] not in roles.of:
         return False
-    rank = len(sizes(node.outputs[0] if node.op_type == "Unsqueeze" else node.inputs[0]))
+    rank = len(_static(node.outputs[0] if node.op_type == "Unsqueeze" else node.inputs[0]))
     return all(int(axis) % rank for axis in axes.const_value.numpy().reshape(-1))
 
 
 def _gather(node: ir.Node, role: Role, roles: Roles) -> bool:
     data, index = node.inputs
     assert data is not None
-    return data in roles.of and index not in roles.of and _integer(node, "axis", 0) % len(sizes(data)) != 0
+    return data in roles.of and index not in roles.of and _integer(node, "axis", 0) % len(_static(data)) != 0
 
 
 def _slice(node: ir.Node, role: Role, roles: Roles) -> bool:
@@ -242,8 +244,19 @@ def _slice(node: ir.Node, role: Role, roles: Roles) -> bool:
     return (
         axes is not None
         and axes.const_value is not None
-        and all(int(axis) % len(sizes(value)) for axis in axes.const_value.numpy().reshape(-1))
+        and all(int(axis) % len(_static(value)) for axis in axes.const_value.numpy().reshape(-1))
     )
+
+
+def _static(value: ir.Value) -> tuple[int, ...]:
+    """Return the shape of a value.
+
+    Raises:
+        NotRowWiseError: a size is open, such as the number of pairs, so that rows cannot be told apart.
+    """
+    if value.shape is None or not all(isinstance(size, int) for size in value.shape):
+        raise NotRowWiseError(f"the size of '{value.name}' is open")
+    return sizes(value)
 
 
 def _integer(node: ir.Node, name: str, default: int) -> int:

@@ -24,7 +24,8 @@ def split_prepare(model: ir.Model, structure: Collection[str], *, int32: bool = 
 
     Returns:
         `prepare`, with the inputs that it reads and an output for each value that the body needs, and `body`, with
-        the other inputs and then those values, all by their names in the model.
+        the other inputs and then those values, all by their names in the model. An input that the body needs as it is
+        crosses under a name of its own.
     """
     model = model.clone()
     passes.ShapeInferencePass()(model)
@@ -71,15 +72,25 @@ def _keep_prepare(graph: ir.Graph, boundary: list[ir.Value], int32: bool) -> Non
     known = _by_name(graph)
     outputs = []
     for item in boundary:
-        value = known[str(item.name)]
-        if int32 and value.dtype is ir.DataType.INT64:
-            value.name = f"{item.name}_wide"
-            cast = _cast(value, ir.DataType.INT32, str(item.name))
-            graph.append(cast)
-            value = cast.outputs[0]
-            value.shape = item.shape
+        value, name = known[str(item.name)], _crossing(item)
+        if value.name == name and int32 and value.dtype is ir.DataType.INT64:
+            value.name = f"{name}_wide"
+        if value.name != name:
+            assert item.dtype is not None
+            node = _cast(value, _handed_over(item.dtype, int32), name)
+            graph.append(node)
+            value = node.outputs[0]
         outputs.append(value)
     graph.outputs[:] = outputs
+
+
+def _crossing(value: ir.Value) -> str:
+    """Name what is handed over; an input of the graph keeps its own name for what a request brings."""
+    return f"{value.name}_given" if value.is_graph_input() else str(value.name)
+
+
+def _handed_over(dtype: ir.DataType, int32: bool) -> ir.DataType:
+    return ir.DataType.INT32 if int32 and dtype is ir.DataType.INT64 else dtype
 
 
 def _keep_body(graph: ir.Graph, structure: Collection[str], boundary: list[ir.Value], int32: bool) -> None:
@@ -90,7 +101,7 @@ def _keep_body(graph: ir.Graph, structure: Collection[str], boundary: list[ir.Va
     for item in boundary:
         old = known[str(item.name)]
         old.name = f"{item.name}_inside"
-        new = ir.Value(name=str(item.name), shape=item.shape, type=item.type)
+        new = ir.Value(name=_crossing(item), shape=item.shape, type=item.type)
         if int32 and item.dtype is ir.DataType.INT64:
             new.type = ir.TensorType(ir.DataType.INT32)
             _feed_int32(graph, old, new)

@@ -62,7 +62,7 @@ class OnnxTarget(Target):
             model_file=MODEL_FILE,
             files=files,
             decisions={"lowerings": dict(choices.decisions), "threads": self.threads or ctx.threads},
-            sizes=sizes_by_origin(model, folder, files, dialect.mode),
+            sizes=sizes_by_origin([model], folder, files, dialect.mode),
             lowering=tuple(choices.rows),
             requirements={
                 "opset": model.graph.opset_imports[""],

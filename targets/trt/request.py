@@ -11,12 +11,17 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from gnnexport.program.inputs import NUM_EDGES, NUM_NODES, NUM_PAIRS
+from gnnexport.errors import Problem, UnsupportedError
+from gnnexport.program.inputs import NUM_EDGES, NUM_NODES, NUM_PAIRS, Mode, Role
+from gnnexport.program.program import Program
 from gnnexport.runtime.ort import OrtBackend
 from gnnexport.targets.contract import DialectModel
 
 GROWTH = 4
 """How many times larger than the sample a request may be, unless told."""
+
+MOST_CELLS = 1 << 26
+"""Cells of the largest table of neighbours: finding out what an engine is given makes it, some 40 bytes a cell."""
 
 Feeds = Mapping[str, NDArray[Any]]
 Profile = Mapping[str, tuple[NDArray[Any], NDArray[Any], NDArray[Any]]]
@@ -28,7 +33,7 @@ class Limits:
     """The largest request: how many of each there may be.
 
     Args:
-        degree: edges into one node.
+        degree: edges into one node, or out of it.
         graph_nodes: nodes of one graph, which a readout goes through.
     """
 
@@ -43,12 +48,65 @@ class Limits:
     def of(cls, dialect: DialectModel, told: Mapping[str, int | None]) -> Limits:
         """Take limits from the sample, except those told."""
         seen = _counts(dialect)
-        return cls(**{name: told.get(name) or max(1, GROWTH * count) for name, count in seen.items()})
+        wanted = {name: told.get(name) or max(1, GROWTH * count) for name, count in seen.items()}
+        # A node has no more edges than there are, and a graph no more nodes.
+        wanted["degree"] = told.get("degree") or min(wanted["degree"], wanted["edges"])
+        wanted["graph_nodes"] = told.get("graph_nodes") or min(wanted["graph_nodes"], wanted["nodes"])
+        return cls(**wanted)
+
+    def check(self, where: str) -> None:
+        """Make sure that the largest request can be made here.
+
+        Raises:
+            UnsupportedError: one problem for each table that would be too large.
+        """
+        tables = (
+            ("nodes", self.nodes, "degree", self.degree),
+            ("graphs", self.graphs, "graph_nodes", self.graph_nodes),
+        )
+        problems = [
+            Problem(
+                where,
+                f"the largest request has tables of {rows:,} {of} x {width:,} ({name}), more than {MOST_CELLS:,} cells",
+                f"Give the largest that you serve with max_{of} and max_{name}, or use --target=ort",
+            )
+            for of, rows, name, width in tables
+            if rows * width > MOST_CELLS
+        ]
+        if problems:
+            raise UnsupportedError(*problems)
 
     def named(self, dialect: DialectModel) -> dict[str, int]:
         """Give those that a request of this model can reach, by the names of the options."""
         found = {kind for value in dialect.model.graph.inputs for kind, _ in _seen(value, dialect.sample)}
         return {f"max_{name}": count for name, count in asdict(self).items() if name in found}
+
+
+REACHED = {
+    Role.NODE_FEATURES: ("nodes",),
+    Role.EDGE_INDEX: ("edges", "degree"),
+    Role.GRAPH_IDS: ("graph_nodes",),
+    Role.NUM_GRAPHS: ("graphs",),
+    Role.LABEL_EDGES: ("pairs",),
+}
+"""The limits that an input of a request can reach."""
+
+
+def unreached(program: Program, mode: Mode, told: Mapping[str, int | None], where: str) -> list[Problem]:
+    """Return one problem for each limit that was told and that no request can reach."""
+    inputs = program.inputs if mode == "graphs" else program.features
+    roles = {item.role for item in inputs if mode == "graphs" or item.role is Role.LABEL_EDGES}
+    reached = {name for role in roles for name in REACHED.get(role, ())}
+    return [
+        Problem(where, f"max_{name} bounds nothing that a request of this model in mode {mode} brings", "Leave it out")
+        for name, count in told.items()
+        if count is not None and name not in reached
+    ]
+
+
+def is_open(model: ir.Model) -> bool:
+    """Tell whether a request may have sizes of its own."""
+    return any(not isinstance(size, int) for value in model.graph.inputs for size in value.shape or ())
 
 
 def features_of(model: ir.Model) -> set[str]:
@@ -60,8 +118,8 @@ def profile_of(dialect: DialectModel, prepare: Path | None, limits: Limits, thre
     """Find out what an engine is given: run `prepare` on the smallest, the typical and the largest request.
 
     Args:
-        dialect: of mode `graphs`, with a sample.
-        prepare: the model in front of the engine; `None` where there is none.
+        dialect: its inputs are those of a request; with a sample.
+        prepare: the model in front of the engine; `None` where there is none, so that the engine is given them all.
         limits: of the largest request.
         threads: for running it.
 
@@ -70,7 +128,8 @@ def profile_of(dialect: DialectModel, prepare: Path | None, limits: Limits, thre
     """
     smallest = Limits(nodes=1, edges=0, degree=0, graphs=1, graph_nodes=1, pairs=1)
     requests = [request_of(dialect, smallest), dict(dialect.sample), request_of(dialect, limits)]
-    names = features_of(dialect.model)
+    everything = {str(value.name) for value in dialect.model.graph.inputs}
+    names = everything if prepare is None else features_of(dialect.model)
     given = [{name: request[name] for name in names} for request in requests]
     if prepare is not None:
         backend = OrtBackend(prepare, threads)
@@ -130,7 +189,8 @@ def _seen(value: ir.Value, sample: Feeds) -> Iterator[tuple[str, int]]:
         if size in (NUM_NODES, NUM_EDGES, NUM_PAIRS):
             yield str(size).removeprefix("num_"), count
     if shape == [2, NUM_EDGES]:
-        yield "degree", int(np.bincount(array[1], minlength=1).max())
+        # Messages may flow either way, so that either row may name who receives them.
+        yield "degree", max(int(np.bincount(row, minlength=1).max()) for row in array)
     if shape == [NUM_NODES] and not _is_float(value):
         yield "graph_nodes", int(np.bincount(array, minlength=1).max())
     if not shape:
@@ -138,9 +198,13 @@ def _seen(value: ir.Value, sample: Feeds) -> Iterator[tuple[str, int]]:
 
 
 def _within(typical: NDArray[Any], low: NDArray[Any], high: NDArray[Any]) -> NDArray[Any]:
-    """Cut a typical value down to limits that are smaller than the sample."""
+    """Cut a typical value down to limits that are smaller than the sample: its sizes, or if it is a size itself, it."""
     shape = tuple(np.clip(typical.shape, low.shape, high.shape).tolist())
-    return typical if shape == typical.shape else np.zeros(shape, typical.dtype)
+    if shape != typical.shape:
+        return np.zeros(shape, typical.dtype)
+    if typical.dtype.kind == "i" and low.shape == shape == high.shape:
+        return np.asarray(np.clip(typical, low, high))
+    return typical
 
 
 def _sizes(value: ir.Value) -> list[int | str]:

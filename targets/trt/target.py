@@ -7,7 +7,7 @@ ONNX Runtime runs in front of the engine.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -27,11 +27,12 @@ from gnnexport.targets.contract import Artefact, DialectModel, EmitContext
 from gnnexport.targets.onnx.choice import Timer
 from gnnexport.targets.onnx.files import sizes_by_origin, write
 from gnnexport.targets.onnx.request import lower_graphs
-from gnnexport.targets.onnx.request_choice import describe
+from gnnexport.targets.onnx.request_choice import dense_refused, describe
 from gnnexport.targets.onnx.split_prepare import split_prepare
 from gnnexport.targets.onnx.target import OnnxTarget
+from gnnexport.targets.ort import OLDEST
 from gnnexport.targets.trt.engine import WHERE, Engine, Library, build_engine, choose_library
-from gnnexport.targets.trt.request import Limits, features_of, profile_of
+from gnnexport.targets.trt.request import Limits, Profile, features_of, is_open, profile_of, unreached
 
 Rows = tuple[Mapping[str, Any], ...]
 
@@ -88,8 +89,8 @@ class TrtTarget(OnnxTarget):
                 raise ValueError(f"{name} must be at least 1")
 
     def check(self, program: Program, mode: Mode = "full") -> list[Problem]:
-        """Name each op that ONNX or TensorRT lacks."""
-        return super().check(program, mode) + scattering(program)
+        """Name each op that ONNX or TensorRT lacks, and each limit that bounds nothing."""
+        return super().check(program, mode) + scattering(program) + unreached(program, mode, self._told(), WHERE)
 
     def emit(self, dialect: DialectModel, folder: Path, ctx: EmitContext) -> Artefact:
         """Lower the dialect without scatter, write that, and build its engine.
@@ -97,42 +98,55 @@ class TrtTarget(OnnxTarget):
         The graph is baked in, or in mode `graphs` left to a model in front.
 
         Raises:
-            UnsupportedError: an op that TensorRT cannot do, each named.
+            UnsupportedError: an op that TensorRT cannot do, each named; a lowering that needs one graph; or limits
+                with which tables become too large.
             MissingExtraError: no TensorRT is installed, or in mode `graphs` no ONNX Runtime.
         """
+        if dialect.mode == "graphs" and self.aggregate == "dense":
+            raise UnsupportedError(dense_refused())
         ctx = replace(ctx, decisions=_without_scatter(ctx))
         library = choose_library(self._library(ctx.decisions))
         threads = self.threads or ctx.threads
         model, front, lowering = self._parts(dialect, ctx)
         refuse_scatter(model)
         files = write(model, folder)
-        profile, largest = None, dict[str, int]()
-        if dialect.mode == "graphs":
-            prepare = None if front is None else write_prepare(front, folder)
-            limits = Limits.of(dialect, self._told())
-            profile, largest = profile_of(dialect, prepare, limits, threads), limits.named(dialect)
-            files = (*files, *([] if prepare is None else [prepare.name]))
+        prepare = None if front is None else write_prepare(front, folder)
+        asked = dialect if dialect.mode == "graphs" else replace(dialect, model=model)
+        profile, largest = self._bounds(asked, prepare, threads)
         workspace = None if self.workspace_mb is None else self.workspace_mb << 20
         path = folder / files[0]
         engine = build_engine(path, library, tf32=self.tf32, workspace_bytes=workspace, profile=profile)
         (folder / ENGINE).write_bytes(engine.plan)
         ctx.note(_built(engine, largest))
-        files = (ENGINE, *files)
-        chosen = {row["op"]: row["chosen"] for row in lowering}
+        files = (ENGINE, *files, *([] if prepare is None else [prepare.name]))
+        models = (model,) if front is None else (model, front)
         return Artefact(
             model_file=ENGINE,
             files=files,
             decisions={
-                "lowerings": chosen,
+                "lowerings": {row["op"]: row["chosen"] for row in lowering},
                 "threads": threads,
                 "library": engine.library,
-                "version": engine.version,
             },
-            sizes=sizes_by_origin(model, folder, files, dialect.mode),
+            sizes=sizes_by_origin(models, folder, files, dialect.mode),
             lowering=lowering,
-            requirements=_requirements(model, engine, largest),
+            requirements=_requirements(models, engine, largest),
             prepare="baked" if dialect.mode == "full" else "model" if front is None else "runtime",
         )
+
+    def _bounds(self, asked: DialectModel, prepare: Path | None, threads: int) -> tuple[Profile | None, dict[str, int]]:
+        """Return what the engine is given, and the limits of a request by the names of the options.
+
+        Args:
+            asked: its inputs are those of a request; where all their sizes are fixed there is nothing to bound.
+            prepare: the model in front, if any.
+            threads: for running that.
+        """
+        if not is_open(asked.model):
+            return None, {}
+        limits = Limits.of(asked, self._told())
+        limits.check(WHERE)
+        return profile_of(asked, prepare, limits, threads), limits.named(asked)
 
     def _parts(self, dialect: DialectModel, ctx: EmitContext) -> tuple[ir.Model, ir.Model | None, Rows]:
         """Return the model for the engine, the one in front of it if any, and the rows of the report's `lowering`."""
@@ -221,13 +235,17 @@ def _built(engine: Engine, largest: Mapping[str, int]) -> str:
     )
 
 
-def _requirements(model: ir.Model, engine: Engine, largest: Mapping[str, int]) -> dict[str, Any]:
+def _requirements(models: Sequence[ir.Model], engine: Engine, largest: Mapping[str, int]) -> dict[str, Any]:
+    """Say what a machine needs; whatever runs in front of the engine needs ONNX Runtime."""
+    runs_in_front = len(models) > 1
+    engines = {engine.library: f"=={engine.version}", **({"onnxruntime": f">={OLDEST}"} if runs_in_front else {})}
+    ours = ("onnx", "onnxruntime") if runs_in_front else ("onnx",)
     return {
         **largest,
+        **engines,
         "device": "NVIDIA GPU",
         "compute_capabilities": list(engine.compute_capabilities),
-        engine.library: f"=={engine.version}",
-        "opset": model.graph.opset_imports[""],
-        "ir_version": model.ir_version,
-        "versions": {engine.library: engine.version, "onnx": version("onnx")},
+        "opset": max(model.graph.opset_imports[""] for model in models),
+        "ir_version": max(int(model.ir_version) for model in models),
+        "versions": {engine.library: engine.version, **{name: version(name) for name in ours}},
     }

@@ -9,17 +9,20 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch_geometric.nn import GCNConv
 
 from gnnexport.program.program import Program
 from gnnexport.targets.onnx.request import lower_graphs
 from gnnexport.targets.onnx.split_prepare import split_prepare
 from gnnexport.targets.onnx.translate_graphs import translate_graphs
-from tests.small_models import split
-from tests.targets.requests import Request, agrees, feeds, graph_program, random_edges, request_of
+from tests.small_models import INPUTS, WIDTH, split
+from tests.targets.requests import PAIRS, Request, agrees, feeds, graph_program, prepared, random_edges, request_of
 from tests.targets.sketch import Array
 
-NAMES = ("GCN", "GIN", "GAT", "readout max")
-STRUCTURE = ("edge_index", "edge_weight", "edge_attr", "batch", "num_graphs")
+NAMES = ("GCN", "GIN", "GAT", "readout max", "looked up")
+STRUCTURE = ("edge_index", "edge_weight", "edge_attr", "batch", "num_graphs", "edge_label_index")
 REQUESTS = {
     "larger": request_of(random_edges(60, 300), 60, 4),
     "no edges": request_of(torch.zeros(2, 0, dtype=torch.int64), 5, 2),
@@ -27,8 +30,23 @@ REQUESTS = {
 }
 
 
+class LookedUp(nn.Module):
+    """Pairs whose nodes are looked up by the input as it is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = GCNConv(WIDTH, 5)
+
+    def forward(self, x: Tensor, edge_index: Tensor, edge_label_index: Tensor) -> Tensor:
+        """Return one number for each pair."""
+        return F.embedding(edge_label_index, self.conv(x, edge_index)).prod(0).sum(-1)
+
+
+@cache
 def program(name: str) -> Program:
     """Return a Program by name."""
+    if name == "looked up":
+        return prepared(LookedUp(), (INPUTS["x"], INPUTS["edge_index"], PAIRS))
     return graph_program(name.removeprefix("readout ")) if name.startswith("readout") else split(name)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,14 @@ import torch
 from onnx import TensorProto, helper
 
 from gnnexport.bundle.layout import ENGINE
+from gnnexport.errors import UnsupportedError
 from gnnexport.program.program import Program
 from gnnexport.runtime.trt import ONNX_FILE, PREPARE_FILE, open_onnx
 from gnnexport.targets.contract import Artefact, DialectModel, EmitContext
 from gnnexport.targets.onnx.translate_graphs import translate_graphs
+from gnnexport.targets.trt import target
 from gnnexport.targets.trt.engine import build_engine, open_builder, parse
-from gnnexport.targets.trt.request import Limits, request_of
+from gnnexport.targets.trt.request import Limits, profile_of, request_of
 from gnnexport.targets.trt.target import TrtTarget
 from tests.small_models import WIDTH, split
 from tests.targets.requests import agrees, feeds, graph_program, hub_edges, pair_program, random_edges
@@ -87,7 +90,7 @@ def test_the_engine_reads_tables_without_scatter(name: str, tmp_path: Path) -> N
 def test_limits_come_from_the_sample_unless_told(tmp_path: Path) -> None:
     """They are told in the manifest, because a larger request does not go through the engine."""
     assert set(emit("GCN", tmp_path).requirements) & {"max_graphs", "max_graph_nodes", "max_pairs"} == set()
-    degree = int(torch.bincount(SAMPLE["edge_index"][1]).max())
+    degree = max(int(torch.bincount(row).max()) for row in SAMPLE["edge_index"])
     graph = int(torch.bincount(SAMPLE["batch"]).max())
     needed = emit("readout sum", tmp_path, max_edges=5000).requirements
     limits = {key: value for key, value in needed.items() if key.startswith("max_")}
@@ -105,6 +108,66 @@ def test_limits_below_the_sample(tmp_path: Path) -> None:
     told = {"max_nodes": 10, "max_edges": 20, "max_degree": 4, "max_graphs": 2, "max_graph_nodes": 8}
     needed = emit("readout sum", tmp_path, **told).requirements
     assert told.items() <= needed.items()
+
+
+def test_a_limit_below_the_sample_bounds_values_as_well() -> None:
+    """TensorRT is told the values of an input that is a size: the typical one lies between the other two."""
+    limits = Limits(nodes=240, edges=900, degree=40, graphs=2, graph_nodes=200, pairs=9)
+    low, typical, high = profile_of(dialect("readout sum"), None, limits, 1)["num_graphs"]
+    assert SAMPLE["num_graphs"] == 4
+    assert (low, typical, high) == (1, 2, 2)
+
+
+def test_tables_that_would_be_too_large_are_refused_before_they_are_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is told with the options that bound it; nothing runs to find out."""
+    monkeypatch.setattr(target, "profile_of", None)
+    told = {"max_nodes": 100_000, "max_edges": 500_000, "max_degree": 1000}
+    told |= {"max_graphs": 20_000, "max_graph_nodes": 5000}
+    with pytest.raises(UnsupportedError) as caught:
+        emit("readout sum", tmp_path, **told)
+    nodes, graphs = map(str, caught.value.problems)
+    assert "100,000 nodes x 1,000 (degree)" in nodes
+    assert "max_nodes and max_degree" in nodes
+    assert "max_graphs and max_graph_nodes" in graphs
+
+
+def test_a_node_has_no_more_edges_than_there_are() -> None:
+    """Limits that grow with the sample stop where another does."""
+    sample = {**dialect("readout sum").sample, "edge_index": np.zeros((2, 300), np.int64)}
+    grown = Limits.of(replace(dialect("readout sum"), sample=sample), {"edges": 500, "nodes": 70})
+    assert (grown.degree, grown.graph_nodes) == (500, 70)
+
+
+def test_either_end_of_an_edge_may_be_the_hub() -> None:
+    """A model may send messages against the edges, so the largest degree is that of either row."""
+    hub = torch.stack([torch.zeros(50, dtype=torch.int64), torch.arange(50)])
+    for edges in (hub, hub.flip(0)):
+        sample = {**dialect("GCN").sample, "edge_index": edges.numpy()}
+        assert Limits.of(replace(dialect("GCN"), sample=sample), {}).degree == 200
+
+
+def test_limits_that_bound_nothing_are_told() -> None:
+    """One graph that is baked in has no largest request, but for pairs; without a readout there are no graphs."""
+    assert TrtTarget(max_pairs=9).check(program("pairs"), "full") == []
+    assert TrtTarget(max_pairs=9, max_nodes=9, max_degree=9).check(program("pairs"), "graphs") == []
+    assert TrtTarget(max_graphs=9, max_graph_nodes=9).check(program("readout sum"), "graphs") == []
+    (problem,) = TrtTarget(max_nodes=9, max_pairs=9).check(program("pairs"), "full")
+    assert str(problem) == (
+        "target trt: max_nodes bounds nothing that a request of this model in mode full brings. Leave it out."
+    )
+    assert len(TrtTarget(max_graphs=9, max_pairs=9).check(program("GCN"), "graphs")) == 2
+
+
+def test_what_runs_in_front_is_required_and_counted(tmp_path: Path) -> None:
+    """ONNX Runtime runs it, and weights that edges go through lie in it."""
+    artefact = emit("GAT edge features", tmp_path)
+    assert artefact.requirements["onnxruntime"].startswith(">=")
+    assert "onnxruntime" in artefact.requirements["versions"]
+    assert "version" not in artefact.decisions
+    held = program("GAT edge features").named_parameters()
+    assert artefact.sizes["weights_bytes"] >= sum(value.numel() * value.element_size() for _, value in held)
 
 
 def test_another_limit_builds_another_engine(tmp_path: Path) -> None:
@@ -149,10 +212,12 @@ def test_limits_start_at_one(name: str) -> None:
         TrtTarget(**{name: 0})
 
 
-def test_dense_needs_a_graph_that_is_known() -> None:
+def test_dense_needs_a_graph_that_is_known(tmp_path: Path) -> None:
     """There is no adjacency to store when every request brings its own."""
     (problem,) = TrtTarget(aggregate="dense").check(program("GCN"), "graphs")
     assert "aggregate=dense" in problem.what
+    with pytest.raises(UnsupportedError, match="aggregate=dense"):
+        emit("GCN", tmp_path, aggregate="dense")
 
 
 def test_an_input_that_is_a_shape(tmp_path: Path) -> None:
