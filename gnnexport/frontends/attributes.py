@@ -10,12 +10,14 @@ from gnnexport.frontends.modules import ModuleRebuilder
 from gnnexport.frontends.records import Global, New, Pairs, Value
 from gnnexport.frontends.refusal import unsafe
 
-PARTS = frozenset(("_mapping", "_parent", "_cached_attr", "_num_graphs", "_slice_dict", "_inc_dict"))
-"""What a storage holds; besides the attributes, only the number of graphs of a batch is read."""
+PARTS = frozenset(("_mapping", "_parent", "_cached_attr", "_num_graphs", "_num_nodes", "_slice_dict", "_inc_dict"))
+"""What a storage holds; besides the attributes, only the number of graphs of a batch, and of their nodes, is read."""
 
 
 def read_data_attributes(record: New, path: Path, rebuilder: ModuleRebuilder) -> dict[str, Any]:
     """Read the attributes of a PyG `Data`, or of a `Batch` of them with its `num_graphs`.
+
+    Graphs that tell their number of nodes keep it, when they are laid side by side, as `_num_nodes`.
 
     Raises:
         UnsafeFileError: the object has anything that stands in front of its methods.
@@ -37,7 +39,14 @@ def read_data_attributes(record: New, path: Path, rebuilder: ModuleRebuilder) ->
     attributes = rebuilder.value(store.get("_mapping"), "the data")
     if not isinstance(attributes, dict):
         raise unsafe(path, "holds a Data without attributes")
-    return {**attributes, **_graph_count(store.get("_num_graphs"))}
+    return {**attributes, **_graph_count(store.get("_num_graphs")), **_node_counts(store.get("_num_nodes"))}
+
+
+def _node_counts(record: Value) -> dict[str, list[int]]:
+    if not isinstance(record, list):
+        return {}
+    counts = [count for count in record if type(count) is int]
+    return {"_num_nodes": counts} if len(counts) == len(record) else {}
 
 
 def _graph_count(record: Value) -> dict[str, int]:

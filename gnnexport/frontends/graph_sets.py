@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gnnexport.errors import DataError
+from gnnexport.frontends.columns import LARGEST, type_name
 from gnnexport.frontends.memory import require_memory
 from gnnexport.frontends.npz import as_tensors
 from gnnexport.frontends.refusal import quoted
@@ -27,6 +28,9 @@ SHARED = frozenset(("x", "edge_index", "edge_weight", "edge_attr", "y", "edge_la
 """What every graph of a set must have if one has it."""
 
 UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
+BYTES_PER_NODE = 16
+"""What is made for each node whatever a file says: the graph it belongs to, and its degree where it has no features."""
+
 ADJACENCY = ("adj_t", "adj")
 GRAPH_MEND = "Save a PyG Data or a list of them with torch.save as .pt, or arrays with numpy.savez as .npz"
 
@@ -94,7 +98,11 @@ def join(graphs: Sequence[Mapping[Any, Any]], where: str) -> Arrays:
     _require_same(parts, where)
     size = sum(value.numel() * max(4, value.element_size()) for part in parts for value in part.values())
     require_memory(size, where, f"the {len(parts)} graphs together")
-    counts = torch.tensor([_num_nodes(part, f"{where}: graph {number}") for number, part in enumerate(parts)])
+    sizes = [_num_nodes(part, f"{where}: graph {number}") for number, part in enumerate(parts)]
+    if sum(sizes) > LARGEST:
+        raise DataError.at(where, f"its graphs have {sum(sizes)} nodes together", "Correct num_nodes")
+    require_memory(size + BYTES_PER_NODE * sum(sizes), where, f"{sum(sizes)} nodes in {len(parts)} graphs")
+    counts = torch.tensor(sizes)
     starts = counts.cumsum(0) - counts
     joined: dict[str, Tensor] = {}
     for name in sorted(SHARED & parts[0].keys()):
@@ -130,25 +138,30 @@ def _num_nodes(part: Mapping[str, Tensor], where: str) -> int:
         return len(part["x"]) if part["x"].dim() else 0
     if "num_nodes" in part:
         count = part["num_nodes"]
-        if count.numel() != 1 or not 0 <= count.item() < 2**40:
+        whole = not (count.is_floating_point() or count.is_complex() or count.dtype is torch.bool)
+        if not whole or count.numel() != 1 or not 0 <= int(count) <= LARGEST:
             raise DataError.at(where, "num_nodes is not one number of nodes", "Write the number of nodes")
         return int(count)
     edges = part.get("edge_index")
     if edges is None:
         raise DataError.at(where, "has neither x nor num_nodes", "Give node features x, or num_nodes")
-    return int(edges.max()) + 1 if edges.numel() and not edges.is_complex() else 0
+    _require_edges("edge_index", edges, where)
+    return max(int(edges.max()) + 1, 0) if edges.numel() else 0
+
+
+def _require_edges(name: str, edges: Tensor, where: str) -> None:
+    if edges.is_floating_point() or edges.is_complex() or edges.dtype is torch.bool:
+        raise DataError.at(where, f"{name} is {type_name(edges.dtype)}, not an integer type", f"Write {name} as int64")
+    if edges.dim() != 2 or edges.shape[0] != 2:
+        turned = edges.dim() == 2 and edges.shape[1] == 2
+        mend = "Transpose it" if turned else "Give it as [2, edges]"
+        raise DataError.at(where, f"{name} has shape {list(edges.shape)}", mend)
 
 
 def _join_edges(name: str, values: Sequence[Tensor], counts: Tensor, starts: Tensor, where: str) -> Tensor:
     """Join edges that count from 0 in each graph, int [2, edges of the graph], into one that counts over all."""
     for number, edges in enumerate(values):
-        if edges.is_floating_point() or edges.is_complex() or edges.dtype is torch.bool:
-            what = f"{name} is {str(edges.dtype).removeprefix('torch.')}, not an integer type"
-            raise DataError.at(f"{where}: graph {number}", what, f"Write {name} as int64")
-        if edges.dim() != 2 or edges.shape[0] != 2:
-            turned = edges.dim() == 2 and edges.shape[1] == 2
-            what, mend = f"{name} has shape {list(edges.shape)}", "Transpose it" if turned else "Give it as [2, edges]"
-            raise DataError.at(f"{where}: graph {number}", what, mend)
+        _require_edges(name, edges, f"{where}: graph {number}")
     lengths = torch.tensor([edges.shape[1] for edges in values])
     owner = torch.repeat_interleave(torch.arange(len(values)), lengths)
     joined = torch.cat([edges.to(torch.int64) for edges in values], dim=1)

@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gnnexport.errors import DataError, UsageError
-from gnnexport.frontends.code import import_function
+from gnnexport.errors import DataError
+from gnnexport.frontends.code import call_function
 from gnnexport.frontends.graph_sets import Arrays
 from gnnexport.frontends.pickled_graphs import plain
 from gnnexport.frontends.plain import arrays_of
-from gnnexport.frontends.refusal import quoted
 
 RETURN_MEND = (
     "Return a PyG Data, a list of them or a data set, three lists (train, val, test), or a dictionary of arrays"
@@ -32,12 +31,7 @@ def call_loader(text: str, folder: Path) -> Arrays:
         DataError: it returns something else than graphs.
     """
     where = f"data '{text}'"
-    function = import_function(text, folder, "data")
-    try:
-        loaded: Any = function()
-    except (Exception, SystemExit) as error:
-        what = f"raised {type(error).__name__}: {quoted(str(error))}"
-        raise UsageError.at(where, what, f"The function is called without arguments. {RETURN_MEND}") from error
+    loaded: Any = call_function(text, folder, "data", f"The function is called without arguments. {RETURN_MEND}")
     graphs = plain(loaded, where)
     if not isinstance(graphs, Mapping | list | tuple):
         raise DataError.at(where, f"returned a {type(loaded).__name__}, not graphs", RETURN_MEND)

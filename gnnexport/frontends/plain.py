@@ -6,9 +6,11 @@ was trusted, or from a loader function.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -123,16 +125,28 @@ def _is_one_graph(graphs: Sequence[Mapping[Any, Any]]) -> bool:
     features = [graph.get("x") for graph in graphs]
     if all(isinstance(x, Tensor) for x in features):
         return all(_same(x, features[0]) for x in features)
-    counts = [graph.get("num_nodes") for graph in graphs]
+    counts = [_count(graph.get("num_nodes")) for graph in graphs]
     return counts[0] is not None and all(count == counts[0] for count in counts)
 
 
+def _count(value: Any) -> int | None:
+    """Return a number of nodes, as a number or an array of one; `None` for anything else."""
+    single = isinstance(value, Tensor | np.ndarray | np.generic) and math.prod(value.shape) == 1
+    number = value.item() if single and not getattr(value, "is_meta", False) else value
+    return number if type(number) is int else None
+
+
 def _same(first: Any, second: Any) -> bool:
+    if any(part.is_meta or part.layout is not torch.strided for part in (first, second)):
+        return False
     return first.shape == second.shape and first.dtype == second.dtype and bool(torch.equal(first, second))
 
 
 def _paired(tensors: dict[str, Tensor], where: str) -> dict[str, Tensor]:
-    """Join positive and negative pairs, which `RandomLinkSplit(split_labels=True)` keeps apart, with labels."""
+    """Join positive and negative pairs, which `RandomLinkSplit(split_labels=True)` keeps apart, with labels.
+
+    It stores the labels too, such as the ratings of the positive pairs; 1 and 0 stand for labels that are missing.
+    """
     if PAIRS[1] not in tensors:
         return tensors
     found = [name for name in PAIRS[1:] if name in tensors]
@@ -140,9 +154,20 @@ def _paired(tensors: dict[str, Tensor], where: str) -> dict[str, Tensor]:
         if tensors[name].dim() != 2 or tensors[name].shape[0] != 2:
             raise DataError.at(where, f"{name} has shape {list(tensors[name].shape)}", "Give it as [2, num_pairs]")
     rest = {name: value for name, value in tensors.items() if not name.startswith(("pos_", "neg_", "edge_label"))}
-    labels = [torch.full((tensors[name].shape[1],), 1 if name == PAIRS[1] else 0) for name in found]
+    labels = [_pair_labels(tensors, name, where) for name in found]
     pairs = torch.cat([tensors[name] for name in found], dim=1)
     return {**rest, "edge_label_index": pairs, "edge_label": torch.cat(labels)}
+
+
+def _pair_labels(tensors: Mapping[str, Tensor], name: str, where: str) -> Tensor:
+    count = tensors[name].shape[1]
+    stored = tensors.get(name.removesuffix("_index"))
+    if stored is None:
+        return torch.full((count,), 1 if name == PAIRS[1] else 0)
+    if stored.dim() != 1 or len(stored) != count:
+        what = f"{name.removesuffix('_index')} has shape {list(stored.shape)} for {count} pairs"
+        raise DataError.at(where, what, "Give one label for each pair")
+    return stored
 
 
 def _pairs_by_split(parts: Mapping[Split, Mapping[Any, Any]], where: str) -> Arrays:
@@ -159,7 +184,7 @@ def _pairs_by_split(parts: Mapping[Split, Mapping[Any, Any]], where: str) -> Arr
     notes = unused_note(ignored)
     messages = {name: value for name, value in graphs["train"].items() if name in MESSAGES}
     for name, graph in graphs.items():
-        if any(not _same(graph.get(key, value[:0]), value) for key, value in messages.items()):
+        if any(key not in graph or not _same(graph[key], value) for key, value in messages.items()):
             notes.append(f"data: the {name} graph has other edges; its pairs are predicted from the training edges")
         shape = list(graph["edge_label_index"].shape)
         labels = graph.get("edge_label")
@@ -200,6 +225,10 @@ def _dataset_file(data: Mapping[Any, Any], slices: Mapping[str, Tensor] | None, 
         return _one(data, where)
     known, ignored = known_arrays(data, where)
     kept = {name: cuts for name, cuts in slices.items() if name in known and name not in COUNTS}
+    uncut = sorted(known.keys() - kept.keys() - set(COUNTS))
+    if uncut:
+        what = f"has no slices for {', '.join(uncut)}, so it is not known which part belongs to which graph"
+        raise DataError.at(where, what, "Process the data set again")
     count = max((len(cuts) - 1 for cuts in kept.values()), default=0)
     if count < 1:
         raise DataError.at(where, "holds no graph", GRAPH_MEND)

@@ -14,7 +14,7 @@ import torch
 from torch_geometric.nn import Sequential
 
 from gnnexport.errors import UsageError, nearest
-from gnnexport.frontends.code import functions_of, import_script
+from gnnexport.frontends.code import functions_of, import_script, importable
 from gnnexport.frontends.refusal import one_line, quoted, require_file
 from gnnexport.frontends.weights import BUILDER_MEND
 
@@ -27,7 +27,7 @@ def load_trusted(path: Path, code: Path | None = None) -> object:
     """Unpickle a file, running whatever it holds.
 
     Classes are looked for among the installed modules, in the current folder, beside the file, and with
-    `code` in that script, which is imported for it.
+    `code` in that script, which is imported for it, and beside the script.
 
     Args:
         path: written by `torch.save`.
@@ -71,18 +71,18 @@ def _classes_at_hand(script: ModuleType | None, code: Path | None, folder: Path)
         stands_in[MAIN] = script
         if code.stem not in sys.stdlib_module_names and code.stem not in sys.modules:
             stands_in[code.stem] = script
-    before, path = {name: sys.modules.get(name) for name in stands_in}, list(sys.path)
-    sys.modules.update(stands_in)
-    sys.path[:] = [str(Path.cwd()), *path, str(folder.resolve())]
-    try:
-        yield
-    finally:
-        sys.path[:] = path
-        for name, module in before.items():
-            if module is None:
-                sys.modules.pop(name, None)
-            else:
-                sys.modules[name] = module
+    before = {name: sys.modules.get(name) for name in stands_in}
+    beside = [] if script is None else [Path(str(script.__file__)).parent]
+    with importable(*beside, Path.cwd(), last=folder):
+        sys.modules.update(stands_in)
+        try:
+            yield
+        finally:
+            for name, module in before.items():
+                if module is None:
+                    sys.modules.pop(name, None)
+                else:
+                    sys.modules[name] = module
 
 
 def _absent_class(error: AttributeError, path: Path, script: ModuleType | None, code: Path | None) -> UsageError:

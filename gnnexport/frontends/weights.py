@@ -11,8 +11,8 @@ from torch.nn.parameter import is_lazy
 
 from gnnexport.errors import UsageError
 from gnnexport.frontends.checkpoint import STATE_DICT_KEYS
-from gnnexport.frontends.code import form_mend, import_function
-from gnnexport.frontends.refusal import one_line, quoted
+from gnnexport.frontends.code import call_function, form_mend
+from gnnexport.frontends.refusal import quoted
 
 BUILDER_MEND = f"{form_mend('builder')} that returns the module"
 FIT_MEND = "Let the builder make the module with the sizes it was trained with"
@@ -40,15 +40,12 @@ def build_model(builder: str, folder: Path) -> torch.nn.Module:
     Raises:
         UsageError: there is no such function, it fails, or it returns something else than a module.
     """
-    where = f"builder '{builder}'"
-    function = import_function(builder, folder, "builder")
-    try:
-        model = function()
-    except (Exception, SystemExit) as error:
-        mend = "The function is called without arguments and must return the untrained module"
-        raise UsageError.at(where, f"raised {type(error).__name__}: {one_line(error)}", mend) from error
+    mend = "The function is called without arguments and must return the untrained module"
+    model = call_function(builder, folder, "builder", mend)
     if not isinstance(model, torch.nn.Module):
-        raise UsageError.at(where, f"returned a {type(model).__name__}, not a torch.nn.Module", BUILDER_MEND)
+        raise UsageError.at(
+            f"builder '{builder}'", f"returned a {type(model).__name__}, not a torch.nn.Module", BUILDER_MEND
+        )
     return model
 
 

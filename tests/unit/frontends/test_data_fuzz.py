@@ -9,15 +9,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
 
 from gnnexport.errors import GnnExportError, SpecError, UsageError
 from gnnexport.frontends import memory
-from gnnexport.frontends.data import load_data
+from gnnexport.frontends.data import build_data, load_data
 from gnnexport.frontends.graph_sets import KNOWN
 from gnnexport.frontends.npz import CSR
+from gnnexport.frontends.plain import arrays_of as arrays_of_graphs
 from gnnexport.frontends.sidecar import read_sidecar
 from tests.fuzz_loaders import GIB, LOADERS, assert_sound, fuzz, read_data
 from tests.mutations import mutate
@@ -72,6 +74,15 @@ def tame_arrays(draw: st.DrawFn) -> dict[str, np.ndarray]:
     return found
 
 
+def assert_refused_or_sound(outcome: Any) -> None:
+    """Loading ended in an error with a mend, or in a graph that everything after it can use."""
+    if isinstance(outcome, GnnExportError):
+        assert outcome.exit_code in (2, 6)
+        assert all(problem.mend for problem in outcome.problems)
+    else:
+        assert_sound(outcome)
+
+
 @pytest.fixture(autouse=True)
 def little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the loaders believe in a machine of 1 GiB."""
@@ -96,11 +107,33 @@ def test_any_arrays_are_refused_or_a_sound_graph(
         outcome, _ = load_data(path, kind=kind)
     except GnnExportError as error:
         outcome = error
-    if isinstance(outcome, GnnExportError):
-        assert outcome.exit_code in (2, 6)
-        assert all(problem.mend for problem in outcome.problems)
-    else:
-        assert_sound(outcome)
+    assert_refused_or_sound(outcome)
+
+
+@given(
+    tame=st.lists(tame_arrays(), min_size=1, max_size=3),
+    wild=st.dictionaries(st.sampled_from(sorted(KNOWN)), wild_arrays(), max_size=4),
+    dropped=st.sets(st.sampled_from(["x", "y", "batch"]), max_size=3),
+    form=st.sampled_from(["list", "same", "split"]),
+    kind=st.sampled_from(KINDS),
+)
+@settings(deadline=None, max_examples=200, derandomize=True, suppress_health_check=list(HealthCheck))
+def test_any_graphs_are_refused_or_a_sound_set(
+    tame: list[dict[str, Any]], wild: dict[str, Any], dropped: set[str], form: str, kind: Any
+) -> None:
+    """Whatever arrays the graphs of a list hold, in one of them or in all, it is refused or gives a sound set."""
+    changed = {name: torch.from_numpy(value) if value.dtype.kind in "biufc" else value for name, value in wild.items()}
+    graphs = [
+        {name: torch.from_numpy(value) for name, value in graph.items() if name not in dropped} | changed
+        for graph in (tame[:1] * 3 if form == "same" else tame)
+    ]
+    thing = {name: [graph] for name, graph in zip(("train", "val", "test"), graphs, strict=False)}
+    outcome: Any
+    try:
+        outcome, _ = build_data(arrays_of_graphs(thing if form == "split" else graphs, "wild"), "wild", "wild", 0, kind)
+    except GnnExportError as error:
+        outcome = error
+    assert_refused_or_sound(outcome)
 
 
 @pytest.mark.parametrize("name", sorted(LOADERS))

@@ -117,7 +117,7 @@ def test_the_path_in_a_sidecar_runs_nothing(tmp_path: Path) -> None:
 
 
 FAULTS = {
-    "fails": r"raised ValueError: 'no such\\nfile'. The function is called without arguments",
+    "fails": r"raised ValueError: no such. The function is called without arguments",
     "exits": "raised SystemExit",
     "wants": "raised TypeError.*called without arguments",
     "number": "returned a int, not graphs. Return a PyG Data",

@@ -126,6 +126,23 @@ def test_parts_that_do_not_fit_are_named(tmp_path: Path) -> None:
         load(tmp_path, {"val": parts()[1], "test": parts()[2]})
 
 
+@pytest.mark.parametrize("trust", [False, True], ids=["safe", "trusted"])
+def test_the_labels_that_a_split_stores_are_kept(trust: bool, tmp_path: Path) -> None:
+    """Rated edges whose positive pairs stand apart keep their ratings; so do negative pairs."""
+    graph = Data(x=torch.rand(6, 2), edge_index=torch.tensor([[0, 1, 2, 3, 4, 5], [1, 2, 3, 4, 5, 0]]))
+    graph.edge_label = torch.tensor([0, 1, 2, 3, 4, 4])
+    torch.manual_seed(3)
+    made = RandomLinkSplit(num_val=0.2, num_test=0.2, split_labels=True)(graph)
+    data, _ = load(tmp_path, made, trust=trust)
+    expected = [part[f"{sign}_edge_label"] for part in made for sign in ("pos", "neg") if f"{sign}_edge_label" in part]
+    assert data.y is not None
+    assert data.y.tolist() == torch.cat(expected).tolist()
+    assert max(data.y.tolist()) > 1
+    made[1].pos_edge_label = torch.ones(7)
+    with pytest.raises(DataError, match=r"val: pos_edge_label has shape \[7\] for 1 pairs\. Give one label"):
+        load(tmp_path, made, trust=trust)
+
+
 def test_three_graphs_with_pairs_are_a_set(tmp_path: Path) -> None:
     """Three graphs of different nodes are no split: pairs count over the whole set."""
     graphs = []

@@ -11,6 +11,7 @@ from torch_geometric.data import Batch, Data, HeteroData, InMemoryDataset, Tempo
 from torch_geometric.transforms import ToSparseTensor
 
 from gnnexport.errors import DataError, GnnExportError, UnsupportedError
+from gnnexport.frontends import memory
 from gnnexport.frontends.data import check_task, load_data
 from gnnexport.frontends.task import kind_of
 from gnnexport.program.data import GraphData
@@ -194,8 +195,8 @@ def test_the_form_of_labels_tells_the_task(name: str, tmp_path: Path) -> None:
 
 
 def test_unknown_labels_are_in_no_mask(tmp_path: Path) -> None:
-    """-1 among several labels and NaN among targets mean unknown; such rows are left out of the masks."""
-    for y in (np.array([[1, 0], [0, -1], [1, 1], [0, 0]]), np.array([0.5, np.nan, 1, 2])):
+    """-1 among several labels and NaN among targets mean unknown; rows of these alone are left out of the masks."""
+    for y in (np.array([[1, 0], [-1, -1], [1, -1], [0, 0]]), np.array([0.5, np.nan, 1, 2])):
         data, notes = load(tmp_path, arrays(y=y))
         assert data.masks["train"].tolist() == [True, False, False, False]
         assert notes == ["data: 1 unlabelled graphs left out of the train mask"]
@@ -289,6 +290,15 @@ ODD: dict[str, tuple[Any, str]] = {
     "slices_float": (({"x": torch.ones(4, 1)}, {"x": torch.tensor([0.0, 4.0])}), "slices of x"),
     "no_edges": ([Data(x=torch.ones(2, 1)), Data(x=torch.ones(2, 1))], "has no edges 'edge_index'"),
     "no_nodes": ([Data(x=torch.ones(0, 1), edge_index=torch.zeros(2, 0).long())] * 2, "the graph is empty"),
+    "no_slices": (
+        ({"x": torch.ones(4, 1), "y": torch.ones(2)}, {"x": torch.tensor([0, 3, 4])}),
+        "no slices for y, so it is not known which part",
+    ),
+    "endless_edges": ([{"edge_index": torch.full((2, 1), float("inf"))}] * 2, "graph 0: edge_index is float32"),
+    "many_counts": (
+        [{"num_nodes": torch.ones(2), "pos_edge_label_index": torch.ones(2, 2)}] * 3,
+        "num_nodes is not one",
+    ),
     "num_nodes": ([Data(num_nodes=-1, edge_index=torch.zeros(2, 0).long())] * 2, "num_nodes is not one number"),
 }
 
@@ -302,6 +312,40 @@ def test_graphs_that_do_not_go_together_are_named(name: str, trust: bool, tmp_pa
         load(tmp_path, thing, trust=trust)
     assert caught.value.exit_code == 2
     assert caught.value.problems[0].mend
+
+
+TRUSTED: dict[str, tuple[Any, str]] = {
+    "complex": ([{"num_nodes": torch.tensor(2j), "edge_index": torch.zeros(2, 0).long()}] * 2, "num_nodes is not one"),
+    "meta": ([{"x": torch.ones(2, 1, device="meta"), "pos_edge_label_index": torch.zeros(2, 0)}] * 3, "no values"),
+}
+
+
+@pytest.mark.parametrize("name", TRUSTED)
+def test_odd_tensors_in_a_trusted_list_are_named(name: str, tmp_path: Path) -> None:
+    """Only a trusted file can hold these; graphs are compared with one another before they are checked."""
+    thing, words = TRUSTED[name]
+    with pytest.raises(DataError, match=words):
+        load(tmp_path, thing, trust=True)
+
+
+def test_counts_of_nodes_are_not_believed_beyond_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few bytes can claim any number of nodes: all graphs together are counted before anything is made."""
+    edges = torch.tensor([[0], [1]])
+    with pytest.raises(DataError, match=r"its graphs have 3298534883328 nodes together\. Correct num_nodes"):
+        load(tmp_path, [Data(num_nodes=2**30, edge_index=edges)] * 3072)
+    monkeypatch.setattr(memory, "memory_bytes", lambda: 20_000_000)
+    with pytest.raises(DataError, match="2000000 nodes in 2 graphs would take"):
+        load(tmp_path, [Data(num_nodes=10**6, edge_index=edges)] * 2)
+
+
+@pytest.mark.parametrize("trust", [False, True], ids=["safe", "trusted"])
+def test_graphs_without_features_keep_their_nodes_in_every_form(trust: bool, tmp_path: Path) -> None:
+    """Laid side by side by PyG, as a batch or in a data set's file, graphs keep the nodes that no edge touches."""
+    made = [Data(edge_index=torch.tensor([[0], [1]]), num_nodes=n, y=torch.tensor([n % 2])) for n in (3, 2, 5)]
+    joined, slices = InMemoryDataset.collate(made)
+    for thing in (made, Batch.from_data_list(made), (joined, slices), (joined.to_dict(), slices, Data)):
+        data, _ = load(tmp_path, thing, trust=trust)
+        assert torch.bincount(data.inputs["batch"]).tolist() == [3, 2, 5]
 
 
 def hetero() -> HeteroData:
