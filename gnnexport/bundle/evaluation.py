@@ -6,17 +6,15 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gnnexport.bundle.arrays import read_arrays, write_arrays
+from gnnexport.bundle.graph_sets import Level
 from gnnexport.bundle.matrix import pack_matrix, unpack_matrix
 from gnnexport.errors import UsageError
-
-Level = Literal["node", "graph", "pair"]
-"""What a row of the output is about."""
 
 _FEATURES = "x"
 _PREFIX = "input_"

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
+from gnnexport.bundle.graph_sets import Level
 from gnnexport.bundle.record import Record, parse_record
 
 SCHEMA = 1
@@ -24,7 +25,7 @@ class MetricValue(Record):
     split: str
     value: float | None
     n: int
-    level: Literal["node", "graph", "pair"] = "node"
+    level: Level = "node"
 
 
 class Latency(Record):

@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from gnnexport.bundle import graph_sets
 from gnnexport.program.inputs import NAMES, NUM_GRAPHS, Level, Role
 
 Split = Literal["train", "val", "test"]
@@ -77,28 +78,26 @@ class GraphData:
 
         Args:
             graphs: int64 [n], numbers of graphs of this set; `ValueError` where this is not a set.
+
+        Raises:
+            DataError: the set has no such graph, or an edge leads from one graph to another.
         """
         if self.num_graphs is None:
             raise ValueError(f"{self.name} is one graph, not a set")
-        batch, edges = self.inputs["batch"], self.inputs["edge_index"]
-        counts = torch.bincount(batch, minlength=self.num_graphs)
-        nodes = _rows_of(graphs, counts)
-        new_ids = torch.full((self.num_nodes,), -1, dtype=torch.int64)
-        new_ids[nodes] = torch.arange(len(nodes))
-        owner = batch[edges[0]]
-        order = torch.argsort(owner, stable=True)
-        kept = order[_rows_of(graphs, torch.bincount(owner, minlength=self.num_graphs))]
+        batch, edge_index = self.inputs["batch"].numpy(), self.inputs["edge_index"].numpy()
+        found = graph_sets.select(self.name, batch, edge_index, self.num_graphs, graphs.numpy())
+        nodes, edges = torch.from_numpy(found.nodes), torch.from_numpy(found.edges)
         chosen: dict[str, Tensor] = {}
         for name, value in self.inputs.items():
             role = NAMES[name]
             if role is Role.NODE_FEATURES:
                 chosen[name] = value[nodes]
             elif role is Role.EDGE_INDEX:
-                chosen[name] = new_ids[value[:, kept]]
+                chosen[name] = torch.from_numpy(found.edge_index)
             elif role in (Role.EDGE_WEIGHT, Role.EDGE_FEATURES):
-                chosen[name] = value[kept]
+                chosen[name] = value[edges]
             elif role is Role.GRAPH_IDS:
-                chosen[name] = torch.repeat_interleave(torch.arange(len(graphs)), counts[graphs])
+                chosen[name] = torch.from_numpy(found.batch)
             elif role is Role.NUM_GRAPHS:
                 chosen[name] = torch.tensor(len(graphs))
         rows = graphs if self.level == "graph" else nodes
@@ -110,11 +109,3 @@ def labelled_rows(y: Tensor) -> Tensor:
     """Tell which rows of `GraphData.y` have a label, bool [rows]; of several labels or targets one is enough."""
     known = ~y.isnan() if y.is_floating_point() else y != UNLABELLED
     return known if known.dim() == 1 else known.flatten(1).any(1)
-
-
-def _rows_of(graphs: Tensor, counts: Tensor) -> Tensor:
-    """Return the rows of some graphs, one graph after the other, where rows are grouped by graph."""
-    ends = counts.cumsum(0)
-    starts = ends - counts
-    parts = [torch.arange(int(starts[graph]), int(ends[graph])) for graph in graphs.tolist()]
-    return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.int64)

@@ -6,6 +6,8 @@ import enum
 from dataclasses import dataclass
 from typing import Literal
 
+from gnnexport.bundle.graph_sets import Level as Level
+
 
 class Role(enum.Enum):
     """The part an input plays in message passing."""
@@ -39,9 +41,6 @@ NAMES: dict[str, Role] = {
     "edge_label_index": Role.LABEL_EDGES,
 }
 """PyG's names for the arguments of `forward`, and what they mean."""
-
-Level = Literal["node", "graph", "pair"]
-"""What one row of a model's output is about: a node, a graph of the batch, or a pair of nodes (link prediction)."""
 
 LEVELS: tuple[Level, ...] = ("pair", "graph", "node")
 ROWS: dict[Level, str] = {"node": NUM_NODES, "graph": NUM_GRAPHS, "pair": NUM_PAIRS}

@@ -1,4 +1,4 @@
-"""Take some graphs out of a set that lies in arrays, as `program.data` does with tensors. Free of torch."""
+"""Read which graphs a file of a set holds, and take those of the test out. Free of torch."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gnnexport.bundle.graph_sets import select
 from gnnexport.errors import DataError
 from gnnexport.measure.environment import memory_bytes
 
@@ -94,7 +95,7 @@ def select_graphs(
         level: what a label is about: a node, a graph or a pair.
 
     Raises:
-        DataError: numbers of graphs that the set has not.
+        DataError: numbers of graphs that the set has not, or an edge from one graph to another.
     """
     num_graphs, counts = len(pointers) - 1, np.diff(pointers)
     owner = np.repeat(np.arange(num_graphs), counts)
@@ -103,26 +104,10 @@ def select_graphs(
         pairs = values.get("edge_label_index", np.zeros((2, 0))).shape[1]
         count = {"graph": num_graphs, "pair": pairs}.get(level, len(owner))
         return Request({**values, **whole}, np.arange(count), count)
-    if graphs.size and int(graphs.max()) >= num_graphs:
-        what = f"has {num_graphs} graphs, but the test is of graph {int(graphs.max())}"
-        raise DataError.at(str(path), what, _MEND)
-    nodes = _rows_of(graphs, pointers)
-    new_ids = np.full(len(owner), -1, np.int64)
-    new_ids[nodes] = np.arange(len(nodes))
-    edges = values["edge_index"]
-    by_graph = owner[edges[0]]
-    order = np.argsort(by_graph, kind="stable")
-    starts = np.concatenate([[0], np.cumsum(np.bincount(by_graph, minlength=num_graphs))])
-    kept = order[_rows_of(graphs, starts)]
-    inputs = {name: value[kept] for name, value in values.items() if name in ("edge_weight", "edge_attr")}
-    inputs |= {"x": values["x"][nodes], "edge_index": new_ids[edges[:, kept]]}
-    inputs |= {"batch": np.repeat(np.arange(len(graphs)), counts[graphs]), "num_graphs": np.array(len(graphs))}
+    found = select(str(path), owner, values["edge_index"], num_graphs, graphs)
+    inputs = {name: value[found.edges] for name, value in values.items() if name in ("edge_weight", "edge_attr")}
+    inputs |= {"x": values["x"][found.nodes], "edge_index": found.edge_index}
+    inputs |= {"batch": found.batch, "num_graphs": np.array(len(graphs))}
     if level == "graph":
         return Request(inputs, graphs, num_graphs)
-    return Request(inputs, nodes, len(owner))
-
-
-def _rows_of(graphs: NDArray[np.int64], pointers: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the rows of some graphs, one graph after the other."""
-    parts = [np.arange(pointers[graph], pointers[graph + 1]) for graph in graphs]
-    return np.concatenate(parts) if parts else np.zeros(0, np.int64)
+    return Request(inputs, found.nodes, len(owner))

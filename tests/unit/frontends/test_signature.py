@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -153,3 +154,13 @@ def test_a_model_cannot_end_the_program() -> None:
 
     with pytest.raises(DataError, match="Ends cannot run on it"):
         answer(leave)
+
+
+def test_labels_of_something_else_are_refused() -> None:
+    """A model that answers for nodes cannot be judged by labels of graphs, whatever their number."""
+    data = graph(batch=torch.tensor([0, 0, 1, 1]), num_graphs=torch.tensor(2))
+    labelled = replace(data, y=torch.tensor([0, 1]), level="graph")
+    model = sequential()
+    inputs = match_inputs(model, labelled)
+    with pytest.raises(DataError, match="answers for each node, but the labels are for each graph"):
+        run_once(model, labelled, inputs)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gnnexport.errors import DataError
 from gnnexport.program.data import GraphData, labelled_rows
 from gnnexport.program.generated import generate
 from gnnexport.program.inputs import NUM_EDGES, NUM_GRAPHS, NUM_NODES, Input, Level, Role
@@ -52,6 +55,25 @@ def test_one_graph_has_nothing_to_select() -> None:
     inputs = generate(INPUTS[:2], [4])
     with pytest.raises(ValueError, match="one graph, not a set"):
         GraphData("graph", inputs).select(torch.tensor([0]))
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_edges_between_graphs_are_refused(reverse: bool) -> None:
+    """An edge from a graph selected to another, or back, is no edge of the selection, and is not lost in silence."""
+    data = graph_set([2, 3])
+    edges = torch.tensor([[0], [4]])
+    inputs = {**data.inputs, "edge_index": edges.flip(0) if reverse else edges, "edge_attr": torch.ones(1, 2)}
+    crossed = replace(data, inputs=inputs)
+    words = "from graph 1 to graph 0" if reverse else "from graph 0 to graph 1"
+    with pytest.raises(DataError, match=f"set: edge 0 leads {words}"):
+        crossed.select(torch.tensor([0]))
+
+
+@pytest.mark.parametrize("graph", [-1, 2])
+def test_graphs_that_are_not_there(graph: int) -> None:
+    """A number of a graph that the set has not is refused."""
+    with pytest.raises(DataError, match=f"has 2 graphs, but graph {graph} is asked for"):
+        graph_set([2, 3]).select(torch.tensor([0, graph]))
 
 
 def test_hidden_labels_are_unknown() -> None:
