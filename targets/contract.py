@@ -30,12 +30,14 @@ class DialectModel:
         mode: how the model is deployed.
         sample: one typical request by input name, for timing and for the sizes to optimise for; may be empty where
             every size is fixed.
+        generated: the sample is made up, for want of data, and says nothing about the sizes to come.
     """
 
     model: ir.Model
     structure: Mapping[str, NDArray[Any]]
     mode: Mode = "full"
     sample: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    generated: bool = False
 
 
 @dataclass(frozen=True)

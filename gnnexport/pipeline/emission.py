@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gnnexport import spec
@@ -107,7 +107,8 @@ class Emitter:
 
     def _translated(self, program: Program) -> DialectModel:
         if self.source.mode == "graphs":
-            return translate_graphs(program, self.source.request.inputs)
+            dialect = translate_graphs(program, self.source.request.inputs)
+            return replace(dialect, generated=self.source.generated)
         return translate(program, self.source.data.inputs)
 
     def _manifest(self, program: Program, artefact: Artefact) -> Manifest:

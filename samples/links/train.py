@@ -86,13 +86,15 @@ def read_graph(path: Path) -> Data:
     if not path.is_file():
         raise SystemExit(f"{path} is absent. Give the .npz of a graph with x and edge_index")
     arrays = np.load(path, allow_pickle=False)
+    form = ("x_data", "x_indices", "x_indptr", "x_shape") if "x_data" in arrays else ("x",)
+    missing = [name for name in (*form, "edge_index") if name not in arrays]
+    if missing:
+        raise SystemExit(f"{path} has no {', '.join(missing)}. Give the .npz of a graph with x and edge_index")
     if "x_data" in arrays:
-        parts = (arrays[name] for name in ("x_data", "x_indices", "x_indptr"))
-        x = csr_matrix(tuple(parts), shape=tuple(arrays["x_shape"])).toarray()
-    elif "x" in arrays:
-        x = arrays["x"]
+        *parts, shape = (arrays[name] for name in form)
+        x = csr_matrix(tuple(parts), shape=tuple(shape)).toarray()
     else:
-        raise SystemExit(f"{path} has no node features x. Give a graph that has")
+        x = arrays["x"]
     x = x / np.maximum(np.abs(x).sum(axis=1, keepdims=True), 1)
     return Data(torch.from_numpy(x).float(), torch.from_numpy(arrays["edge_index"]).long())
 

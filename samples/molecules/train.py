@@ -101,12 +101,13 @@ def read_set(path: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise SystemExit(f"{path} is absent. Give the .npz of a set of molecules")
     arrays = np.load(path, allow_pickle=False)
-    missing = [name for name in SET if name not in arrays]
+    form = ("x_data", "x_indices", "x_indptr", "x_shape") if "x_data" in arrays else ("x",)
+    missing = [name for name in (*SET, *form) if name not in arrays]
     if missing:
         raise SystemExit(f"{path} has no {', '.join(missing)}. Give the .npz of a set of molecules")
     if "x_data" in arrays:
-        parts = (arrays[name] for name in ("x_data", "x_indices", "x_indptr"))
-        x = csr_matrix(tuple(parts), shape=tuple(arrays["x_shape"])).toarray()
+        *parts, shape = (arrays[name] for name in form)
+        x = csr_matrix(tuple(parts), shape=tuple(shape)).toarray()
     else:
         x = arrays["x"]
     return {"x": x.astype(np.float32), **{name: arrays[name] for name in SET}}
@@ -168,7 +169,7 @@ def main() -> None:
     model, error = train(arrays, arguments.seed, arguments.epochs)
     arguments.folder.mkdir(parents=True, exist_ok=True)
     torch.save(model.state_dict(), arguments.folder / "weights.pt")
-    np.savez_compressed(arguments.folder / "data.npz", allow_pickle=False, **arrays)
+    np.savez_compressed(arguments.folder / "data.npz", **arrays)
     (arguments.folder / "gnnexport.toml").write_text(SIDECAR)
     print(f"{arguments.folder}: GraphConv on {len(arrays['y'])} molecules, test RMSE {error:.4f}")
 

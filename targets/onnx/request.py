@@ -13,6 +13,7 @@ from gnnexport.errors import UnsupportedError
 from gnnexport.targets.onnx import schemas
 from gnnexport.targets.onnx.open_tape import BOOL, INT64, OpenTape, Operand, float_type, numbers, rank
 from gnnexport.targets.onnx.operators import dialect_nodes
+from gnnexport.targets.onnx.scatter import NEUTRAL, REDUCTION
 from gnnexport.targets.onnx.tables import Hubs, Tables, build, pointers
 from gnnexport.targets.onnx.tape import Constants
 
@@ -21,8 +22,6 @@ FORMS = ("ell", "scatter")
 """Lowerings that need no graph that is known."""
 
 _REDUCE = {"sum": "ReduceSum", "mean": "ReduceSum", "max": "ReduceMax", "min": "ReduceMin"}
-_SCATTER = {"sum": "add", "mean": "add", "max": "max", "min": "min"}
-_NEUTRAL = {"max": -np.inf, "min": np.inf}
 
 
 def lower_graphs(model: ir.Model, aggregate: Form = "ell", *, fallback: bool = True, branches: bool = True) -> ir.Model:
@@ -74,12 +73,7 @@ class _Lowering:
         results = self._csr(tape, node) if node.op_type == schemas.CSR else [self._value(tape, node)]
         if not tape.nodes or tape.nodes[-1].outputs[0] is not results[-1]:
             results[-1] = tape.add("Identity", results[-1])
-        ir.convenience.replace_nodes_and_values(
-            self.graph, node, [node], tape.nodes, list(node.outputs)[: len(results)], results
-        )
-        for old, new in zip(node.outputs, results, strict=True):
-            if old in self._tables:
-                self._tables[new] = self._tables.pop(old)
+        ir.convenience.replace_nodes_and_values(self.graph, node, [node], tape.nodes, node.outputs, results)
 
     def _csr(self, tape: OpenTape, node: ir.Node) -> list[ir.Value]:
         dst, num_dst = node.inputs
@@ -114,7 +108,7 @@ class _Lowering:
         if self.form == "scatter":
             return finished(tape, op, tables, scatter(tape, op, tables))
         weight = None if op.weight is None else self._pad(tape, op.weight, 0.0)
-        padded = self._pad(tape, op.x, _NEUTRAL.get(op.reduce, 0.0))
+        padded = self._pad(tape, op.x, NEUTRAL.get(op.reduce, 0.0))
         cells = tables.slots if op.col is None else tables.sources(tape, op.col, self._rows(tape, op.x))
 
         def table(inner: OpenTape) -> ir.Value:
@@ -205,8 +199,7 @@ def reduce_table(
         if rank(op.x) == 2 and rank(op.weight) == 1:
             product = tape.add("MatMul", tape.add("Unsqueeze", factor, numbers(1)), gathered)
             return tape.add("Squeeze", product, numbers(1))
-        lifted = tape.add("Unsqueeze", factor, numbers(*range(1 + rank(op.weight), 1 + rank(op.x))))
-        gathered = tape.add("Mul", gathered, lifted)
+        gathered = tape.add("Mul", gathered, _lift(tape, factor, 1 + rank(op.weight), 1 + rank(op.x)))
     return tape.add(_REDUCE[op.reduce], gathered, numbers(1), keepdims=0)
 
 
@@ -218,16 +211,18 @@ def scatter(tape: OpenTape, op: Reduction, tables: Tables, onto: ir.Value | None
 
     messages = left(op.x) if op.col is None else tape.add("Gather", op.x, left(op.col), axis=0)
     if op.weight is not None:
-        lifted = left(op.weight)
-        if rank(op.x) > rank(op.weight):
-            lifted = tape.add("Unsqueeze", lifted, numbers(*range(rank(op.weight), rank(op.x))))
-        messages = tape.add("Mul", messages, lifted)
+        messages = tape.add("Mul", messages, _lift(tape, left(op.weight), rank(op.weight), rank(op.x)))
     shape = tape.add("Shape", messages, dtype=INT64)
     index = tape.add("Expand", tape.to_rank(left(tables.row), rank(op.x)), shape)
     if onto is None:
         rows = tape.add("Concat", tables.num_dst, tape.add("Shape", messages, dtype=INT64, start=1), axis=0)
-        onto = tape.filled(float_type(op.x), _NEUTRAL.get(op.reduce, 0.0), rows)
-    return tape.add("ScatterElements", onto, index, messages, axis=0, reduction=_SCATTER[op.reduce])
+        onto = tape.filled(float_type(op.x), NEUTRAL.get(op.reduce, 0.0), rows)
+    return tape.add("ScatterElements", onto, index, messages, axis=0, reduction=REDUCTION[op.reduce])
+
+
+def _lift(tape: OpenTape, factor: ir.Value, dimensions: int, wanted: int) -> ir.Value:
+    """Add sizes of one behind a factor, so that it multiplies what has more dimensions."""
+    return factor if dimensions >= wanted else tape.add("Unsqueeze", factor, numbers(*range(dimensions, wanted)))
 
 
 def finished(tape: OpenTape, op: Reduction, tables: Tables, out: ir.Value) -> ir.Value:

@@ -13,7 +13,11 @@ from gnnexport.targets.onnx import schemas
 from gnnexport.targets.onnx.operators import Operator
 from gnnexport.targets.onnx.tape import Tape
 
-_REDUCTION = {"sum": "add", "mean": "add", "max": "max", "min": "min"}
+REDUCTION = {"sum": "add", "mean": "add", "max": "max", "min": "min"}
+"""What `ScatterElements` calls each reduction."""
+
+NEUTRAL = {"max": -np.inf, "min": np.inf}
+"""What changes no reduction of its kind; zero for the others."""
 
 
 def lower_scatter(op: Operator, tape: Tape) -> ir.Value:
@@ -28,10 +32,11 @@ def lower_scatter(op: Operator, tape: Tape) -> ir.Value:
     dtype = op.x.dtype.numpy()
     row = op.by_position(op.rows_of_slots).reshape(-1, *(1 for _ in tail))
     index = tape.op("Expand", [row, np.array(slots, np.int64)], ir.DataType.INT64, slots)
-    neutral = {"max": np.finfo(dtype).min, "min": np.finfo(dtype).max}.get(op.reduce, 0)
-    start = tape.op("Expand", [np.array(neutral, dtype), np.array(shape, np.int64)], op.x.dtype, shape)
+    start = tape.op(
+        "Expand", [np.array(NEUTRAL.get(op.reduce, 0), dtype), np.array(shape, np.int64)], op.x.dtype, shape
+    )
     inputs = [start, index, _messages(op, tape)]
-    out = tape.like("ScatterElements", inputs, shape, axis=0, reduction=_REDUCTION[op.reduce])
+    out = tape.like("ScatterElements", inputs, shape, axis=0, reduction=REDUCTION[op.reduce])
     per_row = degree.reshape(-1, *(1 for _ in tail))
     if op.reduce == "mean":
         return tape.like("Mul", [out, (1 / np.maximum(per_row, 1)).astype(dtype)], shape)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import sys
 from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
@@ -47,10 +48,13 @@ def choose_library(wanted: Library) -> str:
 
     Raises:
         MissingExtraError: it is not installed.
+        UnsupportedError: it is not installed, and there is none to install on this system.
     """
     if wanted == "auto":
         wanted = "tensorrt" if DRIVER.exists() and find_spec("tensorrt") else "tensorrt_rtx"
     if find_spec(wanted) is None:
+        if sys.platform == "darwin":
+            raise UnsupportedError.at(WHERE, "TensorRT has no build for macOS", "Use --target=ort")
         extra = "gnnexport[trt]" if wanted == _RTX else "tensorrt"
         raise MissingExtraError.at(WHERE, f"needs {wanted}, which is not installed", f"Run: pip install '{extra}'")
     return wanted

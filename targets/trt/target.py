@@ -113,6 +113,12 @@ class TrtTarget(OnnxTarget):
         prepare = None if front is None else write_prepare(front, folder)
         asked = dialect if dialect.mode == "graphs" else replace(dialect, model=model)
         profile, largest = self._bounds(asked, prepare, threads)
+        guessed = [name for name in largest if getattr(self, name) is None]
+        if asked.generated and guessed:
+            ctx.note(
+                f"{ENGINE} is bounded by generated graphs, not by yours: it refuses whatever is larger. "
+                f"Give --data, or set {', '.join(guessed)}"
+            )
         workspace = None if self.workspace_mb is None else self.workspace_mb << 20
         path = folder / files[0]
         engine = build_engine(path, library, tf32=self.tf32, workspace_bytes=workspace, profile=profile)

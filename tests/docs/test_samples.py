@@ -105,3 +105,29 @@ def test_a_sample_says_what_data_it_lacks(sample: str, tmp_path: Path) -> None:
     assert done.returncode == 1
     assert done.stderr.startswith(f"{tmp_path / 'none.npz'} is absent. Give the .npz of a")
     assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize(("sample", "function"), [("links", "read_graph"), ("molecules", "read_set")])
+@pytest.mark.parametrize("lacking", ["x", "x_indptr", "edge_index"])
+def test_a_sample_says_which_array_it_lacks(sample: str, function: str, lacking: str, tmp_path: Path) -> None:
+    """A file without an array ends the program with the array's name, whichever form the features have."""
+    script = runpy.run_path(str(REPOSITORY / "samples" / sample / "train.py"))
+    features = ("x",) if lacking == "x" else ("x_data", "x_indices", "x_indptr", "x_shape")
+    names = {"edge_index", *script.get("SET", ()), *features} - {lacking}
+    np.savez(tmp_path / "some.npz", **dict.fromkeys(names, np.zeros(1)))
+    with pytest.raises(SystemExit, match=f"some.npz has no {lacking}\\. Give the .npz of a "):
+        script[function](tmp_path / "some.npz")
+
+
+def test_a_set_of_molecules_is_written_as_it_was_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file beside the weights holds the arrays of the set and nothing else."""
+    script = runpy.run_path(str(REPOSITORY / "samples" / "molecules" / "train.py"))
+    values = script["main"].__globals__
+    monkeypatch.setitem(values, "train", lambda arrays, seed, epochs: (torch.nn.Linear(1, 1), 0.5))
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: None)  # the other tests keep theirs
+    np.savez(tmp_path / "set.npz", **dict.fromkeys((*script["SET"], "x"), np.zeros((3, 2), np.float32)))
+    monkeypatch.setattr(sys, "argv", ["train.py", str(tmp_path / "set.npz"), str(tmp_path / "made")])
+    written: dict[str, Any] = {}
+    monkeypatch.setattr(np, "savez_compressed", lambda path, **arrays: written.update(arrays))
+    script["main"]()
+    assert set(written) == {*script["SET"], "x"}

@@ -48,6 +48,18 @@ def test_aggregate(lowering: Lowering, graph: Csr, kind: str) -> None:
     assert agree(answer(sketch, out, lowering, x), reduce(graph, x[graph.col], kind))
 
 
+@pytest.mark.parametrize("lowering", ["ell", "scatter"])
+@pytest.mark.parametrize(("kind", "end"), [("max", -np.inf), ("min", np.inf)])
+def test_the_largest_of_infinite_values(lowering: Lowering, kind: str, end: float) -> None:
+    """What was masked by an infinity stays infinite; a node without edges still gets zero."""
+    graph = Csr(np.array([0, 2, 2, 3]), np.array([0, 1, 2]))
+    sketch, x = Sketch(), np.full((3, CHANNELS), end, np.float32)
+    inputs = [sketch.features("x", x.shape), sketch.structure("p", graph.rowptr), sketch.structure("c", graph.col)]
+    out = sketch.op("Aggregate", inputs, x.shape, reduce=kind)
+    expected = np.array([end, 0, end])[:, None].repeat(CHANNELS, axis=1)
+    np.testing.assert_array_equal(answer(sketch, out, lowering, x), expected)
+
+
 @pytest.mark.parametrize("lowering", LOWERINGS)
 @settings(max_examples=15, deadline=None)
 @given(graph=graphs(), computed=st.booleans())

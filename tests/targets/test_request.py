@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 import onnxruntime
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from torch_geometric.nn import GAT
 
 from gnnexport.program.program import Program
+from gnnexport.targets.onnx import schemas
 from gnnexport.targets.onnx.request import Form, lower_graphs
 from gnnexport.targets.onnx.translate_graphs import translate_graphs
 from tests.graph_strategies import MOST_NODES, edge_indices
@@ -191,3 +193,41 @@ def test_the_translated_model_is_left_as_it_was() -> None:
     model = translated("GIN")
     first = ir.to_proto(lower_graphs(model)).SerializeToString()
     assert ir.to_proto(lower_graphs(model)).SerializeToString() == first
+
+
+def weighted_by_channel() -> ir.Model:
+    """Sum neighbours, each channel of each edge with a weight of its own; edges come sorted."""
+
+    def value(name: str, dtype: ir.DataType, *shape: int | str) -> ir.Value:
+        return ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(dtype))
+
+    x = value("x", ir.DataType.FLOAT, "num_nodes", 2)
+    dst, col = (value(name, ir.DataType.INT64, "num_edges") for name in ("dst", "col"))
+    weight, count = value("weight", ir.DataType.FLOAT, "num_edges", 2), value("count", ir.DataType.INT64)
+    rowptr, perm = value("rowptr", ir.DataType.INT64, "rows"), value("perm", ir.DataType.INT64, "num_edges")
+    out = value("out", ir.DataType.FLOAT, "num_nodes", 2)
+    csr = ir.node(schemas.CSR, [dst, count], domain=schemas.DOMAIN, outputs=[rowptr, perm], name="csr")
+    inputs = [x, rowptr, col, weight]
+    total = ir.node(
+        schemas.AGGREGATE, inputs, {"reduce": "sum"}, domain=schemas.DOMAIN, outputs=[out], name="aggregate"
+    )
+    opsets = {"": 20, schemas.DOMAIN: schemas.VERSION}
+    graph = ir.Graph([x, dst, col, weight, count], [out], nodes=[csr, total], name="g", opset_imports=opsets)
+    return ir.Model(graph, ir_version=10)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_weight_with_as_many_dimensions_as_features(form: str) -> None:
+    """It multiplies channel by channel; nothing is unsqueezed along no axis."""
+    kind, options = FORMS[form]
+    model = lower_graphs(weighted_by_channel(), kind, **options)
+    axes = [node.inputs[1].const_value for node in model.graph if node.op_type == "Unsqueeze"]  # type: ignore[union-attr]
+    assert all(item is not None and item.size for item in axes)
+    random = np.random.default_rng(0)
+    x, weight = (random.standard_normal((rows, 2)).astype(np.float32) for rows in (3, 4))
+    given = {"x": x, "weight": weight, "dst": np.array([0, 0, 2, 2]), "col": np.array([1, 2, 0, 0])}
+    expected = np.zeros((3, 2), np.float32)
+    np.add.at(expected, given["dst"], x[given["col"]] * weight)
+    session = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"])
+    (answer,) = session.run(None, {**given, "count": np.array(3)})
+    np.testing.assert_allclose(answer, expected, atol=1e-6)

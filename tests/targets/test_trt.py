@@ -218,11 +218,20 @@ def test_families(name: str, tmp_path: Path) -> None:
 
 def test_without_tensorrt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A missing library is answered with the pip line, before anything is lowered."""
+    monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(engine, "find_spec", lambda name: None)
     dialect, _ = network("gcn", MIXED, normal((MIXED.num_nodes, CHANNELS)))
     with pytest.raises(MissingExtraError, match=r"pip install 'gnnexport\[trt\]'"):
         emit(dialect, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_where_there_is_no_tensorrt_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On macOS the pip line would install nothing: it is unsupported, and another target is named."""
+    monkeypatch.setattr(engine, "find_spec", lambda name: None)
+    monkeypatch.setattr(sys, "platform", "darwin")
+    with pytest.raises(UnsupportedError, match=r"TensorRT has no build for macOS\. Use --target=ort"):
+        choose_library("auto")
 
 
 def test_a_library_that_cannot_be_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,6 +110,16 @@ def test_limits_below_the_sample(tmp_path: Path) -> None:
     assert told.items() <= needed.items()
 
 
+def test_limits_of_generated_graphs_are_told_as_such(tmp_path: Path) -> None:
+    """Without data nothing is known of the requests to come: the report names each limit that was not set."""
+    made_up = replace(dialect("GCN"), generated=True)
+    for told, named in (({}, "max_nodes, max_edges, max_degree"), ({"max_nodes": 300}, "max_edges, max_degree")):
+        notes: list[str] = []
+        TrtTarget(library="tensorrt_rtx", **told).emit(made_up, tmp_path, EmitContext(note=notes.append))
+        (line,) = [note for note in notes if "generated graphs" in note]
+        assert line.endswith(f"or set {named}")
+
+
 def test_a_limit_below_the_sample_bounds_values_as_well() -> None:
     """TensorRT is told the values of an input that is a size: the typical one lies between the other two."""
     limits = Limits(nodes=240, edges=900, degree=40, graphs=2, graph_nodes=200, pairs=9)
