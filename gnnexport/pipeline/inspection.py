@@ -32,11 +32,6 @@ def inspect_program(source: Source, program: Program) -> dict[str, Any]:
         for node in program.body.graph.nodes
         if node.target in _MESSAGE_PASSING
     ]
-    slow = [
-        {"module": module_of(node), "op": str(node.target), "why": "stays a gather or scatter over edges"}
-        for node in program.body.graph.nodes
-        if any(word in str(node.target) for word in _SLOW)
-    ]
     final = finalise(program, source.data).program
     problems = {name: cls().check(final, source.mode) for name, cls in target_classes().items()}
     targets = {name: [str(problem) for problem in found] for name, found in problems.items()}
@@ -50,10 +45,19 @@ def inspect_program(source: Source, program: Program) -> dict[str, Any]:
         "program": to_text(program),
         "message_passing": recognised,
         "cost": _cost(cost),
-        "slow": slow,
+        "slow": slow_ops(program),
         "targets": targets,
         "notes": list(source.notes),
     }  # fmt: skip
+
+
+def slow_ops(program: Program) -> list[dict[str, str]]:
+    """Name the message passing of a body that was not recognised: it runs, but as a gather or scatter over edges."""
+    return [
+        {"module": module_of(node), "op": str(node.target), "why": "stays a gather or scatter over edges"}
+        for node in program.body.graph.nodes
+        if any(word in str(node.target) for word in _SLOW)
+    ]
 
 
 def inspection_text(found: dict[str, Any]) -> str:

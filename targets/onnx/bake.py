@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+import numpy as np
 import onnx_ir as ir
 import onnxscript.optimizer
 from onnx_ir.passes import common as passes
@@ -60,11 +61,20 @@ def _fold(model: ir.Model) -> None:
         )
     finally:
         logger.setLevel(level)
+    passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    _lay_out(model)
     for tidy in (
-        passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
         passes.RemoveUnusedNodesPass(),
         passes.CommonSubexpressionEliminationPass(),
         passes.DeduplicateHashedInitializersPass(),
         passes.RemoveUnusedNodesPass(),
     ):
         tidy(model)
+
+
+def _lay_out(model: ir.Model) -> None:
+    """Copy initialisers that are views, such as folded transposes: finding equal ones reads their bytes in order."""
+    for value in model.graph.initializers.values():
+        tensor = value.const_value
+        if isinstance(tensor, ir.Tensor) and not tensor.numpy().flags.c_contiguous:
+            value.const_value = ir.tensor(np.ascontiguousarray(tensor.numpy()), name=tensor.name)
