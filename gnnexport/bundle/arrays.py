@@ -8,7 +8,7 @@ import tokenize
 import warnings
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from gnnexport.errors import UsageError
 
+MEND = "Make the bundle again"
 _DESCRIPTION = "description"
 _DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError, SyntaxError, TypeError, AttributeError)
 """What the standard library and numpy's parser of array headers raise on a damaged file besides."""
@@ -28,13 +29,16 @@ def write_arrays(path: Path, description: Mapping[str, Any], arrays: Mapping[str
     np.savez_compressed(path, allow_pickle=False, **{_DESCRIPTION: np.array(text)}, **arrays)
 
 
-def load_arrays(path: Path, error: type[UsageError], mend: str) -> dict[str, NDArray[Any]]:
-    """Read every array of an `.npz` file; no object is unpickled.
+def load_arrays(
+    path: Path, error: type[UsageError], mend: str, *, names: Container[str] | None = None
+) -> dict[str, NDArray[Any]]:
+    """Read the arrays of an `.npz` file; no object is unpickled.
 
     Args:
         path: of the file.
         error: what to raise.
         mend: for its message.
+        names: of the arrays to read; `None` for every one.
 
     Raises:
         UsageError: of the class given: no such file, damaged, or not such a file.
@@ -43,7 +47,7 @@ def load_arrays(path: Path, error: type[UsageError], mend: str) -> dict[str, NDA
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file, warnings.catch_warnings():
             # numpy warns of old names of types in a header, and of headers as Python 2 wrote them.
             warnings.simplefilter("ignore")
-            return {name: file[name] for name in file.files}
+            return {name: file[name] for name in file.files if names is None or name in names}
     except FileNotFoundError:
         raise error.at(str(path), "no such file", mend) from None
     except (OSError, ValueError, KeyError, EOFError, MemoryError, RuntimeError, *_DAMAGE) as fault:
@@ -56,11 +60,21 @@ def read_arrays(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     Raises:
         UsageError: damaged, or not such a file.
     """
-    arrays = load_arrays(path, UsageError, "Make the bundle again")
+    arrays = load_arrays(path, UsageError, MEND)
+    return _described(path, arrays), arrays
+
+
+def read_description(path: Path) -> dict[str, Any]:
+    """Read the description alone, whatever the arrays take; raises as `read_arrays` does."""
+    return _described(path, load_arrays(path, UsageError, MEND, names={_DESCRIPTION}))
+
+
+def _described(path: Path, arrays: dict[str, NDArray[Any]]) -> dict[str, Any]:
+    """Take the description out of the arrays."""
     try:
         description = json.loads(str(arrays.pop(_DESCRIPTION)))
     except (ValueError, KeyError, RecursionError) as error:
-        raise UsageError.at(str(path), f"cannot be read ({error})", "Make the bundle again") from error
+        raise UsageError.at(str(path), f"cannot be read ({error})", MEND) from error
     if not isinstance(description, dict):
-        raise UsageError.at(str(path), "has no description inside", "Make the bundle again")
-    return description, arrays
+        raise UsageError.at(str(path), "has no description inside", MEND)
+    return description

@@ -13,7 +13,7 @@ from gnnexport.errors import GnnExportError, UsageError
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 """No more room: these come from writing, whatever file they name."""
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
-_OTHER = {errno.EIO, errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ELOOP}
+_OTHER = {errno.EIO, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ELOOP}
 
 
 def write_text(path: Path, text: str) -> None:
@@ -32,7 +32,7 @@ def write_text(path: Path, text: str) -> None:
     except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and (problem := output_error(path, error)):
+        if isinstance(error, OSError) and (problem := output_error(path, error, gone=not path.parent.exists())):
             raise problem from error
         raise
 
@@ -46,14 +46,20 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def output_error(path: Path, error: OSError) -> GnnExportError | None:
-    """Turn a failed write into an error with its mend; `None` when the cause is not the output place."""
+def output_error(path: Path, error: OSError, *, gone: bool = False) -> GnnExportError | None:
+    """Turn a failed write into an error with its mend; `None` when the cause is not the output place.
+
+    Args:
+        path: the output place.
+        error: of the system.
+        gone: the folder to write into cannot be made, or was taken away: only then a missing file is of the place.
+    """
     reason = error.strerror or str(error)
     if error.errno in FULL:
         mend = "Free some space, or choose a folder on another disk with -o"
     elif error.errno in _FORBIDDEN:
         mend = "Choose a folder you may write to with -o"
-    elif error.errno in _OTHER:
+    elif error.errno in _OTHER or (gone and error.errno == errno.ENOENT):
         mend = "Choose another folder with -o"
     else:
         return None

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gnnexport.bundle.arrays import read_arrays, write_arrays
+from gnnexport.bundle.arrays import MEND, load_arrays, read_description, write_arrays
 from gnnexport.bundle.features import FeatureKind, Features
 from gnnexport.errors import UsageError
 
@@ -113,17 +113,26 @@ def write_golden(path: Path, cases: Sequence[GoldenCase]) -> None:
         raise ValueError(f"golden cases take {size} bytes, more than {LIMIT_BYTES}: keep fewer rows")
 
 
-def read_golden(path: Path) -> tuple[GoldenCase, ...]:
-    """Read the cases.
+def read_golden(path: Path, *, count: int | None = None) -> tuple[GoldenCase, ...]:
+    """Read the cases, or only the first `count`; what the others hold is not read then.
 
     Raises:
         UsageError: damaged, or not such a file.
     """
-    description, arrays = read_arrays(path)
+    description = read_description(path)
     try:
-        return tuple(_restore(case, arrays) for case in description["cases"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise UsageError.at(str(path), f"is not a golden file ({error})", "Make the bundle again") from error
+        cases = description["cases"][:count]
+        arrays = load_arrays(path, UsageError, MEND, names={name for case in cases for name in _arrays_of(case)})
+        return tuple(_restore(case, arrays) for case in cases)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UsageError.at(str(path), f"is not a golden file ({error})", MEND) from error
+
+
+def _arrays_of(case: dict[str, Any]) -> set[str]:
+    """Return the names of the arrays that make up a case."""
+    stored = {value["array"] for value in case["inputs"].values() if "array" in value}
+    rows = set() if case["rows"] is None else {case["rows"]}
+    return stored | set(case["expected"].values()) | rows
 
 
 def _describe(case: GoldenCase, arrays: dict[str, NDArray[Any]]) -> dict[str, Any]:

@@ -35,9 +35,9 @@ class Bundle:
         """Bytes of the model's own files, as the report counts them."""
         return sum(file.size_bytes for file in self.manifest.files if file.kind in ("model", "engine"))
 
-    def golden(self) -> tuple[GoldenCase, ...]:
-        """Read the inputs with their expected outputs; empty when there are none."""
-        return read_golden(self.path / GOLDEN) if self._has(GOLDEN) else ()
+    def golden(self, count: int | None = None) -> tuple[GoldenCase, ...]:
+        """Read the inputs with their expected outputs, or the first `count` of them; empty when there are none."""
+        return read_golden(self.path / GOLDEN, count=count) if self._has(GOLDEN) else ()
 
     def evaluation(self) -> EvalData | None:
         """Read what accuracy is measured on; `None` when there is none."""

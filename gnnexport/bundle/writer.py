@@ -27,7 +27,7 @@ def check_destination(path: Path, *, force: bool = False) -> None:
     try:
         _check_destination(path, force)
     except OSError as error:
-        raise output_error(path, error) or error from error
+        raise output_error(path, error, gone=True) or error from error
 
 
 def _check_destination(path: Path, force: bool) -> None:
@@ -91,7 +91,7 @@ class BundleWriter:
             self.folder.mkdir()
         except BaseException as error:
             self._discard()
-            if isinstance(error, OSError) and (problem := output_error(self.destination, error)):
+            if isinstance(error, OSError) and (problem := output_error(self.destination, error, gone=True)):
                 raise problem from error
             raise
         return self
@@ -99,9 +99,12 @@ class BundleWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        gone = not self.folder.exists()
         if not self._committed:
             self._discard()
-        if isinstance(error, OSError) and self._is_ours(error) and (problem := output_error(self.destination, error)):
+        if not isinstance(error, OSError) or not self._is_ours(error):
+            return
+        if problem := output_error(self.destination, error, gone=gone):
             raise problem from error
 
     def write_decisions(self, decisions: Mapping[str, Any]) -> None:

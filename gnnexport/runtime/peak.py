@@ -37,7 +37,7 @@ def main(bundle: str) -> int:
         warnings.simplefilter("ignore")
         opened = open_bundle(bundle)
         runner = load(opened)
-    cases = opened.golden()
+    cases = opened.golden(1)  # a server does not hold the others either
     with runner:
         feeds = cases[0].feeds() if cases else {tensor.name: noise(tensor.shape) for tensor in runner.inputs}
         for _ in range(2):

@@ -69,6 +69,25 @@ def test_a_place_that_takes_no_folders_is_told(tmp_path, monkeypatch):
         fail_halfway(tmp_path / "m.bundle", ValueError())
 
 
+def test_a_file_that_was_never_written_is_no_fault_of_the_place(tmp_path):
+    """A missing file inside the bundle is a bug, told with its traceback: another folder would not help."""
+    with pytest.raises(FileNotFoundError, match=r"model\.onnx"), BundleWriter(tmp_path / "m") as open_writer:
+        (open_writer.folder / "model.onnx").read_bytes()
+    assert names(tmp_path) == []
+
+
+def test_a_folder_that_was_taken_away_is_told(tmp_path):
+    """Who removes the folder while it is written is told so."""
+
+    def write() -> None:
+        with BundleWriter(tmp_path / "m") as open_writer:
+            open_writer.folder.rmdir()
+            (open_writer.folder / "model.onnx").write_bytes(b"")
+
+    with pytest.raises(UsageError, match="cannot be written"):
+        write()
+
+
 def test_nothing_is_left_without_commit(tmp_path):
     """Leaving the block without commit removes everything."""
     with BundleWriter(tmp_path / "m.bundle") as open_writer:

@@ -1,3 +1,6 @@
+from numpy.lib.npyio import NpzFile
+
+from gnnexport.bundle.reader import Bundle, open_bundle
 from gnnexport.runtime import peak
 from gnnexport.runtime.peak import peak_memory_bytes, read_peak
 from tests.unit.tiny_bundle import write_tiny_bundle
@@ -13,6 +16,28 @@ def test_a_golden_case_is_run_where_there_is_one(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(peak, "noise", None)
     assert peak.main(str(write_tiny_bundle(tmp_path / "m"))) == 0
     assert int(capsys.readouterr().out) > 10_000_000
+
+
+def test_only_the_first_case_is_loaded(tmp_path, monkeypatch):
+    """A large test vector is no memory of a server: only what the first case holds is read."""
+    bundle = open_bundle(write_tiny_bundle(tmp_path / "m"))
+    taken = []
+    original = NpzFile.__getitem__
+
+    def record(file, name):
+        taken.append(name)
+        return original(file, name)
+
+    monkeypatch.setattr(NpzFile, "__getitem__", record)
+    everything, taken[:] = bundle.golden(), []
+    first = bundle.golden(1)
+    assert [case.name for case in first] == [everything[0].name]
+    assert first[0].expected.keys() == everything[0].expected.keys()
+    assert len(taken) == 3  # description, features, expected output
+    read = []
+    monkeypatch.setattr(Bundle, "golden", lambda self, count=None: read.append(count) or first)
+    assert peak.main(str(bundle.path)) == 0
+    assert read == [1]
 
 
 def test_no_peak_without_a_bundle(tmp_path):
