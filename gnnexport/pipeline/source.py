@@ -150,10 +150,7 @@ def load_source(given: Given, sidecar: Sidecar) -> Source:
             "no data was given; numbers were checked on generated graphs" if found is None else "the data has no labels"
         )
         notes.append(f"accuracy not measured: {what}")
-    inputs = match_inputs(model, data)
-    start = time.perf_counter()
-    logits, level = run_once(model, data, inputs)
-    seconds = time.perf_counter() - start
+    data, inputs, (logits, level), seconds = _first_run(model, data)
     request_logits, request_seconds = logits, seconds
     request = typical_request(data, mode)
     if request is not data:
@@ -222,6 +219,27 @@ def _with_graph_ids(data: GraphData, model: nn.Module, mode: Mode) -> GraphData:
         return data
     ids = {"batch": torch.zeros(data.num_nodes, dtype=torch.int64), NUM_GRAPHS: torch.tensor(1)}
     return replace(data, inputs={**data.inputs, **ids})
+
+
+def _first_run(model: nn.Module, data: GraphData) -> tuple[GraphData, tuple[Input, ...], tuple[Tensor, Level], float]:
+    """Run the model once; raises as `run_once` does.
+
+    A model that may be told which graph a node belongs to, and answers neither for nodes nor for pairs unless it is,
+    answers for the graph: only then the ids are given, as they cost time.
+
+    Returns:
+        The data as the model needs it, the model's arguments, its answer and the seconds it took.
+    """
+    inputs = match_inputs(model, data)
+    start = time.perf_counter()
+    try:
+        answer = run_once(model, data, inputs)
+    except UnsupportedError:
+        told = _with_graph_ids(data, model, "graphs")
+        if told is data:
+            raise
+        return _first_run(model, told)
+    return data, inputs, answer, time.perf_counter() - start
 
 
 def capture_source(source: Source) -> Program:
