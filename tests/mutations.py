@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import lzma
 import random
 import re
 import struct
@@ -43,7 +44,7 @@ def _inside_zip(content: bytes, others: Sequence[bytes], chance: random.Random) 
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             members = [(info.filename, archive.read(info)) for info in archive.infolist()]
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, RuntimeError, struct.error):
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, ValueError, RuntimeError, struct.error):
         return _damage(content, others, chance)
     if not members:
         return _damage(content, others, chance)
@@ -64,7 +65,7 @@ def _inside_zip(content: bytes, others: Sequence[bytes], chance: random.Random) 
     else:
         members[place] = (_word(name.encode(), others, chance).decode("latin-1"), member)
     buffer = io.BytesIO()
-    kind = chance.choice((zipfile.ZIP_STORED, zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))
+    kind = chance.choice((zipfile.ZIP_STORED, zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA))
     with warnings.catch_warnings(), zipfile.ZipFile(buffer, "w", kind) as archive:
         warnings.simplefilter("ignore")
         for name, member in members:

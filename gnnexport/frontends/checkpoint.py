@@ -76,7 +76,8 @@ def find_part(data: bytes, path: Path) -> Part | None:
     found, where = _find(root)
     if found is root:
         return None
-    everything, inside = set(names_in(root)), set(names_in(found))
+    # What the records hold is less than what the file asks for: the items of an unknown class are not kept.
+    everything, inside = reader.names, set(names_in(found))
     harmful = sorted(name for name in everything if name in HARMFUL or name.partition(".")[0] in HARMFUL_MODULES)
     if harmful:
         raise unsafe(path, f"asks for {quoted(harmful[0])}, which no checkpoint needs")
@@ -84,9 +85,13 @@ def find_part(data: bytes, path: Path) -> Part | None:
     foreign = [reader.foreign[id(record)][1] for record in records_in(found) if id(record) in reader.foreign]
     if foreign:
         raise unsafe(path, f"{where} {foreign[0]}")
-    left_out = sorted(name for name in everything - inside if not vocabulary.is_known(name))
+    left_out = sorted(name for name in everything - inside if not (vocabulary.is_known(name) or _is_storage(name)))
     is_lightning = any(key == LIGHTNING_KEY for key, _ in _items(root))
     return Part(found, where, is_lightning, tuple(left_out))
+
+
+def _is_storage(name: str) -> bool:
+    return name.startswith("torch.") and name.endswith("Storage")
 
 
 def _find(root: Value) -> tuple[Value, str]:
@@ -137,9 +142,14 @@ class _Reader(Machine):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self.foreign: dict[int, tuple[Value, str]] = {}
+        self.names: set[str] = set()
 
     def action(self, opcode: str) -> Callable[[Any, Any], None] | None:
         return _MORE_ACTIONS.get(opcode) or super().action(opcode)
+
+    def find(self, module: Value, name: Value) -> None:
+        super().find(module, name)
+        self.names.update(names_in(self.stack[-1]))
 
     def append(self, values: list[Value]) -> None:
         if isinstance(self.stack[-1], list):

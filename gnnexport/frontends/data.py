@@ -76,6 +76,8 @@ def build_data(
     labels = Labels(tensors, rows, kind, where)
     level = labels.level()
     if level == "pair":
+        if not pairs.shape[1]:
+            raise columns.error("edge_label_index holds no pairs", "Give the pairs to judge, or leave it out")
         inputs["edge_label_index"] = pairs
     y = labels.labels(level)
     masks = labels.masks(level, split) or _graph_masks(arrays, graphs, level, y, notes)

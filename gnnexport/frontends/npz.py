@@ -23,6 +23,9 @@ from gnnexport.frontends.refusal import quoted
 
 SUFFIX = ".npy"
 CSR = ("x_data", "x_indices", "x_indptr", "x_shape")
+REAL = ("x", "x_data", "edge_weight", "edge_attr")
+"""Arrays that become float32; indices and labels become int64."""
+
 HEADER_FAULTS = (SyntaxError, TypeError, KeyError, tokenize.TokenError, RecursionError)
 """What numpy's parser of array headers raises on damage, besides what a damaged zip file raises."""
 
@@ -44,7 +47,10 @@ def read_npz(path: Path, names: Collection[str]) -> tuple[dict[str, Tensor], lis
             wanted = [name for name in members if name in names or name in CSR]
             if "x" in members or not all(name in members for name in CSR):
                 wanted = [name for name in wanted if name not in CSR]
-            arrays = {name: _read_array(path, archive, name, members[name]) for name in wanted}
+            arrays: dict[str, Any] = {}
+            for name in wanted:
+                kept = sum(_needed_bytes(held, array.size, array.dtype) for held, array in arrays.items())
+                arrays[name] = _read_array(path, archive, name, members[name], kept)
     except MemoryError as error:
         raise DataError.at(str(path), "does not fit into memory", "Use a smaller graph or fewer features") from error
     except (*DAMAGE, *HEADER_FAULTS) as error:
@@ -90,7 +96,17 @@ def _members(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]
     return members
 
 
-def _read_array(path: Path, archive: zipfile.ZipFile, name: str, info: zipfile.ZipInfo) -> Any:
+def _needed_bytes(name: str, count: int, dtype: np.dtype[Any]) -> int:
+    """Count the bytes of an array once it has the type that is computed with."""
+    least = 1 if name.endswith("_mask") else 4 if name in REAL else 8
+    return count * max(dtype.itemsize, least)
+
+
+def _read_array(path: Path, archive: zipfile.ZipFile, name: str, info: zipfile.ZipInfo, kept_bytes: int) -> Any:
+    """Read one array, if it fits into memory beside those that are kept already."""
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        # Another decompressor takes the memory that the file asks for.
+        raise DataError.at(str(path), f"{name} is compressed in a way that numpy does not write", AGAIN_MEND)
     with archive.open(info) as file:
         shape, fortran, dtype = _header(file)
         if dtype.hasobject:
@@ -100,7 +116,9 @@ def _read_array(path: Path, archive: zipfile.ZipFile, name: str, info: zipfile.Z
         if min(shape, default=0) < 0 or file.tell() + size_bytes != info.file_size:
             what = f"is truncated or damaged: {name} claims the shape {quoted(str(list(shape)))}"
             raise DataError.at(str(path), what, AGAIN_MEND)
-        require_memory(size_bytes, str(path), name)
+        needed_bytes = _needed_bytes(name, math.prod(shape), dtype)
+        others = " and what was read before it" if kept_bytes else ""
+        require_memory(kept_bytes + needed_bytes, str(path), f"{name}{others}")
         buffer = np.empty(size_bytes, dtype=np.uint8)
         done = 0
         while done < size_bytes:

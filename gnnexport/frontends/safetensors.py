@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import math
 import struct
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeGuard, cast
+from typing import Any, NamedTuple, TypeGuard, cast
 
 import torch
 from torch import Tensor
@@ -25,6 +26,15 @@ DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
     "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
 }  # fmt: skip
+
+
+class Entry(NamedTuple):
+    """Say what a tensor is, and which bytes of the numbers are its own."""
+
+    dtype: torch.dtype
+    shape: list[int]
+    start: int
+    end: int
 
 
 def load_safetensors(path: Path) -> dict[str, Tensor]:
@@ -48,24 +58,41 @@ def load_safetensors(path: Path) -> dict[str, Tensor]:
     if not isinstance(table, dict):
         raise broken(path, "its table is not a table")
     numbers = memoryview(data)[8 + size :]
-    return {name: _tensor(path, name, entry, numbers) for name, entry in table.items() if name != "__metadata__"}
+    entries = {name: _entry(path, name, entry, len(numbers)) for name, entry in table.items() if name != "__metadata__"}
+    _require_tiles(path, entries, len(numbers))
+    return {name: _tensor(entry, numbers) for name, entry in entries.items()}
 
 
-def _tensor(path: Path, name: str, entry: Any, numbers: memoryview) -> Tensor:
+def _require_tiles(path: Path, entries: Mapping[str, Entry], size: int) -> None:
+    """Refuse tensors that share bytes or leave some out: a small file could name its bytes without end."""
+    reached = 0
+    for entry in sorted(entries.values(), key=lambda entry: (entry.start, entry.end)):
+        if entry.start != reached:
+            raise broken(path, f"its tensors overlap or leave a gap at byte {entry.start} of the numbers")
+        reached = entry.end
+    if reached != size:
+        raise broken(path, f"its tensors end at byte {reached} of {size} bytes of numbers")
+
+
+def _entry(path: Path, name: str, entry: Any, size: int) -> Entry:
     fields = entry if isinstance(entry, dict) else {}
     kind, shape, offsets = fields.get("dtype"), fields.get("shape"), fields.get("data_offsets")
     dtype = DTYPES.get(kind) if isinstance(kind, str) else None
     if dtype is None:
         mend = f"Save it in one of {', '.join(DTYPES)}"
         raise UsageError.at(str(path), f"tensor {quoted(name)} is of the unknown type {quoted(kind)}", mend)
-    if not _is_sizes(shape) or not _is_sizes(offsets) or len(offsets) != 2 or offsets[1] > len(numbers):
+    if not _is_sizes(shape) or not _is_sizes(offsets) or len(offsets) != 2 or offsets[1] > size:
         raise broken(path, f"tensor {quoted(name)} reaches outside the file")
     if offsets[1] - offsets[0] != math.prod(shape) * dtype.itemsize:
         raise broken(path, f"tensor {quoted(name)} has another size than its shape")
-    if not math.prod(shape):
-        return torch.zeros(shape, dtype=dtype)
-    raw = torch.frombuffer(bytearray(numbers[offsets[0] : offsets[1]]), dtype=torch.uint8)
-    return (raw != 0 if dtype is torch.bool else raw.view(dtype)).reshape(shape)
+    return Entry(dtype, shape, offsets[0], offsets[1])
+
+
+def _tensor(entry: Entry, numbers: memoryview) -> Tensor:
+    if entry.start == entry.end:
+        return torch.zeros(entry.shape, dtype=entry.dtype)
+    raw = torch.frombuffer(bytearray(numbers[entry.start : entry.end]), dtype=torch.uint8)
+    return (raw != 0 if entry.dtype is torch.bool else raw.view(entry.dtype)).reshape(entry.shape)
 
 
 def _is_sizes(value: object) -> TypeGuard[list[int]]:

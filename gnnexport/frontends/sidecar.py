@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
@@ -18,10 +19,12 @@ from pydantic import (
 )
 
 from gnnexport.errors import Problem, SpecError, UsageError, nearest
+from gnnexport.frontends.refusal import LONGEST_REASON, one_line, quoted
 from gnnexport.measure.metrics import METRICS, find
 from gnnexport.training.kinds import LossName, TaskKind
 
 SIDECAR_NAME = "gnnexport.toml"
+PLAIN_CODE = re.compile(r"(?!-)[\w./-]+(:\w+)?", re.ASCII)
 T = TypeVar("T", bound=BaseModel)
 
 
@@ -157,8 +160,10 @@ class Sidecar(_Table):
         if value is None or trust:
             return value
         name = {"builder": "builder", "code": "script", "data": "loader"}[option]
-        what = f"names the {name} '{value}', which is code"
-        mend = f"Pass --trust to run it, or give it yourself: --{option} {value}"
+        what = f"names the {name} {quoted(value)}, which is code"
+        # A command line to copy must hold nothing that a shell would run.
+        itself = f": --{option} {value}" if PLAIN_CODE.fullmatch(value) else f" with --{option}"
+        mend = f"Pass --trust to run it, or give it yourself{itself}"
         raise UsageError.at(str(self.folder / SIDECAR_NAME), what, mend)
 
 
@@ -196,8 +201,9 @@ def read_recipe(path: Path) -> Recipe:
 def _read(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SpecError.at(str(path), f"is not TOML ({error})", "Correct the line named") from error
+    except ValueError as error:
+        # Not only what tomllib calls an error: a number of too many digits is refused by Python itself.
+        raise SpecError.at(str(path), f"is not TOML ({_shown(one_line(error))})", "Correct the line named") from error
     except RecursionError as error:
         raise SpecError.at(str(path), "is nested too deeply", "Write it without nested lists") from error
     except OSError as error:
@@ -223,7 +229,7 @@ def _keys(cls: type[BaseModel]) -> dict[str, Any]:
 def _unknown_keys(cls: type[BaseModel], path: Path, values: dict[str, Any], table: str = "") -> list[Problem]:
     known, problems = _keys(cls), []
     for key, value in values.items():
-        where = f"{path}: {f'[{table}] ' if table else ''}{key}"
+        where = f"{path}: {f'[{table}] ' if table else ''}{_shown(key)}"
         if key not in known:
             problems.append(Problem(where, "no such key", nearest(key, known)))
         elif isinstance(value, dict) and isinstance(known[key], type) and issubclass(known[key], BaseModel):
@@ -232,14 +238,24 @@ def _unknown_keys(cls: type[BaseModel], path: Path, values: dict[str, Any], tabl
 
 
 def _problem(path: Path, item: dict[str, Any]) -> Problem:
-    keys = [str(part) for part in item["loc"] if not isinstance(part, int)]
+    keys = [_shown(str(part)) for part in item["loc"] if not isinstance(part, int)]
     where = f"{path}: " + (f"[{keys[0]}] {keys[1]}" if len(keys) > 1 else keys[0] if keys else "file")
     if item["type"] == "literal_error":
-        return Problem(where, f"{item['input']!r} is not a choice", f"Known: {item['ctx']['expected']}")
+        return Problem(where, f"{_repr(item['input'])} is not a choice", f"Known: {item['ctx']['expected']}")
     if item["type"] == "value_error":
         what, _, mend = str(item["ctx"]["error"]).rstrip(".").partition(". ")
-        return Problem(where, what, mend)
+        return Problem(where, _shown(what), _shown(mend))
     if item["type"] == "missing":
         return Problem(where, "missing", f"Write {where.rpartition(': ')[2]} = 1")
     message = str(item["msg"]).rstrip(".")
-    return Problem(where, f"{item['input']!r} does not fit", message)
+    return Problem(where, f"{_repr(item['input'])} does not fit", message)
+
+
+def _shown(text: str) -> str:
+    """Make text from a file safe to print: a terminal obeys the control characters in it."""
+    safe = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+    return safe if len(safe) <= LONGEST_REASON else f"{safe[:LONGEST_REASON]}…"
+
+
+def _repr(value: object) -> str:
+    return quoted(value) if isinstance(value, str) else _shown(repr(value))

@@ -115,6 +115,28 @@ def test_a_lightning_checkpoint_goes_through_a_builder(folder: Path) -> None:
         load_model(folder / "last.ckpt", trust=True)
 
 
+HIDING: dict[str, Callable[[object], object]] = {
+    "defaultdict": lambda evil: collections.defaultdict(list, {"a": evil}),
+    "counter": lambda evil: collections.Counter({"a": evil}),
+    "deque": lambda evil: collections.deque([evil]),
+    "own": lambda evil: Odd([evil]),
+}
+
+
+class Odd(list[object]):
+    """A list of a class of the user's own, whose members a pickle appends to it."""
+
+
+@pytest.mark.parametrize("name", HIDING)
+def test_what_is_not_kept_of_a_checkpoint_is_held_against_the_names_too(name: str, folder: Path) -> None:
+    """A call hidden among the items of an unknown container refuses the file, though it would never be made."""
+    evil = hostile.by_system(folder / "it_ran")
+    torch.save({"state_dict": weights(), "optimizer": HIDING[name](evil)}, folder / "last.pt")
+    with pytest.raises(UnsafeFileError, match=r"\.system', which no checkpoint needs"):
+        load_model(folder / "last.pt", builder="make_gcn.py:build")
+    assert not (folder / "it_ran").exists()
+
+
 OTHERS: dict[str, object] = {
     "namespace": argparse.Namespace(hidden=8),
     "own": Settings(),
@@ -229,6 +251,9 @@ def test_safetensors_are_read(folder: Path) -> None:
         (safetensors(weights(), shape=[0, 2**62, 2**62], data_offsets=[0, 0]), "reaches outside the file"),
         (safetensors(weights(), dtype="F8_E4M3"), "of the unknown type 'F8_E4M3'"),
         (safetensors(weights(), data_offsets="all"), "reaches outside the file"),
+        (safetensors(weights(), shape=[0], data_offsets=[0, 0]), "its tensors end at byte 0 of"),
+        (safetensors(dict.fromkeys("abc", torch.ones(2)), data_offsets=[0, 8]), "overlap or leave a gap at byte 0"),
+        (safetensors({"a": torch.ones(2)}, data_offsets=[4, 8], shape=[1]), "overlap or leave a gap at byte 4"),
         (safetensors({"other": torch.ones(2)}), r"lacks 'convs\.0\.bias'"),
     ],
 )

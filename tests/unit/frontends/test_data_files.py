@@ -157,6 +157,10 @@ FILES: dict[str, tuple[Callable[[Path], Path], str]] = {
     "version": (with_x(b"\x93NUMPY\x09\x00" + bytes(64)), "truncated or damaged"),
     "no_magic": (with_x(b"PK" + bytes(64)), "truncated or damaged"),
     "short_member": (with_x(b""), "truncated or damaged"),
+    "lzma": (
+        lambda folder: packed(folder / "a.npz", {f"{name}.npy": npy(value) for name, value in good().items()}, 14),
+        "x is compressed in a way that numpy does not write",
+    ),
     "objects": (with_x(claiming("(8,)", "|O")), "x holds Python objects.*Convert"),
     "sparse_claim": (sparse_claim, r"x of shape \[2, 10000000000000\], written out, would take 74,506 GiB"),
 }
@@ -180,6 +184,17 @@ def test_what_would_not_fit_into_memory_is_not_read(tmp_path: Path, monkeypatch:
     assert (tmp_path / "a.npz").stat().st_size < 20_000
     monkeypatch.setattr(memory, "memory_bytes", lambda: 4_000_000)
     with pytest.raises(DataError, match="x would take 0 GiB where 0 GiB are to be had"):
+        load_data(tmp_path / "a.npz")
+
+
+def test_all_arrays_together_are_held_against_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Arrays that fit one by one but not together are refused, and small types count as what they become."""
+    monkeypatch.setattr(memory, "memory_bytes", lambda: 2_400_000)
+    np.savez_compressed(tmp_path / "a.npz", x=np.zeros((1000, 200), np.float32), edge_index=np.zeros((2, 50_000), int))
+    with pytest.raises(DataError, match="edge_index and what was read before it would take"):
+        load_data(tmp_path / "a.npz")
+    np.savez_compressed(tmp_path / "a.npz", x=np.zeros((1000, 400), np.int8), edge_index=good()["edge_index"])
+    with pytest.raises(DataError, match="x would take"):
         load_data(tmp_path / "a.npz")
 
 

@@ -94,6 +94,11 @@ def test_one_graph_with_pairs(tmp_path: Path) -> None:
 
 
 FAULTS: dict[str, tuple[dict[str, Any], str]] = {
+    "none": (
+        {"edge_label_index": np.zeros((2, 0), int), "edge_label": None}
+        | dict.fromkeys(("train_mask", "val_mask", "test_mask")),
+        "edge_label_index holds no pairs. Give the pairs",
+    ),
     "outside": ({"edge_label_index": np.full((2, 6), 6)}, "edge_label_index: node 6 out of range for 6 nodes"),
     "float": ({"edge_label_index": np.zeros((2, 6))}, "edge_label_index is float64, not an integer type"),
     "turned": ({"edge_label_index": np.zeros((6, 2), dtype=np.int64)}, r"shape \[6, 2\]. Transpose it"),

@@ -97,6 +97,7 @@ def test_scripts_and_loaders_need_trust(table: str, method: str, value: str, tmp
         ("[training]\nlr = 0", r"\[training\] lr: .*greater than 0"),
         ("schema = 2", "schema: 2 is not a choice"),
         ("data", "is not TOML"),
+        (f"[data]\nsplit = {'9' * 5000}", "is not TOML"),
     ],
 )
 def test_what_does_not_exist_is_named(text: str, words: str, tmp_path: Path) -> None:
@@ -104,6 +105,34 @@ def test_what_does_not_exist_is_named(text: str, words: str, tmp_path: Path) -> 
     with pytest.raises(SpecError, match=words) as caught:
         read_sidecar(sidecar(tmp_path, text))
     assert "gnnexport.toml" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '"\\u001b[31mkey" = 1',
+        '[model]\n"a\\u001b[2J" = 1',
+        '[task]\nmetric = "\\u001b[31m"',
+        '[task]\nkind = "\\u001b[31m"',
+        '[data]\nsplit = ["\\u001b[31m\\u202e"]',
+        '[model]\nbuilder = "make.py:\\u001b[31mbuild"',
+    ],
+)
+def test_text_of_a_sidecar_is_made_safe_to_print(text: str, tmp_path: Path) -> None:
+    """A sidecar that came with a model writes no control characters to the terminal."""
+    with pytest.raises(UsageError) as caught:
+        read_sidecar(sidecar(tmp_path, text)).builder(trust=False)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("value", ["a:b; rm -rf x", "$(id):f", "--trust", "a b:c", "a\nb:c"])
+def test_no_command_line_is_made_of_odd_text(value: str, tmp_path: Path) -> None:
+    """Only the plain name of a function is suggested for copying; other text stands in quotes."""
+    escaped = value.replace("\n", "\\n")
+    found = read_sidecar(sidecar(tmp_path, f'[model]\nbuilder = "{escaped}"'))
+    with pytest.raises(UsageError, match=r"give it yourself with --builder\.$") as caught:
+        found.builder(trust=False)
+    assert repr(value) in str(caught.value)
 
 
 def test_all_unknown_keys_are_reported_at_once(tmp_path: Path) -> None:
