@@ -14,9 +14,7 @@ HUB_SHARE = 4
 """One edge in so many of a generated graph goes into its first node."""
 
 
-def generate(
-    inputs: Sequence[Input], sizes: Sequence[int], *, seed: int = 0, edges: bool = True, negative: bool = False
-) -> dict[str, Tensor]:
+def generate(inputs: Sequence[Input], sizes: Sequence[int], *, seed: int = 0, edges: bool = True) -> dict[str, Tensor]:
     """Make a batch of random graphs.
 
     Each graph has a hub, self-loops and duplicate edges by chance, and nodes without edges.
@@ -26,7 +24,6 @@ def generate(
         sizes: nodes of each graph; 0 for an empty one.
         seed: of everything random.
         edges: whether there are any.
-        negative: every feature is below zero, which shows up a maximum that starts from zero.
     """
     generator = torch.Generator().manual_seed(seed)
     edge_index = _edges(sizes if edges else [], generator)
@@ -46,8 +43,7 @@ def generate(
         elif item.role is Role.EDGE_WEIGHT:
             made[item.name] = torch.rand(shape, generator=generator) + 0.1
         else:
-            values = torch.randn(shape, generator=generator)
-            made[item.name] = -values.abs() if negative else values
+            made[item.name] = torch.randn(shape, generator=generator)
     return made
 
 
