@@ -109,17 +109,23 @@ def is_open(model: ir.Model) -> bool:
     return any(not isinstance(size, int) for value in model.graph.inputs for size in value.shape or ())
 
 
-def features_of(model: ir.Model) -> set[str]:
-    """Name the inputs that hold features of nodes; all others belong to the graph."""
-    return {str(value.name) for value in model.graph.inputs if _sizes(value)[:1] == [NUM_NODES] and _is_float(value)}
+def features_of(model: ir.Model, *, edges: bool) -> set[str]:
+    """Name the inputs that hold features of nodes, and of edges if asked; all others belong to the graph."""
+    floats = {str(value.name): _sizes(value) for value in model.graph.inputs if _is_float(value)}
+    return {
+        name
+        for name, sizes in floats.items()
+        if sizes[:1] == [NUM_NODES] or (edges and sizes[:1] == [NUM_EDGES] and len(sizes) > 1)
+    }
 
 
-def profile_of(dialect: DialectModel, prepare: Path | None, limits: Limits, threads: int) -> Profile:
+def profile_of(dialect: DialectModel, engine: ir.Model, prepare: Path | None, limits: Limits, threads: int) -> Profile:
     """Find out what an engine is given: run `prepare` on the smallest, the typical and the largest request.
 
     Args:
         dialect: its inputs are those of a request; with a sample.
-        prepare: the model in front of the engine; `None` where there is none, so that the engine is given them all.
+        engine: the model that the engine is built from.
+        prepare: the model in front of it; `None` where there is none.
         limits: of the largest request.
         threads: for running it.
 
@@ -128,8 +134,7 @@ def profile_of(dialect: DialectModel, prepare: Path | None, limits: Limits, thre
     """
     smallest = Limits(nodes=1, edges=0, degree=0, graphs=1, graph_nodes=1, pairs=1)
     requests = [request_of(dialect, smallest), dict(dialect.sample), request_of(dialect, limits)]
-    everything = {str(value.name) for value in dialect.model.graph.inputs}
-    names = everything if prepare is None else features_of(dialect.model)
+    names = {str(value.name) for value in engine.graph.inputs} & set(requests[0])
     given = [{name: request[name] for name in names} for request in requests]
     if prepare is not None:
         backend = OrtBackend(prepare, threads)

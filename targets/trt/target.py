@@ -7,7 +7,7 @@ ONNX Runtime runs in front of the engine.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -46,6 +46,10 @@ _SCATTERS = (
     aten.index_add.default,
     aten.index_reduce.default,
 )
+
+
+_OF_STRUCTURE = {"ScatterElements", "ScatterND", "TopK", "NonZero", "Unique", "If", "Loop", "Scan"}
+"""Operators that belong in front of an engine."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +116,7 @@ class TrtTarget(OnnxTarget):
         files = write(model, folder)
         prepare = None if front is None else write_prepare(front, folder)
         asked = dialect if dialect.mode == "graphs" else replace(dialect, model=model)
-        profile, largest = self._bounds(asked, prepare, threads)
+        profile, largest = self._bounds(asked, model, prepare, threads)
         guessed = [name for name in largest if getattr(self, name) is None]
         if asked.generated and guessed:
             ctx.note(
@@ -140,11 +144,14 @@ class TrtTarget(OnnxTarget):
             prepare="baked" if dialect.mode == "full" else "model" if front is None else "runtime",
         )
 
-    def _bounds(self, asked: DialectModel, prepare: Path | None, threads: int) -> tuple[Profile | None, dict[str, int]]:
+    def _bounds(
+        self, asked: DialectModel, model: ir.Model, prepare: Path | None, threads: int
+    ) -> tuple[Profile | None, dict[str, int]]:
         """Return what the engine is given, and the limits of a request by the names of the options.
 
         Args:
             asked: its inputs are those of a request; where all their sizes are fixed there is nothing to bound.
+            model: that the engine is built from.
             prepare: the model in front, if any.
             threads: for running that.
         """
@@ -152,16 +159,14 @@ class TrtTarget(OnnxTarget):
             return None, {}
         limits = Limits.of(asked, self._told())
         limits.check(WHERE)
-        return profile_of(asked, prepare, limits, threads), limits.named(asked)
+        return profile_of(asked, model, prepare, limits, threads), limits.named(asked)
 
     def _parts(self, dialect: DialectModel, ctx: EmitContext) -> tuple[ir.Model, ir.Model | None, Rows]:
         """Return the model for the engine, the one in front of it if any, and the rows of the report's `lowering`."""
         if dialect.mode == "full":
             model, choices = self.lowered(dialect, ctx)
             return model, None, tuple(choices.rows)
-        tables = lower_graphs(dialect.model, fallback=False)
-        structure = {str(value.name) for value in dialect.model.graph.inputs} - features_of(dialect.model)
-        front, model = split_prepare(tables, structure, int32=True)
+        front, model = split_features(dialect, ctx.note)
         row = {"op": describe(dialect.model), "chosen": "ell", "candidates": [{"name": "ell", "latency_ms": None}]}
         return model, front if front.graph.outputs else None, (row,)
 
@@ -180,6 +185,22 @@ class TrtTarget(OnnxTarget):
         return (
             cast(Library, known) if self.library == "auto" and known in ("tensorrt", "tensorrt_rtx") else self.library
         )
+
+
+def split_features(dialect: DialectModel, note: Callable[[str], None]) -> tuple[ir.Model, ir.Model]:
+    """Return what runs in front of the engine, and what it is built from, for graphs of any size.
+
+    Features of nodes go to the engine, and so do those of edges unless the model scatters them, as it does where it
+    gives self-loops the mean of a node's edges.
+    """
+    tables = lower_graphs(dialect.model, fallback=False)
+    inputs = {str(value.name) for value in dialect.model.graph.inputs}
+    of_nodes, features = (features_of(dialect.model, edges=edges) for edges in (False, True))
+    front, model = split_prepare(tables, inputs - features, int32=True)
+    if features == of_nodes or not any(node.op_type in _OF_STRUCTURE for node in model.graph):
+        return front, model
+    note(f"edge features go through {PREPARE_FILE} on the processor: the model sorts or scatters them")
+    return split_prepare(tables, inputs - of_nodes, int32=True)
 
 
 def scattering(program: Program) -> list[Problem]:

@@ -9,9 +9,12 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 import torch
 from onnx import TensorProto, helper
+from torch import Tensor, nn
+from torch_geometric.nn import NNConv
 
 from gnnexport.bundle.layout import ENGINE
 from gnnexport.errors import UnsupportedError
@@ -23,13 +26,13 @@ from gnnexport.targets.trt import target
 from gnnexport.targets.trt.engine import build_engine, open_builder, parse
 from gnnexport.targets.trt.request import Limits, profile_of, request_of
 from gnnexport.targets.trt.target import TrtTarget
-from tests.small_models import WIDTH, split
-from tests.targets.requests import agrees, feeds, graph_program, hub_edges, pair_program, random_edges
+from tests.small_models import CLASSES, EDGE_WIDTH, INPUTS, WIDTH, split
+from tests.targets.requests import agrees, feeds, graph_program, hub_edges, pair_program, prepared, random_edges
 from tests.targets.requests import request_of as ask
 
 trt = pytest.importorskip("tensorrt_rtx")
 RTX = "tensorrt_rtx"
-NAMES = ("readout sum", "readout max", "pairs", "GCN", "GAT edge features", "PNA")
+NAMES = ("readout sum", "readout max", "pairs", "GCN", "GAT edge features", "edge network", "PNA")
 SAMPLE = ask(random_edges(60, 300), 60, 4)
 REQUESTS = {
     "sample": SAMPLE,
@@ -40,8 +43,24 @@ REQUESTS = {
 }
 
 
+class EdgeNetwork(nn.Module):
+    """A layer whose weights come from the features of each edge."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = NNConv(WIDTH, CLASSES, nn.Linear(EDGE_WIDTH, WIDTH * CLASSES))
+
+    def forward(self, x: Tensor, edge_index: Tensor, edge_attr: Tensor) -> Tensor:
+        """Return a row for each node."""
+        out: Tensor = self.conv(x, edge_index, edge_attr)
+        return out
+
+
+@cache
 def program(name: str) -> Program:
     """Return a Program by name."""
+    if name == "edge network":
+        return prepared(EdgeNetwork(), tuple(INPUTS[key] for key in ("x", "edge_index", "edge_attr")))
     if name == "pairs":
         return pair_program()
     return graph_program(name.removeprefix("readout ")) if name.startswith("readout") else split(name)
@@ -87,6 +106,20 @@ def test_the_engine_reads_tables_without_scatter(name: str, tmp_path: Path) -> N
     assert trt.DataType.INT32 in types
 
 
+def test_features_of_edges_go_to_the_engine_unless_they_are_scattered() -> None:
+    """What runs in front of an edge network only sorts edges; attention that fills self-loops reads them there."""
+    notes: list[str] = []
+    front, body = target.split_features(dialect("edge network"), notes.append)
+    assert [value.name for value in front.graph.inputs] == ["x", "edge_index"]
+    assert "edge_attr" in {value.name for value in body.graph.inputs}
+    assert all(value.dtype != ir.DataType.FLOAT for value in front.graph.outputs)
+    assert notes == []
+    front, body = target.split_features(dialect("GAT edge features"), notes.append)
+    assert "edge_attr" in {value.name for value in front.graph.inputs}
+    assert "edge_attr" not in {value.name for value in body.graph.inputs}
+    assert any(note.startswith("edge features go through prepare.onnx") for note in notes)
+
+
 def test_limits_come_from_the_sample_unless_told(tmp_path: Path) -> None:
     """They are told in the manifest, because a larger request does not go through the engine."""
     assert set(emit("GCN", tmp_path).requirements) & {"max_graphs", "max_graph_nodes", "max_pairs"} == set()
@@ -123,7 +156,7 @@ def test_limits_of_generated_graphs_are_told_as_such(tmp_path: Path) -> None:
 def test_a_limit_below_the_sample_bounds_values_as_well() -> None:
     """TensorRT is told the values of an input that is a size: the typical one lies between the other two."""
     limits = Limits(nodes=240, edges=900, degree=40, graphs=2, graph_nodes=200, pairs=9)
-    low, typical, high = profile_of(dialect("readout sum"), None, limits, 1)["num_graphs"]
+    low, typical, high = profile_of(dialect("readout sum"), dialect("readout sum").model, None, limits, 1)["num_graphs"]
     assert SAMPLE["num_graphs"] == 4
     assert (low, typical, high) == (1, 2, 2)
 
