@@ -14,7 +14,7 @@ TORCH_SUFFIXES = (".pt", ".pth", ".pkl")
 FORMAT_MEND = "Save a PyG Data with torch.save as .pt, or the arrays x, edge_index, y, train_mask … as .npz"
 
 
-def read_arrays(path: Path, *, trust: bool = False) -> Arrays:
+def read_arrays(path: Path, *, trust: bool = False, code: Path | None = None) -> Arrays:
     """Read a file's tensors by name; a list of graphs comes as one disjoint union.
 
     Raises:
@@ -27,7 +27,7 @@ def read_arrays(path: Path, *, trust: bool = False) -> Arrays:
         tensors, others = read_npz(path, KNOWN)
         return Arrays(tensors, notes=unused_note(set(others)))
     if path.suffix in TORCH_SUFFIXES:
-        return arrays_of(load_pickled(path, trust=trust), str(path))
+        return arrays_of(load_pickled(path, trust=trust, code=code), str(path))
     raise DataError.at(str(path), f"unknown kind of data file '{path.suffix}'", FORMAT_MEND)
 
 

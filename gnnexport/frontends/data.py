@@ -21,7 +21,13 @@ __all__ = ["check_task", "load_data"]
 
 
 def load_data(
-    source: Path | str, *, split: int = 0, trust: bool = False, kind: str | None = None, folder: Path | None = None
+    source: Path | str,
+    *,
+    split: int = 0,
+    trust: bool = False,
+    kind: str | None = None,
+    folder: Path | None = None,
+    code: Path | None = None,
 ) -> tuple[GraphData, list[str]]:
     """Load a graph or a set of graphs, and what there is to tell about it.
 
@@ -33,6 +39,7 @@ def load_data(
         trust: unpickle a `.pt` as Python does, running whatever it holds.
         kind: the kind of task, which decides what labels alone leave open.
         folder: where a loader is looked for besides the current folder; by default there.
+        code: the script that defines classes of the graphs in a `.pt`, imported for them; only with `trust`.
 
     Raises:
         DataError: arrays that are missing, of the wrong shape, out of range or not finite.
@@ -44,7 +51,7 @@ def load_data(
         name = source.rpartition(":")[2]
         return build_data(call_loader(source, folder or Path()), f"data '{source}'", name, split, kind)
     path = Path(source)
-    return build_data(read_arrays(path, trust=trust), str(path), path.stem, split, kind)
+    return build_data(read_arrays(path, trust=trust, code=code), str(path), path.stem, split, kind)
 
 
 def build_data(

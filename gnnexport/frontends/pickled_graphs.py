@@ -21,6 +21,7 @@ from gnnexport.frontends.names import names_in
 from gnnexport.frontends.records import Global, New, Pairs, Value, read_records
 from gnnexport.frontends.refusal import quoted, unsafe
 from gnnexport.frontends.tensors import TensorRebuilder
+from gnnexport.frontends.trusted import CODE_MEND, load_trusted
 
 DEEPEST = 3
 """Levels of lists and dictionaries around a graph: splits, of lists, of graphs."""
@@ -28,6 +29,7 @@ DEEPEST = 3
 IN_PASSING = frozenset(("collections.defaultdict", "torch_geometric.data.storage.AttrType", vocabulary.BATCH))
 """Names in what PyG caches beside the attributes of a graph: read past, never used."""
 
+OWN_GRAPHS_MEND = f"Give the script that defines it: --trust --code train.py. Or: {GRAPH_MEND}"
 HETERO_MEND = "Give a graph with one type of nodes and edges: data.to_homogeneous()"
 TEMPORAL_MEND = "Give a graph of one moment, with edge_index"
 SPARSE_MEND = "Leave out ToSparseTensor, or set edge_index from torch_geometric.utils.to_edge_index(data.adj_t)"
@@ -56,12 +58,13 @@ EXPECTED = frozenset(
 """What such files name besides; a file that names anything else is refused as unsafe."""
 
 
-def load_pickled(path: Path, *, trust: bool = False) -> Any:
+def load_pickled(path: Path, *, trust: bool = False, code: Path | None = None) -> Any:
     """Load graphs as mappings of their attributes, in the lists, tuples and dictionaries that hold them.
 
     Args:
         path: a file that `torch.save` wrote.
         trust: unpickle it as Python does, running whatever it holds.
+        code: the script that defines classes of the graphs, imported for them; only with `trust`.
 
     Raises:
         UnsafeFileError: the file names something not on the safe list.
@@ -69,16 +72,24 @@ def load_pickled(path: Path, *, trust: bool = False) -> Any:
         UsageError: the file is truncated, or of another format.
     """
     if trust:
-        try:
-            loaded = torch.load(path, map_location="cpu", weights_only=False)
-        except Exception as error:
-            raise UsageError.at(str(path), f"cannot be loaded ({quoted(str(error))})", GRAPH_MEND) from error
-        return plain(loaded, str(path))
+        return plain(_load_trusted(path, code), str(path))
     try:
         return _load_safely(path)
     except UnsafeFileError as error:
         mend = "Save the arrays as .npz instead, or pass --trust if you know who wrote this file"
         raise UnsafeFileError(*(replace(problem, mend=mend) for problem in error.problems)) from error
+
+
+def _load_trusted(path: Path, code: Path | None) -> object:
+    """Unpickle as Python does; the script is run for graphs only where they are of its classes."""
+    try:
+        return load_trusted(path)
+    except UsageError as error:
+        if code is not None:
+            return load_trusted(path, code)
+        mends = [problem.mend.replace(CODE_MEND, OWN_GRAPHS_MEND) for problem in error.problems]
+        problems = [replace(problem, mend=mend) for problem, mend in zip(error.problems, mends, strict=True)]
+        raise UsageError(*problems) from error
 
 
 def plain(loaded: Any, where: str, depth: int = 0) -> Any:

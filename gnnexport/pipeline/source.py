@@ -195,8 +195,11 @@ def _data(given: Given, sidecar: Sidecar) -> tuple[GraphData, list[str]] | None:
     if given.inputs:
         what = f"sizes of inputs are given, but so is the data '{path}', which tells them"
         raise UsageError.at("--input", what, "Leave out one of --input and --data")
-    folder = given.model.parent
-    return load_data(path, split=sidecar.data.split, trust=given.trust, kind=sidecar.task.kind, folder=folder)
+    folder, code = given.model.parent, given.code or sidecar.code(trust=given.trust)
+    if code is not None and not code.is_file():
+        code = folder / code
+    kind = sidecar.task.kind
+    return load_data(path, split=sidecar.data.split, trust=given.trust, kind=kind, folder=folder, code=code)
 
 
 def task_of(sidecar: Sidecar, data: GraphData, level: Level, output: Tensor) -> Task:

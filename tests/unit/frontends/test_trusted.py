@@ -11,6 +11,7 @@ from torch import nn
 from torch_geometric.nn import GCN
 
 from gnnexport.errors import UnsafeFileError, UsageError
+from gnnexport.frontends.data import load_data
 from gnnexport.frontends.data_forward import wrap_data_forward
 from gnnexport.frontends.model import load_model
 from gnnexport.frontends.signature import match_inputs
@@ -188,3 +189,34 @@ def test_a_wrapper_hides_no_code(tmp_path: Path) -> None:
     torch.save(model, tmp_path / "model.pt")
     assert isinstance(load_model(tmp_path / "model.pt"), GCN)
     assert not marker.exists()
+
+
+GRAPHS = """
+import torch
+from torch_geometric.data import Data
+
+class Molecule(Data):
+    pass
+
+if __name__ == "__main__":
+    edges = torch.tensor([[0, 1], [1, 0]])
+    graphs = [Molecule(x=torch.ones(2, 3), edge_index=edges, y=torch.tensor([label])) for label in (0, 1, 1)]
+    torch.save(graphs, "graphs.pt")
+"""
+
+
+def test_graphs_of_a_class_of_the_script_load(tmp_path: Path) -> None:
+    """A list of the user's own kind of Data is found by --code as a model is; without it, the mend says so."""
+    (tmp_path / "own_graphs.py").write_text(GRAPHS)
+    subprocess.run([sys.executable, "own_graphs.py"], cwd=tmp_path, check=True, timeout=120)
+    data, _ = load_data(tmp_path / "graphs.pt", trust=True, code=Path("own_graphs.py"))
+    assert (data.num_graphs, data.num_nodes) == (3, 6)
+    with pytest.raises(UsageError, match=r"'Molecule' cannot be found.*--trust --code train\.py\. Or: Save a PyG Data"):
+        load_data(tmp_path / "graphs.pt", trust=True)
+
+
+def test_a_file_of_graphs_that_ends_the_program_is_refused(tmp_path: Path) -> None:
+    """What a trusted file does is its own, but it does not end us without a word."""
+    torch.save([hostile.Calls(sys.exit, 3)], tmp_path / "graphs.pt")
+    with pytest.raises(UsageError, match=r"cannot be loaded \(SystemExit"):
+        load_data(tmp_path / "graphs.pt", trust=True)
