@@ -9,10 +9,10 @@ from torch import Tensor
 
 from gnnexport.errors import DataError
 from gnnexport.frontends.columns import LARGEST, type_name
+from gnnexport.frontends.graph_sets import SPLITS
 from gnnexport.program.data import UNLABELLED, Split, labelled_rows
 from gnnexport.program.inputs import Level
 
-SPLITS: tuple[Split, ...] = ("train", "val", "test")
 VALIDATION_SHARE = 4
 """One in so many training rows validates when a set has no validation mask."""
 

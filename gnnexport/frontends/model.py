@@ -85,6 +85,7 @@ def _from_builder(path: Path, builder: str, trust: bool, code: Path | None) -> t
     """Build a module and fill it; the weights are read without running the file's code wherever that works."""
     model = build_model(builder, path.parent)
     loaded, part = _weights(path, trust, code)
+    loaded = _unwrapped(loaded)
     state = loaded.state_dict() if isinstance(loaded, torch.nn.Module) else state_dict_of(loaded)
     if state is None:
         mend = "Write the weights: torch.save(model.state_dict(), path)"

@@ -13,6 +13,7 @@ from torch_geometric.nn import MessagePassing, Sequential
 from torch_geometric.nn.models.basic_gnn import BasicGNN
 
 from gnnexport.errors import DataError, GnnExportError, UnsupportedError
+from gnnexport.frontends.refusal import one_line
 from gnnexport.program.data import UNLABELLED, GraphData
 from gnnexport.program.inputs import NAMES, NUM_EDGES, NUM_NODES, NUM_PAIRS, Input, Level, Role
 
@@ -80,8 +81,7 @@ def run_once(model: torch.nn.Module, data: GraphData, inputs: tuple[Input, ...])
         raise
     except (Exception, SystemExit) as error:
         shapes = ", ".join(f"{entry.name} {list(data.inputs[entry.name].shape)}" for entry in inputs)
-        reason = str(error).strip().split("\n")[0]
-        what = f"{name} cannot run on it ({type(error).__name__}: {reason}); it was given {shapes}"
+        what = f"{name} cannot run on it ({type(error).__name__}: {one_line(error)}); it was given {shapes}"
         raise DataError.at(data.name, what, "Use the data that the model was trained on") from error
     level = _level(name, output, data, inputs)
     _check_numbers(name, output, data)

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from gnnexport.errors import DataError, nearest
-from gnnexport.frontends.labels import LEVELS, NAMES, SPLITS
+from gnnexport.frontends.graph_sets import SPLITS
+from gnnexport.frontends.labels import LEVELS, NAMES
 from gnnexport.program.data import GraphData, labelled_rows
 from gnnexport.program.inputs import Level
 from gnnexport.training.kinds import TaskKind

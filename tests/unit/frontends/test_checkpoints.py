@@ -137,6 +137,14 @@ def test_what_is_not_kept_of_a_checkpoint_is_held_against_the_names_too(name: st
     assert not (folder / "it_ran").exists()
 
 
+def test_a_whole_module_in_a_checkpoint_gives_its_weights(folder: Path) -> None:
+    """A trusted checkpoint that holds the module itself fills the builder's module as its state dict does."""
+    model = GCN(4, 8, 2, 3)
+    model.load_state_dict(weights())
+    torch.save({"model": model, "epoch": 3}, folder / "last.pt")
+    assert_filled(folder / "last.pt", trust=True)
+
+
 OTHERS: dict[str, object] = {
     "namespace": argparse.Namespace(hidden=8),
     "own": Settings(),

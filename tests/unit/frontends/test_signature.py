@@ -164,3 +164,17 @@ def test_labels_of_something_else_are_refused() -> None:
     inputs = match_inputs(model, labelled)
     with pytest.raises(DataError, match="answers for each node, but the labels are for each graph"):
         run_once(model, labelled, inputs)
+
+
+def test_an_endless_error_of_a_model_is_cut() -> None:
+    """A model whose error prints all it holds fills no terminal."""
+
+    class Loud(torch.nn.Module):
+        def forward(self, x: torch.Tensor, edge_index: torch.Tensor) -> torch.Tensor:
+            raise ValueError("9" * 10_000)
+
+    inputs = {"x": torch.ones(2, 1), "edge_index": torch.zeros(2, 0, dtype=torch.int64)}
+    data = GraphData(name="small", inputs=inputs)
+    with pytest.raises(DataError, match=r"9{300}…") as caught:
+        run_once(Loud(), data, match_inputs(Loud(), data))
+    assert len(str(caught.value)) < 600
