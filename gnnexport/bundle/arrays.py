@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import lzma
 import struct
 import tokenize
 import warnings
@@ -19,14 +20,17 @@ from gnnexport.errors import UsageError
 
 MEND = "Make the bundle again"
 _DESCRIPTION = "description"
-_DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError, SyntaxError, TypeError, AttributeError)
+_DAMAGE = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, tokenize.TokenError, SyntaxError, TypeError,
+    AttributeError,
+)  # fmt: skip
 """What the standard library and numpy's parser of array headers raise on a damaged file besides."""
 
 
 def write_arrays(path: Path, description: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
     """Write named arrays and their description."""
     text = json.dumps(description, sort_keys=True, allow_nan=False)
-    np.savez_compressed(path, allow_pickle=False, **{_DESCRIPTION: np.array(text)}, **arrays)
+    np.savez_compressed(path, **{_DESCRIPTION: np.array(text)}, **arrays)
 
 
 def load_arrays(
