@@ -30,7 +30,7 @@ _DAMAGE = (
 def write_arrays(path: Path, description: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
     """Write named arrays and their description."""
     text = json.dumps(description, sort_keys=True, allow_nan=False)
-    np.savez_compressed(path, **{_DESCRIPTION: np.array(text)}, **arrays)
+    np.savez_compressed(path, allow_pickle=False, **{_DESCRIPTION: np.array(text)}, **arrays)
 
 
 def load_arrays(

@@ -132,7 +132,7 @@ def main() -> None:
     model, test_accuracy = train(arguments.model, graph, arguments.seed)
     arguments.folder.mkdir(parents=True, exist_ok=True)
     torch.save(model, arguments.folder / "model.pt")
-    np.savez_compressed(arguments.folder / "data.npz", **graph)
+    np.savez_compressed(arguments.folder / "data.npz", allow_pickle=False, **graph)
     (arguments.folder / "gnnexport.toml").write_text(SIDECAR)
     edges = graph["edge_index"].shape[1]
     print(

@@ -169,7 +169,7 @@ def main() -> None:
     model, error = train(arrays, arguments.seed, arguments.epochs)
     arguments.folder.mkdir(parents=True, exist_ok=True)
     torch.save(model.state_dict(), arguments.folder / "weights.pt")
-    np.savez_compressed(arguments.folder / "data.npz", **arrays)
+    np.savez_compressed(arguments.folder / "data.npz", allow_pickle=False, **arrays)
     (arguments.folder / "gnnexport.toml").write_text(SIDECAR)
     print(f"{arguments.folder}: GraphConv on {len(arrays['y'])} molecules, test RMSE {error:.4f}")
 
