@@ -14,7 +14,9 @@ HUB_SHARE = 4
 """One edge in so many of a generated graph goes into its first node."""
 
 
-def generate(inputs: Sequence[Input], sizes: Sequence[int], *, seed: int = 0, edges: bool = True) -> dict[str, Tensor]:
+def generate(
+    inputs: Sequence[Input], sizes: Sequence[int], *, seed: int = 0, edges: bool | Tensor = True
+) -> dict[str, Tensor]:
     """Make a batch of random graphs.
 
     Each graph has a hub, self-loops and duplicate edges by chance, and nodes without edges.
@@ -23,10 +25,10 @@ def generate(inputs: Sequence[Input], sizes: Sequence[int], *, seed: int = 0, ed
         inputs: what to make, with widths.
         sizes: nodes of each graph; 0 for an empty one.
         seed: of everything random.
-        edges: whether there are any.
+        edges: whether there are any, or the edges themselves, int64 [2, num_edges].
     """
     generator = torch.Generator().manual_seed(seed)
-    edge_index = _edges(sizes if edges else [], generator)
+    edge_index = edges if isinstance(edges, Tensor) else _edges(sizes if edges else [], generator)
     num_nodes = sum(sizes)
     counts = {NUM_NODES: num_nodes, NUM_EDGES: edge_index.shape[1], NUM_GRAPHS: len(sizes), NUM_PAIRS: num_nodes + 1}
     made: dict[str, Tensor] = {}
