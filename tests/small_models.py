@@ -99,6 +99,11 @@ def narrow_index(model: Handwritten, x: Tensor, edge_index: Tensor) -> Tensor:
     return model.last(torch.zeros(x.size(0), 8).scatter_add_(0, edge_index[1][:, None], h[edge_index[0]]))
 
 
+def multiplied(model: Handwritten, x: Tensor, edge_index: Tensor) -> Tensor:
+    """Multiply the neighbours' rows."""
+    return model.last(summed(model.first(x).sigmoid() + 0.5, edge_index, "mul"))
+
+
 def residual(model: Handwritten, x: Tensor, edge_index: Tensor) -> Tensor:
     """Add a layer's result to what it read."""
     h = model.first(x).relu()
@@ -120,7 +125,8 @@ def shared_norm(model: Handwritten, x: Tensor, edge_index: Tensor) -> Tensor:
 
 WRITTEN: dict[str, Forward] = {
     forward.__name__: forward
-    for forward in (index_add, zeros_like, views, two_structures, masked, narrow_index, residual, edge_dropout,
+    for forward in (index_add, zeros_like, views, two_structures, masked, narrow_index, multiplied,
+                    residual, edge_dropout,
                     shared_norm)
 }  # fmt: skip
 

@@ -14,7 +14,9 @@ from gnnexport.program.shapes import DTYPE, SHAPES, rank_of, sizes_of
 
 aten = torch.ops.aten
 
-_REDUCTIONS = {"sum": "sum", "mean": "mean", "amax": "max", "amin": "min"}
+_REDUCTIONS = {"sum": "sum", "mean": "mean", "amax": "max", "amin": "min", "prod": "prod"}
+_STARTS = {"prod": 1.0}
+"""What a reduction starts from unless from zero: its neutral element, which rows without messages keep."""
 _EXPANSIONS = {aten.expand_as.default, aten.expand.default}
 _BROADCASTS = {*_EXPANSIONS, aten.view.default, aten.reshape.default, aten.unsqueeze.default}
 
@@ -35,7 +37,7 @@ class Reduction:
 
 
 def find_reduction(node: fx.Node) -> Reduction | None:
-    """Recognise a scatter along the first dimension into zeros."""
+    """Recognise a scatter along the first dimension into zeros, or of factors into ones."""
     if node.target is aten.scatter_add.default or (
         node.target is aten.index_add.default and argument(node, 4, "alpha", 1) == 1
     ):
@@ -44,13 +46,13 @@ def find_reduction(node: fx.Node) -> Reduction | None:
     elif node.target is aten.scatter_reduce.two:
         init, dim, index, messages = args_of(node)[:4]
         reduce = _REDUCTIONS.get(str(argument(node, 4, "reduce")), "")
-        if argument(node, 5, "include_self", True) and reduce != "sum":
+        if argument(node, 5, "include_self", True) != (reduce == "prod") and reduce != "sum":
             return None
     else:
         return None
     rank = rank_of(node)
     dst = broadcast_source(index)
-    if not reduce or not rank or dim % rank or dst is None or not creates(init, 0.0):
+    if not reduce or not rank or dim % rank or dst is None or not creates(init, _STARTS.get(reduce, 0.0)):
         return None
     if not isinstance(messages, fx.Node) or not _covers(index, messages, node):
         return None

@@ -24,7 +24,15 @@ BLOCK_BYTES = 8 << 20
 MOST_BLOCKS = 1024
 """Blocks of one operator: a session of many thousand nodes takes long to open."""
 
-_REDUCE = {"sum": "ReduceSum", "mean": "ReduceMean", "max": "ReduceMax", "min": "ReduceMin"}
+_REDUCE = {
+    "sum": "ReduceSum",
+    "mean": "ReduceMean",
+    "max": "ReduceMax",
+    "min": "ReduceMin",
+    "prod": "ReduceProd",
+}
+_FILLS = {"ReduceSum": 0.0, "ReduceProd": 1.0}
+"""What changes no sum and no product; a largest or smallest is filled up by repeating."""
 
 _Reducer = Callable[[Ints, bool], ir.Value]
 
@@ -41,12 +49,12 @@ def lower_ell(op: Operator, pieces: Pieces, tape: Tape, block_bytes: int = BLOCK
     assert op.rowptr is not None
     tail = op.tail
     if op.num_slots == 0:
-        return tape.zeros(op.x, (len(op.rowptr) - 1, *tail))
+        return tape.empty_rows(op.x, (len(op.rowptr) - 1, *tail), op.reduce)
     reducer = _plain(op, tape) if op.weight_shape is None else _weighted(op, tape)
     inner = _inner(op)
     block = max(block_bytes, op.num_slots * _row_bytes(op) // MOST_BLOCKS)
     direct = [part for table in pieces.direct for part in _blocks(table, reducer, block // _row_bytes(op), True)]
-    rows = ([tape.zeros(op.x, (pieces.empty, 1, *inner))] if pieces.empty else []) + direct
+    rows = ([tape.empty_rows(op.x, (pieces.empty, 1, *inner), op.reduce)] if pieces.empty else []) + direct
     if pieces.second:
         partial = [part for table in pieces.partial for part in _blocks(table, reducer, block // _row_bytes(op), False)]
         rows += _second(op, pieces, tape, partial, inner)
@@ -146,18 +154,18 @@ def _second(
     op: Operator, pieces: Pieces, tape: Tape, partial: list[ir.Value], inner: tuple[int, ...]
 ) -> list[ir.Value]:
     """Reduce the partial results of the decomposed rows."""
-    kind = "ReduceMax" if op.reduce == "max" else "ReduceMin" if op.reduce == "min" else "ReduceSum"
-    adds = kind == "ReduceSum"
-    padded = adds and any((table < 0).any() for table in pieces.second)
-    if padded:
-        partial = [*partial, tape.zeros(op.x, (1, 1, *inner))]
+    kind = "ReduceSum" if op.reduce == "mean" else _REDUCE[op.reduce]
+    fills = kind in _FILLS
+    if fills and any((table < 0).any() for table in pieces.second):
+        assert op.x.dtype is not None
+        partial = [*partial, tape.constants.add(np.full((1, 1, *inner), _FILLS[kind], op.x.dtype.numpy()))]
     joined = tape.concat(partial)
     count = sizes(joined)[0]
     flat = tape.like("Reshape", [joined, np.array((count, *inner), np.int64)], (count, *inner))
     results = []
     for table in pieces.second:
-        # A neutral row fills up a sum; a largest or smallest is not changed by repeating a piece.
-        filled = np.where(table < 0, count - 1 if adds else table[:, :1], table)
+        # A neutral row fills up a sum or product; a largest or smallest is not changed by repeating a piece.
+        filled = np.where(table < 0, count - 1 if fills else table[:, :1], table)
         rows, width = filled.shape
         gathered = tape.like("Gather", [flat, filled.astype(np.int32)], (rows, width, *inner), axis=0)
         results.append(gathered if width == 1 else _reduce(tape, kind, gathered))

@@ -23,7 +23,7 @@ class Operator:
         x: node features [num_src, ...] or edge values [num_slots, ...], its first input.
         weight: edge weights that are computed, [num_slots] or [num_slots, heads], or `None`.
         static_weight: edge weights that are constant, in slot order, or `None`.
-        reduce: `sum`, `mean`, `max`, `min`, or empty where nothing is reduced.
+        reduce: `sum`, `mean`, `max`, `min`, `prod`, or empty where nothing is reduced.
         rowptr: [num_dst + 1], or `None` where the operator needs none.
         col: row of `x` that each slot reads, or `None` where the operator reads edge values or destinations.
         position: row of each slot in values that have a row for each slot; `None` where that is slot order.

@@ -21,7 +21,7 @@ Form = Literal["ell", "scatter"]
 FORMS = ("ell", "scatter")
 """Lowerings that need no graph that is known."""
 
-_REDUCE = {"sum": "ReduceSum", "mean": "ReduceSum", "max": "ReduceMax", "min": "ReduceMin"}
+_REDUCE = {"sum": "ReduceSum", "mean": "ReduceSum", "max": "ReduceMax", "min": "ReduceMin", "prod": "ReduceProd"}
 
 
 def lower_graphs(model: ir.Model, aggregate: Form = "ell", *, fallback: bool = True, branches: bool = True) -> ir.Model:
@@ -162,7 +162,7 @@ class Reduction:
         x: node features [num_src, ...], or edge values [num_slots, ...] where there is no `col`.
         col: row of `x` that each slot reads, int64 [num_slots].
         weight: of each slot, [num_slots] or [num_slots, heads], only with `sum`.
-        reduce: `sum`, `mean`, `max` or `min`.
+        reduce: `sum`, `mean`, `max`, `min` or `prod`.
     """
 
     x: ir.Value
@@ -227,7 +227,7 @@ def _lift(tape: OpenTape, factor: ir.Value, dimensions: int, wanted: int) -> ir.
 
 def finished(tape: OpenTape, op: Reduction, tables: Tables, out: ir.Value) -> ir.Value:
     """Divide a sum for the mean; give zero to rows without slots, which hold no largest or smallest."""
-    if op.reduce == "sum":
+    if op.reduce in ("sum", "prod"):
         return out
     degree = tape.to_rank(tables.degree, rank(op.x))
     dtype = float_type(op.x)

@@ -13,10 +13,10 @@ from gnnexport.targets.onnx import schemas
 from gnnexport.targets.onnx.operators import Operator
 from gnnexport.targets.onnx.tape import Tape
 
-REDUCTION = {"sum": "add", "mean": "add", "max": "max", "min": "min"}
+REDUCTION = {"sum": "add", "mean": "add", "max": "max", "min": "min", "prod": "mul"}
 """What `ScatterElements` calls each reduction."""
 
-NEUTRAL = {"max": -np.inf, "min": np.inf}
+NEUTRAL = {"max": -np.inf, "min": np.inf, "prod": 1.0}
 """What changes no reduction of its kind; zero for the others."""
 
 
@@ -28,7 +28,7 @@ def lower_scatter(op: Operator, tape: Tape) -> ir.Value:
     tail = op.tail
     shape, slots = (len(degree), *tail), (op.num_slots, *tail)
     if op.num_slots == 0:
-        return tape.zeros(op.x, shape)
+        return tape.empty_rows(op.x, shape, op.reduce)
     dtype = op.x.dtype.numpy()
     row = op.by_position(op.rows_of_slots).reshape(-1, *(1 for _ in tail))
     index = tape.op("Expand", [row, np.array(slots, np.int64)], ir.DataType.INT64, slots)

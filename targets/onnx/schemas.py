@@ -25,7 +25,7 @@ _INDICES = ("I", ["tensor(int64)", "tensor(int32)"], "indices")
 @functools.cache
 def register() -> None:
     """Tell onnx about the dialect's operators; a second call does nothing."""
-    reduce = OpSchema.Attribute("reduce", OpSchema.AttrType.STRING, "sum, mean, max or min", required=True)
+    reduce = OpSchema.Attribute("reduce", OpSchema.AttrType.STRING, "sum, mean, max, min or prod", required=True)
     _register(CSR, ["dst:I", "num_dst:I"], [], outputs=["rowptr:I", "perm:I"])
     _register(AGGREGATE, ["x:T", "rowptr:I", "col:I", "weight:T?"], [reduce])
     _register(REDUCE_EDGES, ["messages:T", "rowptr:I"], [reduce])

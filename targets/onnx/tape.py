@@ -107,6 +107,11 @@ class Tape:
         assert like.dtype is not None
         return self.constants.add(np.zeros(tuple(shape), like.dtype.numpy()))
 
+    def empty_rows(self, like: ir.Value, shape: Sequence[int], reduce: str) -> ir.Value:
+        """Return what rows without slots give: zeros, and ones for a product."""
+        assert like.dtype is not None
+        return self.constants.add(np.full(tuple(shape), reduce == "prod", like.dtype.numpy()))
+
 
 def sizes(value: ir.Value) -> tuple[int, ...]:
     """Return the shape of a value of which every size is known."""

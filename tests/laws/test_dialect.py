@@ -15,8 +15,8 @@ from torch import Tensor
 from gnnexport.program.dialect import ops
 from tests.graph_strategies import edge_indices
 
-REDUCES = ["sum", "mean", "max", "min"]
-NUMPY = {"sum": np.sum, "mean": np.mean, "max": np.max, "min": np.min}
+REDUCES = ["sum", "mean", "max", "min", "prod"]
+NUMPY = {"sum": np.sum, "mean": np.mean, "max": np.max, "min": np.min, "prod": np.prod}
 
 
 @st.composite
@@ -34,8 +34,8 @@ def values(*shape: int, seed: int = 0) -> Tensor:
 
 
 def reduced(messages: NDArray[Any], rowptr: Tensor, reduce: str) -> NDArray[Any]:
-    """Reduce the slots of each row in a loop; a row without slots gives zero."""
-    out = np.zeros((len(rowptr) - 1, *messages.shape[1:]))
+    """Reduce the slots of each row in a loop; a row without slots gives zero, or one where that is neutral."""
+    out = np.full((len(rowptr) - 1, *messages.shape[1:]), float(reduce == "prod"))
     for row, (start, end) in enumerate(zip(rowptr[:-1].tolist(), rowptr[1:].tolist(), strict=True)):
         if end > start:
             out[row] = NUMPY[reduce](messages[start:end], axis=0)
@@ -165,3 +165,14 @@ def test_ties_share_the_gradient() -> None:
     ops.aggregate(x, torch.tensor([0, 2]), torch.tensor([0, 1]), None, "max").sum().backward()
     assert x.grad is not None
     assert x.grad.flatten().tolist() == [0.5, 0.5]
+
+
+def test_gradient_of_a_product_with_zeros() -> None:
+    """A factor's gradient is the product of the others, also where one or several of them are zero."""
+    messages = torch.tensor([[2.0], [0.0], [3.0], [0.0], [0.0], [5.0]], dtype=torch.float64, requires_grad=True)
+    rowptr = torch.tensor([0, 3, 5, 5, 6])
+    out = ops.reduce_edges(messages, rowptr, "prod")
+    assert out.flatten().tolist() == [0.0, 0.0, 1.0, 5.0]
+    out.sum().backward()
+    assert messages.grad is not None
+    assert messages.grad.flatten().tolist() == [0.0, 6.0, 0.0, 0.0, 0.0, 1.0]

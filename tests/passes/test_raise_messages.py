@@ -21,6 +21,7 @@ from tests.small_models import captured, ops
         ("index_add", {"gnn.csr": 1, "gnn.aggregate": 1}),
         ("zeros_like", {"gnn.csr": 1, "gnn.aggregate": 1, "aten.zeros_like": 0}),
         ("views", {"gnn.csr": 1, "gnn.aggregate": 1}),
+        ("multiplied", {"gnn.csr": 1, "gnn.aggregate": 1, "gnn.reduce_edges": 0}),
         ("masked", {"gnn.csr": 1, "gnn.reduce_edges": 1}),
     ],
 )

@@ -71,8 +71,8 @@ class Sketch:
 
 
 def reduce(graph: Csr, messages: Array, kind: str) -> Array:
-    """Reduce messages [num_edges, ...] to nodes; nodes without edges get zero."""
-    out = np.zeros((graph.num_nodes, *messages.shape[1:]))
+    """Reduce messages [num_edges, ...] to nodes; nodes without edges get zero, or one where factors are multiplied."""
+    out = np.full((graph.num_nodes, *messages.shape[1:]), float(kind == "prod"))
     for node in range(graph.num_nodes):
         slots = messages[graph.rowptr[node] : graph.rowptr[node + 1]].astype(np.float64)
         if len(slots):

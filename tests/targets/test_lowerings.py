@@ -17,7 +17,7 @@ from tests.targets.networks import CHANNELS, NAMES, network
 from tests.targets.sketch import Array, Sketch, normal, reduce, run, softmax
 
 LOWERINGS = ("ell", "dense", "scatter")
-REDUCTIONS = ("sum", "mean", "max", "min")
+REDUCTIONS = ("sum", "mean", "max", "min", "prod")
 TOLERANCE = 1e-5
 HEADS = 2
 
@@ -31,6 +31,12 @@ def answer(sketch: Sketch, out: ir.Value, lowering: Lowering, x: Array) -> Array
     return run(proto.SerializeToString(), {"x": x})
 
 
+def features(graph: Csr, kind: str) -> Array:
+    """Draw features of nodes: negative ones, of which no largest is zero, or factors that a hub does not overflow."""
+    x = normal((graph.num_nodes, CHANNELS))
+    return (1 - x / 10 if kind == "prod" else x - 3).astype(np.float32)
+
+
 def agree(actual: Array, expected: Array) -> bool:
     """Tell whether the largest difference is small against the largest magnitude."""
     assert actual.shape == expected.shape
@@ -41,8 +47,8 @@ def agree(actual: Array, expected: Array) -> bool:
 @settings(max_examples=25, deadline=None)
 @given(graph=graphs(), kind=st.sampled_from(REDUCTIONS))
 def test_aggregate(lowering: Lowering, graph: Csr, kind: str) -> None:
-    """Neighbours are reduced; nodes without edges get zero whatever the reduction."""
-    sketch, x = Sketch(), normal((graph.num_nodes, CHANNELS)) - 3
+    """Neighbours are reduced; nodes without edges get zero whatever the reduction, but for a product."""
+    sketch, x = Sketch(), features(graph, kind)
     inputs = [sketch.features("x", x.shape), sketch.structure("p", graph.rowptr), sketch.structure("c", graph.col)]
     out = sketch.op("Aggregate", inputs, x.shape, reduce=kind)
     assert agree(answer(sketch, out, lowering, x), reduce(graph, x[graph.col], kind))
@@ -95,7 +101,7 @@ def test_aggregate_with_heads(lowering: Lowering, graph: Csr, heads: int) -> Non
 @given(graph=graphs(), kind=st.sampled_from(REDUCTIONS))
 def test_edge_operators(lowering: Lowering, graph: Csr, kind: str) -> None:
     """Gathers to the edges, a product there, and its reduction."""
-    sketch, x = Sketch(), normal((graph.num_nodes, CHANNELS))
+    sketch, x = Sketch(), features(graph, kind)
     value, pointers = sketch.features("x", x.shape), sketch.structure("p", graph.rowptr)
     shape = (graph.num_edges, CHANNELS)
     near = sketch.op("GatherSource", [value, sketch.structure("c", graph.col)], shape)

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 from torch.utils.weak import WeakTensorKeyDictionary
 
-REDUCTIONS = ("sum", "mean", "max", "min")
+REDUCTIONS = ("sum", "mean", "max", "min", "prod")
 
 _transposes: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
@@ -49,10 +49,14 @@ def transpose(rowptr: Tensor, col: Tensor, num_src: int) -> tuple[Tensor, Tensor
 
 
 def _bag(values: Tensor, index: Tensor, rowptr: Tensor, reduce: str, weight: Tensor | None) -> Tensor:
-    """Reduce rows of a matrix; empty segments give zero.
+    """Reduce rows of a matrix; empty segments give zero, and one for a product.
 
     `embedding_bag` moves rows three times faster than a sparse product in torch.
     """
+    if reduce == "prod":
+        row = rows_of(rowptr)[:, None].expand(-1, values.shape[1])
+        ones = values.new_ones(rowptr.numel() - 1, values.shape[1])
+        return ones.scatter_reduce(0, row, values.index_select(0, index), "prod")
     if index.numel() == 0 or rowptr.numel() == 1 or values.shape[1] == 0:
         return values.new_zeros(rowptr.numel() - 1, values.shape[1])
     if reduce == "min":
@@ -69,7 +73,7 @@ def aggregate(x: Tensor, rowptr: Tensor, col: Tensor, weight: Tensor | None, red
         rowptr: int64 [num_dst + 1].
         col: int64 [num_slots].
         weight: [num_slots], or [num_slots, heads] for three-dimensional `x`; only with `sum`.
-        reduce: `sum`, `mean`, `max` or `min`; a row without slots gives zero.
+        reduce: `sum`, `mean`, `max`, `min` or `prod`; a row without slots gives zero, and one for `prod`.
     """
     num_dst = rowptr.numel() - 1
     if weight is not None and weight.dim() == 2:
@@ -107,6 +111,16 @@ def spread_to_extremes(grad: Tensor, messages: Tensor, out: Tensor, rowptr: Tens
     attains = (messages == out[row]).to(grad.dtype)
     ties = reduce_edges(attains, rowptr, "sum").clamp(min=1)
     return attains * (grad / ties)[row]
+
+
+def spread_to_factors(grad: Tensor, messages: Tensor, out: Tensor, rowptr: Tensor) -> Tensor:
+    """Give each slot the gradient of its row times the product of the row's other slots, zeros among them or not."""
+    row = rows_of(rowptr)
+    is_zero = messages == 0
+    zeros = reduce_edges(is_zero.to(grad.dtype), rowptr, "sum")[row]
+    nonzero = reduce_edges(messages.masked_fill(is_zero, 1), rowptr, "prod")[row]
+    others = torch.where(is_zero, nonzero, out[row] / messages.masked_fill(is_zero, 1))
+    return grad[row] * others.masked_fill(zeros > is_zero.to(grad.dtype), 0)
 
 
 def sampled_product(grad: Tensor, x: Tensor, row: Tensor, col: Tensor, weight: Tensor) -> Tensor:

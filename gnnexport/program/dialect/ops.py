@@ -14,6 +14,13 @@ from gnnexport.program.dialect import kernels
 
 NAMESPACE = "gnn"
 
+_SPREADS = {
+    "max": kernels.spread_to_extremes,
+    "min": kernels.spread_to_extremes,
+    "prod": kernels.spread_to_factors,
+}
+"""How the gradient of a row reaches its slots where that depends on their values."""
+
 
 @torch.library.custom_op("gnn::csr", mutates_args=(), device_types="cpu")
 def csr(dst: Tensor, num_dst: int) -> tuple[Tensor, Tensor]:
@@ -40,17 +47,17 @@ def _(x: Tensor, rowptr: Tensor, col: Tensor, weight: Tensor | None, reduce: str
 def _aggregate_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     x, rowptr, col, weight, reduce = inputs
     ctx.reduce, ctx.rowptr, ctx.col = reduce, rowptr, col
-    extreme = reduce in ("max", "min")
-    needs_x = extreme or (weight is not None and weight.requires_grad)
+    selects = reduce in _SPREADS
+    needs_x = selects or (weight is not None and weight.requires_grad)
     ctx.num_src = x.shape[0]
-    ctx.save_for_backward(x if needs_x else None, weight, output if extreme else None)
+    ctx.save_for_backward(x if needs_x else None, weight, output if selects else None)
 
 
 def _aggregate_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, None, Tensor | None, None]:
     x, weight, output = ctx.saved_tensors
     by_source, destinations, perm = kernels.transpose(ctx.rowptr, ctx.col, ctx.num_src)
-    if ctx.reduce in ("max", "min"):
-        messages = kernels.spread_to_extremes(grad, x.index_select(0, ctx.col), output, ctx.rowptr)
+    if ctx.reduce in _SPREADS:
+        messages = _SPREADS[ctx.reduce](grad, x.index_select(0, ctx.col), output, ctx.rowptr)
         return kernels.reduce_edges(messages.index_select(0, perm), by_source, "sum"), None, None, None, None
     if ctx.reduce == "mean":
         degree = ctx.rowptr.diff().clamp(min=1).to(grad.dtype)
@@ -80,13 +87,13 @@ def _(messages: Tensor, rowptr: Tensor, reduce: str) -> Tensor:
 
 def _reduce_edges_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     messages, ctx.rowptr, ctx.reduce = inputs
-    ctx.save_for_backward(*((messages, output) if ctx.reduce in ("max", "min") else ()))
+    ctx.save_for_backward(*((messages, output) if ctx.reduce in _SPREADS else ()))
 
 
 def _reduce_edges_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-    if ctx.reduce in ("max", "min"):
+    if ctx.reduce in _SPREADS:
         messages, output = ctx.saved_tensors
-        return kernels.spread_to_extremes(grad, messages, output, ctx.rowptr), None, None
+        return _SPREADS[ctx.reduce](grad, messages, output, ctx.rowptr), None, None
     if ctx.reduce == "mean":
         degree = ctx.rowptr.diff().clamp(min=1).to(grad.dtype)
         grad = grad / degree.view(-1, *[1] * (grad.dim() - 1))
