@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -32,16 +32,50 @@ class GoldenCase:
         inputs: by input name, an array or the recipe of one.
         expected: by output name, the rows `rows` of the output.
         rows: int64, the rows of the output that are kept; `None` for all.
+        sizes: nodes of each graph, where the request was made up; empty where that is not known.
     """
 
     name: str
     inputs: Mapping[str, NDArray[Any] | Features]
     expected: Mapping[str, NDArray[Any]]
     rows: NDArray[np.int64] | None = None
+    sizes: tuple[int, ...] = ()
 
     def feeds(self) -> dict[str, NDArray[Any]]:
         """Make the arrays to run."""
         return {name: value.make() if isinstance(value, Features) else value for name, value in self.inputs.items()}
+
+
+@dataclass(frozen=True)
+class LawCheck:
+    """A law of `gnnexport.conformance` that the model obeys in PyTorch, and that every artefact of it has to obey.
+
+    Args:
+        law: its name.
+        case: name of the golden case whose request is changed.
+        seed: of the change.
+        node: whose features change, where the law changes those of one node.
+        still: int64, rows of the output that the change must not reach.
+    """
+
+    law: str
+    case: str
+    seed: int = 0
+    node: int | None = None
+    still: NDArray[np.int64] | None = None
+
+
+@dataclass(frozen=True)
+class Laws:
+    """What `golden.npz` holds besides cases.
+
+    Args:
+        checks: laws to be checked.
+        exempt: laws that the model itself does not obey, each with what was seen in PyTorch.
+    """
+
+    checks: tuple[LawCheck, ...] = ()
+    exempt: Mapping[str, str] = field(default_factory=dict)
 
 
 def make_features(
@@ -98,15 +132,18 @@ def stored_size(*arrays: NDArray[Any]) -> int:
     return sum(_compressed_size(array) for array in arrays)
 
 
-def write_golden(path: Path, cases: Sequence[GoldenCase]) -> None:
-    """Write the cases.
+def write_golden(path: Path, cases: Sequence[GoldenCase], laws: Laws | None = None) -> None:
+    """Write the cases and the laws.
 
     Raises:
         ValueError: the file came out larger than `LIMIT_BYTES`.
     """
     arrays: dict[str, NDArray[Any]] = {}
-    described = [_describe(case, arrays) for case in cases]
-    write_arrays(path, {"schema": 1, "cases": described}, arrays)
+    description: dict[str, Any] = {"schema": 1, "cases": [_describe(case, arrays) for case in cases]}
+    if laws is not None:
+        description["laws"] = [_describe_law(check, arrays) for check in laws.checks]
+        description["exempt"] = dict(laws.exempt)
+    write_arrays(path, description, arrays)
     if path.stat().st_size > LIMIT_BYTES:
         size = path.stat().st_size
         path.unlink()
@@ -126,6 +163,41 @@ def read_golden(path: Path, *, count: int | None = None) -> tuple[GoldenCase, ..
         return tuple(_restore(case, arrays) for case in cases)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UsageError.at(str(path), f"is not a golden file ({error})", MEND) from error
+
+
+def read_laws(path: Path) -> Laws:
+    """Read the laws; none where the bundle was made before there were any.
+
+    Raises:
+        UsageError: damaged, or not such a file.
+    """
+    description = read_description(path)
+    try:
+        described = description.get("laws", [])
+        stored = {law["still"] for law in described if law["still"] is not None}
+        arrays = load_arrays(path, UsageError, MEND, names=stored) if stored else {}
+        checks = tuple(_restore_law(law, arrays) for law in described)
+        exempt = {str(law): str(why) for law, why in description.get("exempt", {}).items()}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UsageError.at(str(path), f"is not a golden file ({error})", MEND) from error
+    return Laws(checks, exempt)
+
+
+def _describe_law(check: LawCheck, arrays: dict[str, NDArray[Any]]) -> dict[str, Any]:
+    """Rows that stay are kept as one bit each."""
+    still = None
+    if check.still is not None:
+        still = f"still_{len(arrays)}"
+        kept = np.zeros(int(check.still.max(initial=-1)) + 1, bool)
+        kept[check.still] = True
+        arrays[still] = np.packbits(kept)
+    return {"law": check.law, "case": check.case, "seed": check.seed, "node": check.node, "still": still}
+
+
+def _restore_law(law: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> LawCheck:
+    still = None if law["still"] is None else np.flatnonzero(np.unpackbits(arrays[law["still"]]))
+    node = None if law["node"] is None else int(law["node"])
+    return LawCheck(str(law["law"]), str(law["case"]), int(law["seed"]), node, still)
 
 
 def _arrays_of(case: dict[str, Any]) -> set[str]:
@@ -153,6 +225,7 @@ def _describe(case: GoldenCase, arrays: dict[str, NDArray[Any]]) -> dict[str, An
         "inputs": inputs,
         "expected": expected,
         "rows": None if case.rows is None else keep(case.rows),
+        "sizes": list(case.sizes),
     }
 
 
@@ -162,7 +235,8 @@ def _restore(case: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> GoldenCas
         for name, value in case["inputs"].items()
     }
     expected = {name: arrays[key] for name, key in case["expected"].items()}
-    return GoldenCase(case["name"], inputs, expected, None if case["rows"] is None else arrays[case["rows"]])
+    rows = None if case["rows"] is None else arrays[case["rows"]]
+    return GoldenCase(case["name"], inputs, expected, rows, tuple(int(size) for size in case.get("sizes", ())))
 
 
 def _compressed_size(array: NDArray[Any]) -> int:

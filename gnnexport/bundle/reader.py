@@ -9,7 +9,7 @@ from typing import Any
 
 from gnnexport.bundle.digest import bundle_digest, file_sha256
 from gnnexport.bundle.evaluation import EvalData, read_eval
-from gnnexport.bundle.golden import GoldenCase, read_golden
+from gnnexport.bundle.golden import GoldenCase, Laws, read_golden, read_laws
 from gnnexport.bundle.layout import DECISIONS, EVAL, GOLDEN, MANIFEST, REPORT
 from gnnexport.bundle.manifest import File, Manifest, parse_manifest
 from gnnexport.bundle.report_schema import Report, parse_report
@@ -38,6 +38,10 @@ class Bundle:
     def golden(self, count: int | None = None) -> tuple[GoldenCase, ...]:
         """Read the inputs with their expected outputs, or the first `count` of them; empty when there are none."""
         return read_golden(self.path / GOLDEN, count=count) if self._has(GOLDEN) else ()
+
+    def laws(self) -> Laws:
+        """Read which laws the golden cases have to obey; none when there are none."""
+        return read_laws(self.path / GOLDEN) if self._has(GOLDEN) else Laws()
 
     def evaluation(self) -> EvalData | None:
         """Read what accuracy is measured on; `None` when there is none."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,14 @@ from torch import Tensor
 
 from gnnexport.bundle.features import FeatureKind, Features
 from gnnexport.bundle.golden import GoldenCase, make_features, sample_rows, stored_size
+from gnnexport.conformance.graphs import MANY, adversarial_graphs, many_nodes
+from gnnexport.errors import UnsupportedError
+from gnnexport.pipeline.model_answers import ask_model, check_capture
 from gnnexport.pipeline.source import Source
+from gnnexport.program.cost import measure_cost
 from gnnexport.program.data import GraphData
 from gnnexport.program.generated import generate
-from gnnexport.program.inputs import Role
+from gnnexport.program.inputs import NUM_EDGES, Role
 from gnnexport.program.program import Program
 from gnnexport.program.verify import TOLERANCE, relative_error
 
@@ -25,6 +30,9 @@ EXTREME = 10.0
 
 REQUEST_BYTES = 6_000_000
 """A request of real graphs that takes no more than this, compressed, is kept."""
+
+MANY_ENTRIES, MANY_MACS, MANY_BYTES = 8_000_000, 2_000_000_000, 400_000_000
+"""What the request with many nodes may take: numbers of features, multiply-accumulates, and bytes of one op."""
 
 FIFTY = 50
 NEGATIVE = "all-negative"
@@ -35,10 +43,22 @@ FEATURES = {Role.NODE_FEATURES, Role.EDGE_FEATURES, Role.EDGE_WEIGHT}
 
 Array = NDArray[Any]
 Given = dict[str, Array | Features]
+
+
+@dataclass(frozen=True)
+class Made:
+    """A request; `sizes` are the nodes of each graph where it is made up."""
+
+    given: Given
+    sizes: tuple[int, ...] = ()
+
+
 Note = Callable[[str], None]
 
 
-def golden_cases(source: Source, program: Program, note: Note, *, with_real: bool, seed: int) -> list[GoldenCase]:
+def golden_cases(
+    source: Source, program: Program, note: Note, *, with_real: bool, seed: int, same: bool = True
+) -> list[GoldenCase]:
     """Make the cases that suit the mode; the first is a typical request.
 
     Args:
@@ -47,9 +67,14 @@ def golden_cases(source: Source, program: Program, note: Note, *, with_real: boo
         note: takes a line for each case that is left out.
         with_real: the data's own features may be kept.
         seed: of everything random.
+        same: the Program computes what the model computes; not so once something compressed it.
+
+    Raises:
+        ParityError: it should and does not, on one of the graphs.
+        UnsupportedError: it cannot run on one of the graphs, and the model can.
     """
     if source.mode == "graphs":
-        return _for_new_graphs(source, program, note, with_real, seed)
+        return _for_new_graphs(source, program, note, with_real, seed, same)
     return _for_one_graph(source, program, note, with_real, seed)
 
 
@@ -84,29 +109,95 @@ def _for_one_graph(source: Source, program: Program, note: Note, with_real: bool
     return cases
 
 
-def _for_new_graphs(source: Source, program: Program, note: Note, with_real: bool, seed: int) -> list[GoldenCase]:
+def _for_new_graphs(
+    source: Source, program: Program, note: Note, with_real: bool, seed: int, same: bool
+) -> list[GoldenCase]:
     """Ask about graphs that the model has not seen: many, one, none of something, and what goes wrong most easily."""
     twin = _in_float64(program)
     width = (source.classes or 1) * np.dtype(np.float32).itemsize
-    requests = {**_timed(source, program, note, with_real, seed), **_made_up(source, program, seed)}
+    requests = {**_timed(source, program, note, with_real, seed), **_made_up(source, program, note, seed)}
     cases = []
-    for name, given in requests.items():
-        feeds = {key: value.make() if isinstance(value, Features) else value for key, value in given.items()}
-        inputs = {key: torch.from_numpy(value) for key, value in feeds.items()}
-        structure = program.structure(inputs)
-        with torch.no_grad():
-            output = program.run_body(inputs, structure)
-        if source.generated or any(isinstance(value, Features) for value in given.values()):
-            error = relative_error(_run_wide(twin, inputs, structure), output)
+    for name, made in requests.items():
+        asked = _asked(source, program, name, made, note)
+        if asked is None:
+            continue
+        if source.generated or any(isinstance(value, Features) for value in asked.given.values()):
+            error = relative_error(_run_wide(twin, asked.inputs, asked.structure), asked.output)
             if error > TOLERANCE / 10:
                 note(_left_out(name, error))
                 continue
-        rows = sample_rows(len(output), width, len(requests), seed=seed)
-        cases.append(GoldenCase(name, given, {program.output: _kept(output, rows)}, rows))
+        if same and asked.answer is not None:
+            check_capture(source, name, asked.answer, asked.output)
+        rows = sample_rows(len(asked.output), width, len(requests), seed=seed)
+        cases.append(GoldenCase(name, asked.given, {program.output: _kept(asked.output, rows)}, rows, made.sizes))
     return cases
 
 
-def _timed(source: Source, program: Program, note: Note, with_real: bool, seed: int) -> dict[str, Given]:
+@dataclass(frozen=True)
+class _Asked:
+    """A request and what came of it.
+
+    Args:
+        answer: of the model itself; `None` where it was not asked.
+        output: of the Program.
+    """
+
+    given: Given
+    inputs: Mapping[str, Tensor]
+    structure: Sequence[Any]
+    answer: Tensor | None
+    output: Tensor
+
+
+def _asked(source: Source, program: Program, name: str, made: Made, note: Note) -> _Asked | None:
+    """Run the model and the Program; `None`, with a note, for graphs that the model itself refuses.
+
+    Where it refuses edges in any order, it gets them sorted by destination.
+
+    Raises:
+        UnsupportedError: the Program cannot run on graphs that the model can.
+    """
+    given, answer = made.given, None
+    inputs = _tensors(given)
+    if made.sizes:
+        answer = ask_model(source, inputs, made.sizes)
+        if answer is None:
+            given = _by_destination(program, given)
+            inputs = _tensors(given)
+            answer = ask_model(source, inputs, made.sizes)
+        if answer is None:
+            note(f"golden case '{name}' left out: the model itself cannot run on it")
+            return None
+    try:
+        structure = program.structure(inputs)
+        with torch.no_grad():
+            output = program.run_body(inputs, structure)
+    except (RuntimeError, IndexError, ValueError, TypeError, AssertionError) as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        what = f"what was captured cannot run on the graph '{name}', which the model itself can: {first}"
+        mend = "Look for control flow on the number of nodes, edges or graphs in the model's forward"
+        raise UnsupportedError.at(source.class_name, what, mend) from error
+    return _Asked(given, inputs, structure, answer, output)
+
+
+def _tensors(given: Given) -> dict[str, Tensor]:
+    return {
+        name: torch.from_numpy(value.make() if isinstance(value, Features) else value) for name, value in given.items()
+    }
+
+
+def _by_destination(program: Program, given: Given) -> Given:
+    """Sort the edges of a request by destination, with all that belongs to them."""
+    edges = next((item.name for item in program.inputs if item.role is Role.EDGE_INDEX), None)
+    if edges is None:
+        return given
+    values = {name: value.make() if isinstance(value, Features) else value for name, value in given.items()}
+    order = np.argsort(values[edges][1], kind="stable")
+    axes = {item.name: item.shape.index(NUM_EDGES) for item in program.inputs if NUM_EDGES in item.shape}
+    return {name: np.take(values[name], order, axes[name]) if name in axes else given[name] for name in given}
+
+
+def _timed(source: Source, program: Program, note: Note, with_real: bool, seed: int) -> dict[str, Made]:
     """Return the request that is timed; its features are made up where its own may not be kept or take much room.
 
     Nothing where even its graphs take too much room.
@@ -114,34 +205,62 @@ def _timed(source: Source, program: Program, note: Note, with_real: bool, seed: 
     names = [item.name for item in program.inputs]
     real = {name: source.request.inputs[name].numpy() for name in names}
     if (with_real or source.generated) and stored_size(*real.values()) <= REQUEST_BYTES:
-        return {"request": {**real}}
+        return {"request": Made({**real})}
     graph = {item.name for item in program.inputs if item.role not in FEATURES}
     if stored_size(*(real[name] for name in graph)) > REQUEST_BYTES:
         note("the timed request is too large to be kept: validate times a smaller one, and gives no speedup")
         return {}
     made = _with_recipes(program, generate(program.inputs, [1], seed=seed), source, seed, like=real)
     note("the timed request is kept with made-up features, which is what validate times")
-    return {"request": {name: real[name] if name in graph else made[name] for name in names}}
+    return {"request": Made({name: real[name] if name in graph else made[name] for name in names})}
 
 
-def _made_up(source: Source, program: Program, seed: int) -> dict[str, Given]:
+def _made_up(source: Source, program: Program, note: Note, seed: int) -> dict[str, Made]:
     """Make the requests that data seldom holds, the most usual first."""
     inputs = program.inputs
-    sizes = torch.randint(1, 30, (FIFTY,), generator=torch.Generator().manual_seed(seed)).tolist()
-    made = {
-        "fifty graphs": generate(inputs, sizes, seed=seed),
-        "one graph": generate(inputs, [9], seed=seed + 1),
-        "one node": generate(inputs, [1], seed=seed + 2),
-        "no edges": generate(inputs, [4, 2], seed=seed + 3, edges=False),
-        NEGATIVE: generate(inputs, [7, 12], seed=seed + 4),
-        "hub": generate(inputs, [3, 300, 5], seed=seed + 5),
+    fifty = torch.randint(1, 30, (FIFTY,), generator=torch.Generator().manual_seed(seed)).tolist()
+    sizes: dict[str, list[int]] = {
+        "fifty graphs": fifty,
+        "one graph": [9],
+        "one node": [1],
+        "no edges": [4, 2],
+        NEGATIVE: [7, 12],
+        "hub": [3, 300, 5],
     }
     if any(item.role is Role.NUM_GRAPHS for item in inputs):
-        made["empty graphs"] = generate(inputs, [5, 0, 3, 0], seed=seed + 6)
-    return {
-        name: _with_recipes(program, values, source, seed + offset, kind="negative" if name == NEGATIVE else "normal")
-        for offset, (name, values) in enumerate(made.items())
+        sizes["empty graphs"] = [5, 0, 3, 0]
+    drawn = {
+        name: (counts, generate(inputs, counts, seed=seed + offset, edges=name != "no edges"))
+        for offset, (name, counts) in enumerate(sizes.items())
     }
+    roles = [item.role for item in inputs]
+    if roles.count(Role.EDGE_INDEX) == roles.count(Role.NODE_FEATURES) == 1:
+        for name, graph in adversarial_graphs().items():
+            edges = torch.from_numpy(graph.edges)
+            drawn[name] = list(graph.sizes), generate(inputs, graph.sizes, seed=seed + len(drawn), edges=edges)
+        drawn |= _many(program, note, seed)
+    return {
+        name: Made(
+            _with_recipes(program, values, source, seed + offset, kind="negative" if name == NEGATIVE else "normal"),
+            tuple(counts),
+        )
+        for offset, (name, (counts, values)) in enumerate(drawn.items())
+    }
+
+
+def _many(program: Program, note: Note, seed: int) -> dict[str, tuple[list[int], dict[str, Tensor]]]:
+    """Make the request with the largest indices, unless the model is too wide for it."""
+    graph = many_nodes()
+    inputs = program.inputs
+    width = sum(size for item in inputs if item.role in FEATURES for size in item.shape if isinstance(size, int))
+    if width * graph.num_nodes <= MANY_ENTRIES:
+        made = generate(inputs, graph.sizes, seed=seed, edges=torch.from_numpy(graph.edges))
+        cost = measure_cost(program, made)
+        largest = max((op.bytes_moved for op in cost.ops), default=0)
+        if cost.macs() <= MANY_MACS and largest <= MANY_BYTES:
+            return {MANY: (list(graph.sizes), made)}
+    note(f"golden case '{MANY}' left out: {graph.num_nodes:,} nodes take too long with a model as wide as this")
+    return {}
 
 
 def _with_recipes(

@@ -1,0 +1,1 @@
+"""What must hold of every bundle: graphs that break careless lowerings, and laws of message passing. Free of torch."""

@@ -1,0 +1,199 @@
+"""Metamorphic laws: change a request so that it is known how the answer has to change.
+
+A law needs no expected numbers: it holds the answers of one engine against each other. Not every model obeys every
+law; a bundle says which ones its model obeys in PyTorch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gnnexport.bundle.golden import GoldenCase, LawCheck
+from gnnexport.bundle.manifest import Tensor
+from gnnexport.conformance.graphs import shuffled
+
+NUM_NODES, NUM_EDGES, NUM_GRAPHS, NUM_PAIRS = "num_nodes", "num_edges", "num_graphs", "num_pairs"
+_EDGE_INDEX, _GRAPH_IDS, _LABEL_EDGES = "edge_index", "graph_ids", "label_edges"
+_ENDPOINTS = (_EDGE_INDEX, _LABEL_EDGES)
+_INDICES = (*_ENDPOINTS, _GRAPH_IDS)
+
+Array = NDArray[Any]
+Feeds = Mapping[str, Array]
+
+
+@dataclass(frozen=True)
+class Derived:
+    """A changed request, and which rows of its answer are which of the answer to the original request.
+
+    Args:
+        feeds: arrays by input name.
+        base: int64, rows of the original answer; `None` for all.
+        rows: int64, the rows of the new answer that must equal them; `None` for all.
+    """
+
+    feeds: dict[str, Array]
+    base: Array | None = None
+    rows: Array | None = None
+
+
+@dataclass(frozen=True)
+class Law:
+    """A law.
+
+    Args:
+        name: as in bundles and reports.
+        what: what has to hold, for people.
+        derive: changes the request of a case; yields nothing where there is nothing to change.
+    """
+
+    name: str
+    what: str
+    derive: Callable[[LawCheck, GoldenCase, Feeds, Sequence[Tensor], str], Iterator[Derived]]
+
+
+def derive(check: LawCheck, case: GoldenCase, inputs: Sequence[Tensor], rows: str) -> Iterator[Derived]:
+    """Make the requests that a check asks about.
+
+    Args:
+        check: as a bundle holds it.
+        case: the original request.
+        inputs: of the model, with roles and named sizes.
+        rows: name of the size that counts the rows of an answer, such as `num_nodes`.
+
+    Raises:
+        KeyError: a law that is not known here.
+    """
+    return LAWS[check.law].derive(check, case, case.feeds(), inputs, rows)
+
+
+def _renumber(
+    check: LawCheck, case: GoldenCase, feeds: Feeds, inputs: Sequence[Tensor], rows: str
+) -> Iterator[Derived]:
+    """Shuffle the nodes inside each graph."""
+    starts = np.cumsum([0, *case.sizes])
+    parts = [
+        start + shuffled(size, check.seed + place)
+        for place, (start, size) in enumerate(zip(starts, case.sizes, strict=False))
+    ]
+    order = np.concatenate([np.zeros(0, np.int64), *parts])
+    back = np.empty_like(order)
+    back[order] = np.arange(len(order))
+    changed = {}
+    for tensor in inputs:
+        array = feeds[tensor.name]
+        if tensor.role in _ENDPOINTS:
+            changed[tensor.name] = back[array]
+        else:
+            changed[tensor.name] = array[order] if tensor.shape[:1] == (NUM_NODES,) else array
+    yield Derived(changed, base=order if rows == NUM_NODES else None)
+
+
+def _reorder_edges(
+    check: LawCheck, case: GoldenCase, feeds: Feeds, inputs: Sequence[Tensor], rows: str
+) -> Iterator[Derived]:
+    """Shuffle the edges, with their weights and features."""
+    del case, rows
+    changed = _along(NUM_EDGES, check.seed, feeds, inputs)
+    if changed is not None:
+        yield Derived(changed[0])
+
+
+def _reorder_pairs(
+    check: LawCheck, case: GoldenCase, feeds: Feeds, inputs: Sequence[Tensor], rows: str
+) -> Iterator[Derived]:
+    """Shuffle the pairs asked about."""
+    del case
+    changed = _along(NUM_PAIRS, check.seed, feeds, inputs)
+    if changed is not None:
+        yield Derived(changed[0], base=changed[1] if rows == NUM_PAIRS else None)
+
+
+def _along(size: str, seed: int, feeds: Feeds, inputs: Sequence[Tensor]) -> tuple[dict[str, Array], Array] | None:
+    """Shuffle every input along the axis of a size; `None` where no input has it more than once."""
+    axes = {tensor.name: tensor.shape.index(size) for tensor in inputs if size in tensor.shape}
+    count = next((feeds[name].shape[axis] for name, axis in axes.items()), 0)
+    if count < 2:
+        return None
+    order = shuffled(count, seed)
+    return {name: np.take(array, order, axes[name]) if name in axes else array for name, array in feeds.items()}, order
+
+
+def _alone(check: LawCheck, case: GoldenCase, feeds: Feeds, inputs: Sequence[Tensor], rows: str) -> Iterator[Derived]:
+    """Ask about each graph of a batch by itself, the first few of them."""
+    del check
+    edges = next(feeds[tensor.name] for tensor in inputs if tensor.role == _EDGE_INDEX)
+    begin = 0
+    for place, size in enumerate(case.sizes):
+        end = begin + size
+        if size and len(case.sizes) > 1:
+            nodes = np.arange(begin, end)
+            inside = np.flatnonzero((edges[1] >= begin) & (edges[1] < end))
+            own = {tensor.name: _part(tensor, feeds[tensor.name], nodes, inside) for tensor in inputs}
+            yield Derived(own, base=nodes if rows == NUM_NODES else np.array([place]))
+        begin = end
+
+
+def _part(tensor: Tensor, array: Array, nodes: Array, edges: Array) -> Array:
+    """Take what belongs to one graph out of an input."""
+    if tensor.role == NUM_GRAPHS:
+        return np.array(1, array.dtype)
+    if tensor.role == _GRAPH_IDS:
+        return np.zeros(len(nodes), array.dtype)
+    if tensor.role == _EDGE_INDEX:
+        return np.ascontiguousarray(array[:, edges] - nodes[0])
+    if NUM_NODES in tensor.shape:
+        return np.take(array, nodes, tensor.shape.index(NUM_NODES))
+    return np.take(array, edges, tensor.shape.index(NUM_EDGES)) if NUM_EDGES in tensor.shape else array
+
+
+def _narrow(check: LawCheck, case: GoldenCase, feeds: Feeds, inputs: Sequence[Tensor], rows: str) -> Iterator[Derived]:
+    """Give every index as int32, as most files hold it."""
+    del check, case, rows
+    narrow = [tensor.name for tensor in inputs if tensor.role in _INDICES]
+    if narrow:
+        yield Derived({**feeds, **{name: feeds[name].astype(np.int32) for name in narrow}})
+
+
+def _locality(
+    check: LawCheck, case: GoldenCase, feeds: Feeds, inputs: Sequence[Tensor], rows: str
+) -> Iterator[Derived]:
+    """Change the features of one node; the rows that PyTorch leaves as they were must stay."""
+    del case, rows
+    assert check.node is not None
+    assert check.still is not None
+    changed = with_node_changed(feeds, inputs, check.node)
+    yield Derived(changed, base=check.still, rows=check.still)
+
+
+def with_node_changed(feeds: Feeds, inputs: Sequence[Tensor], node: int) -> dict[str, Array]:
+    """Return a request in which one node has other features."""
+    name = next(tensor.name for tensor in inputs if tensor.role == "node_features")
+    x = feeds[name].copy()
+    x[node] = 1 - 2 * x[node]
+    return {**feeds, name: x}
+
+
+NODE_PERMUTATION = "node-permutation"
+EDGE_ORDER = "edge-order"
+PAIR_ORDER = "pair-order"
+GRAPHS_ALONE = "graphs-alone"
+INT32_INDICES = "int32-indices"
+ROW_LOCALITY = "row-locality"
+
+LAWS: dict[str, Law] = {
+    law.name: law
+    for law in (
+        Law(NODE_PERMUTATION, "renumbering the nodes renumbers the answers", _renumber),
+        Law(EDGE_ORDER, "the order of the edges does not matter", _reorder_edges),
+        Law(PAIR_ORDER, "the order of the pairs asked about is that of the answers", _reorder_pairs),
+        Law(GRAPHS_ALONE, "graphs in a batch get the answers that each gets alone", _alone),
+        Law(INT32_INDICES, "indices of 32 bits give the same answers", _narrow),
+        Law(ROW_LOCALITY, "features of a node reach no further than in PyTorch", _locality),
+    )
+}
+"""Every law by its name."""

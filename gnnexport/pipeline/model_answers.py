@@ -1,0 +1,54 @@
+"""Ask the PyTorch model itself about made-up graphs, and hold what was captured of it against its answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gnnexport.errors import ParityError
+from gnnexport.pipeline.source import Source
+from gnnexport.program.inputs import Role
+from gnnexport.program.verify import TOLERANCE, relative_error
+
+
+def ask_model(source: Source, inputs: Mapping[str, Tensor], sizes: Sequence[int]) -> Tensor | None:
+    """Return what the model answers; `None` where it cannot run on these graphs, whatever the reason.
+
+    Args:
+        source: with the model.
+        inputs: by name; ids and number of graphs may be missing where only the model takes them.
+        sizes: nodes of each graph.
+    """
+    arguments: dict[str, Any] = {}
+    for item in source.inputs:
+        if item.role is Role.NUM_GRAPHS:
+            arguments[item.name] = len(sizes)
+        elif item.role is Role.GRAPH_IDS:
+            arguments[item.name] = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(list(sizes)))
+        else:
+            arguments[item.name] = inputs[item.name]
+    try:
+        with torch.no_grad():
+            answer = source.model(**arguments)
+    except Exception:  # a model may refuse a graph by raising anything
+        return None
+    return answer if isinstance(answer, Tensor) else None
+
+
+def check_capture(source: Source, case: str, answer: Tensor, captured: Tensor) -> None:
+    """Hold the answer of a Program that nothing compressed against the model's.
+
+    A model that counts graphs by the largest id has no rows for empty graphs at the end; those are not compared.
+
+    Raises:
+        ParityError: they differ by more than the tolerance.
+    """
+    error = relative_error(answer, captured[: len(answer)])
+    if error <= TOLERANCE:
+        return
+    what = f"the captured model differs from the model by {error:.2g} of the largest output on the graph '{case}'"
+    mend = "A layer keeps values of another graph, or decides by the values of one; export without it"
+    raise ParityError.at(source.class_name, what, mend)
