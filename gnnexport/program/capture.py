@@ -22,6 +22,7 @@ from gnnexport.program.graphs import args_of, module_of, output_node
 from gnnexport.program.inputs import LEVELS, NUM_EDGES, NUM_GRAPHS, NUM_NODES, NUM_PAIRS, Input, Level, Role
 from gnnexport.program.num_graphs import name_num_graphs
 from gnnexport.program.program import Program, arguments_of, example_inputs, example_rows, placeholder_names
+from gnnexport.program.recurrent import expand_cells
 from gnnexport.program.simplify import drop_dead
 
 aten = torch.ops.aten
@@ -79,6 +80,7 @@ def _functional_capture(model: nn.Module, inputs: Sequence[Input], example: Mapp
     graph = _plain_graph(captured, inputs)
     if any(item.role is Role.GRAPH_IDS for item in inputs):
         name_num_graphs(graph)
+    expand_cells(graph)
     functionalise(graph)
     drop_dead(graph)
     return fx.GraphModule(captured, graph, class_name=type(model).__name__)
