@@ -158,6 +158,6 @@ def _open(target: Target, artefact: Artefact, folder: Path) -> Backend:
 
 
 def _run(backend: Backend, request: Mapping[str, Tensor]) -> Tensor:
-    feeds = {tensor.name: np.ascontiguousarray(request[tensor.name].numpy()) for tensor in backend.inputs}
+    feeds = {tensor.name: request[tensor.name].contiguous().numpy() for tensor in backend.inputs}
     (answer,) = backend.run(feeds).values()
     return torch.from_numpy(np.array(answer))

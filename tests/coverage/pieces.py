@@ -22,9 +22,7 @@ def sage(name: str, make: Callable[[], Any]) -> Recipe:
     """Return the recipe of GraphSAGE with an aggregation."""
 
     def layer() -> nn.Module:
-        aggregation = make()
-        several = isinstance(aggregation, list)
-        return pyg.SAGEConv((WIDTH * len(aggregation), WIDTH) if several else WIDTH, HIDDEN, aggr=aggregation)
+        return pyg.SAGEConv(WIDTH, HIDDEN, aggr=make())
 
     return wrapped("aggregation", name, layer)
 
