@@ -186,11 +186,11 @@ def test_options_that_make_no_sense(
     assert {path.name for path in tmp_path.iterdir()} == {"model.pt", "data.npz", "gnnexport.toml"}
 
 
-def test_without_data_it_says_what_it_needs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A model alone exits 2 and names the way to give data."""
+def test_one_graph_cannot_be_baked_in_without_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A model alone, to be deployed for one graph, exits 2 and names the way to give data."""
     model = write_road(tmp_path)
     (tmp_path / "gnnexport.toml").unlink()
-    assert app.run(["compress", str(model), "--target", "ort"]) == 2
+    assert app.run(["compress", str(model), "--mode=full"]) == 2
     assert "--data" in capsys.readouterr().err
 
 
