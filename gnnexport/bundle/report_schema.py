@@ -150,6 +150,22 @@ class ParityResult(Record):
     cases: int | None = None
 
 
+class LawResult(Record):
+    """A law of message passing, checked on the target.
+
+    Args:
+        requests: changed requests that were run.
+        max_rel_error: largest difference between answers that have to be the same, relative to the largest output;
+            null where none was run.
+        exempt: why it is not demanded: how the model itself breaks it in PyTorch.
+    """
+
+    law: str
+    requests: int = 0
+    max_rel_error: float | None = None
+    exempt: str | None = None
+
+
 class Step(Record):
     """What one pass did; `bytes` counts parameters and buffers."""
 
@@ -214,6 +230,7 @@ class Report(Record):
     """The whole report.
 
     Args:
+        laws: of message passing that were checked on the target, and those that the model itself does not obey.
         engine_not_run: why the engine could not run where this was measured; accuracy and parity are then those of the
             model it was built from, and its latency and memory are null. Null when the engine ran.
     """
@@ -232,6 +249,7 @@ class Report(Record):
     drop: Drop | None = None
     speedup: Speedup = Field(default_factory=Speedup)
     parity: ParityResult | None = None
+    laws: tuple[LawResult, ...] = ()
     engine_not_run: str | None = None
     steps: tuple[Step, ...] = ()
     lowering: tuple[Lowering, ...] = ()

@@ -34,11 +34,13 @@ class Derived:
         feeds: arrays by input name.
         base: int64, rows of the original answer; `None` for all.
         rows: int64, the rows of the new answer that must equal them; `None` for all.
+        sizes: nodes of each graph of the new request, where it holds other graphs than the original.
     """
 
     feeds: dict[str, Array]
     base: Array | None = None
     rows: Array | None = None
+    sizes: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,7 @@ def _along(size: str, seed: int, feeds: Feeds, inputs: Sequence[Tensor]) -> tupl
 
 
 def _alone(check: LawCheck, case: GoldenCase, feeds: Feeds, inputs: Sequence[Tensor], rows: str) -> Iterator[Derived]:
-    """Ask about each graph of a batch by itself, the first few of them."""
+    """Ask about each graph of a batch by itself."""
     del check
     edges = next(feeds[tensor.name] for tensor in inputs if tensor.role == _EDGE_INDEX)
     begin = 0
@@ -134,7 +136,7 @@ def _alone(check: LawCheck, case: GoldenCase, feeds: Feeds, inputs: Sequence[Ten
             nodes = np.arange(begin, end)
             inside = np.flatnonzero((edges[1] >= begin) & (edges[1] < end))
             own = {tensor.name: _part(tensor, feeds[tensor.name], nodes, inside) for tensor in inputs}
-            yield Derived(own, base=nodes if rows == NUM_NODES else np.array([place]))
+            yield Derived(own, base=nodes if rows == NUM_NODES else np.array([place]), sizes=(size,))
         begin = end
 
 

@@ -19,6 +19,7 @@ from gnnexport.bundle.writer import BundleWriter
 from gnnexport.errors import UnsupportedError
 from gnnexport.pipeline.golden_cases import golden_cases
 from gnnexport.pipeline.judged import judged_split
+from gnnexport.pipeline.law_checks import law_checks
 from gnnexport.pipeline.source import Source
 from gnnexport.pipeline.steps import finalise
 from gnnexport.program.inputs import NUM_EDGES, NUM_GRAPHS, NUM_NODES, ROWS, Input
@@ -99,11 +100,26 @@ class Emitter:
         if evaluation is not None:
             kept = write_eval(writer.folder / layout.EVAL, evaluation, limit_bytes=self.embed_bytes)
             features_stay = kept.inputs is None
-        cases = golden_cases(self.source, program, notes.append, with_real=not features_stay, seed=self.seed)
-        write_golden(writer.folder / layout.GOLDEN, cases)
+        cases = golden_cases(
+            self.source, program, notes.append, with_real=not features_stay, seed=self.seed, same=not self.applied
+        )
+        laws = law_checks(self.source, program, cases, seed=self.seed)
+        write_golden(writer.folder / layout.GOLDEN, cases, laws)
         writer.write_decisions({**artefact.decisions, "threads": self.threads, "passes": list(self.applied)})
         writer.seal(self._manifest(program, artefact))
         return Emission(final.program, final.steps, artefact, evaluation, size, tuple(notes))
+
+    def write_model(self, program: Program, writer: BundleWriter, decisions: Mapping[str, Any]) -> None:
+        """Write the model of a Program that is ready to be lowered, and nothing to prove it by.
+
+        Args:
+            program: finalised.
+            writer: of a bundle that nobody keeps.
+            decisions: of the run that lowered it before.
+        """
+        ctx = EmitContext(self.threads, self.lowering_budget_s, self.seed, decisions=decisions)
+        artefact = self.target.emit(self._translated(program), writer.folder, ctx)
+        writer.seal(self._manifest(program, artefact))
 
     def _translated(self, program: Program) -> DialectModel:
         if self.source.mode == "graphs":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from gnnexport.bundle.report_schema import (
     Budgets,
     DataInfo,
     Drop,
+    LawResult,
     Measurement,
     MetricValue,
     ParityResult,
@@ -28,7 +29,8 @@ from gnnexport.measure.budgets import parse_budget
 from gnnexport.measure.environment import busy_note, describe_environment
 from gnnexport.measure.records import latency_record, nodes_per_second, ratio_record
 from gnnexport.measure.timing import Timing, compare, ratio
-from gnnexport.pipeline.emission import Emission
+from gnnexport.pipeline.divergence import blame
+from gnnexport.pipeline.emission import Emission, Emitter
 from gnnexport.pipeline.source import Source
 from gnnexport.program.cost import Cost, measure_cost
 from gnnexport.program.inputs import Role
@@ -36,7 +38,8 @@ from gnnexport.program.program import Program
 from gnnexport.runtime.peak import peak_memory_bytes
 from gnnexport.runtime.runner import Runner, load_to_prove
 from gnnexport.validate.accuracy import measure_accuracy, original_metric
-from gnnexport.validate.bundle import check_parity, stand_in_note
+from gnnexport.validate.bundle import stand_in_note
+from gnnexport.validate.conformance import Conformance, run_kit
 from gnnexport.validate.parity import compare_outputs
 
 SAME = Ratio(value=1.0, ci95=(1.0, 1.0), method="nothing was compressed: it is the same file")
@@ -59,6 +62,7 @@ class Prover:
         baseline: the best way to run the original in PyTorch.
         original: the Program before anything was reordered, for its cost.
         timing_budget_s: seconds of timing.
+        emitter: that wrote the forms.
     """
 
     source: Source
@@ -67,6 +71,7 @@ class Prover:
     budgets: Budgets
     threads: int
     timing_budget_s: float
+    emitter: Emitter
 
     def prove(self, exported: Form, result: Form) -> Report:
         """Return the report, not yet judged; the forms are one and the same when nothing was compressed.
@@ -80,7 +85,7 @@ class Prover:
             load_to_prove(exported.folder, threads=self.threads) as plain,
             load_to_prove(result.folder, threads=self.threads) as small,
         ):
-            parity = self._parity(exported, plain, result, small, notes)
+            parity, laws = self._parity(exported, plain, result, small, notes)
             timings = self._time(plain, small, same)
             plain_metric, _ = self._accuracy(plain, exported)
             metric, drop = self._accuracy(small, result)
@@ -102,6 +107,7 @@ class Prover:
             drop=drop,
             speedup=_speedup(timings, same),
             parity=parity,
+            laws=laws,
             engine_not_run=not_run,
             lowering=result.emission.lowering,
             notes=tuple(notes),
@@ -120,12 +126,15 @@ class Prover:
 
     def _parity(
         self, exported: Form, plain: Runner, result: Form, small: Runner, notes: list[str]
-    ) -> ParityResult | None:
-        """Check both artefacts on golden cases, and the uncompressed one against the original model."""
+    ) -> tuple[ParityResult | None, tuple[LawResult, ...]]:
+        """Run the conformance kit on both artefacts, and hold the uncompressed one against the original model."""
         bundle = open_bundle(result.folder)
-        seen = check_parity(bundle, small, notes)
+        kit = self._conformance(result, small)
+        seen = kit.parity
+        if seen is None:
+            notes.append("parity not checked: every golden case was left out")
         if exported is not result:
-            check_parity(open_bundle(exported.folder), plain, notes)
+            self._conformance(exported, plain)
         name = plain.outputs[0].name
         against_original = compare_outputs(
             {name: self.source.request_logits.numpy()}, {name: plain(self._feeds(plain))[name]}
@@ -144,7 +153,20 @@ class Prover:
             f"uncompressed export against the original model: largest error {against_original.max_rel_error:.2g} of "
             f"the largest output, {against_original.moved} predictions moved of {against_original.near_ties} near-ties"
         )
-        return None if seen is None else seen.record(tolerance, len(bundle.golden()))
+        return None if seen is None else seen.record(tolerance, len(bundle.golden())), kit.laws
+
+    def _conformance(self, form: Form, runner: Runner) -> Conformance:
+        """Run the kit; where something is wrong, find the module at fault.
+
+        Raises:
+            ParityError: names golden cases, laws and the PyTorch module where outputs first diverge.
+        """
+        bundle = open_bundle(form.folder)
+        found = run_kit(bundle, runner)
+        if found.failures:
+            blamed = blame(self.emitter, form.emission, bundle, found.failures)
+            raise ParityError(*(replace(each, what=f"{each.what}; {blamed}") for each in found.problems("artefact")))
+        return found
 
     def _feeds(self, runner: Runner) -> dict[str, np.ndarray]:
         return {tensor.name: self.source.request.inputs[tensor.name].numpy() for tensor in runner.inputs}

@@ -82,7 +82,8 @@ def run(request: Request, source: Source, judge: Judge) -> Product:
                 )
                 compressed = given or _choose(request, simplified, ctx, emitter, deadline)
                 baseline = best_pytorch(source.model, source.request, source.inputs, source.request_run, source.mode)
-                prover = Prover(source, baseline, simplified.original, request.budgets, threads, _timing_s(request))
+                timing_s = _timing_s(request)
+                prover = Prover(source, baseline, simplified.original, request.budgets, threads, timing_s, emitter)
                 reports[target.name] = _produce(request, emitter, prover, simplified, compressed, judge, writer)
             writers[target.name] = writer
         return Product(reports, {name: writer.commit() for name, writer in writers.items()})

@@ -21,7 +21,7 @@ class Table:
 
 def tables(report: Report) -> tuple[Table, ...]:
     """Make every table that has something in it."""
-    made = (_measurements(report), _sizes(report), _steps(report), _lowerings(report))
+    made = (_measurements(report), _sizes(report), _laws(report), _steps(report), _lowerings(report))
     return tuple(table for table in made if table.rows)
 
 
@@ -79,6 +79,19 @@ def _sizes(report: Report) -> Table:
     parts = {} if sizes is None else sizes.model_dump()
     rows = tuple((name.removesuffix("_bytes"), size(value)) for name, value in parts.items() if isinstance(value, int))
     return Table("Where the bytes go", ("part", "size"), rows)
+
+
+def _laws(report: Report) -> Table:
+    rows = tuple(
+        (
+            result.law,
+            count(result.requests) if result.requests else "not demanded",
+            "" if result.max_rel_error is None else f"{result.max_rel_error:.2g}",
+            "" if result.exempt is None else f"the model itself does not obey it: {result.exempt}",
+        )
+        for result in report.laws
+    )
+    return Table("Laws of message passing", ("law", "requests", "largest error", ""), rows)
 
 
 def _steps(report: Report) -> Table:

@@ -46,11 +46,12 @@ class RequestForm:
         return cls(tensors, where, manifest.mode == "graphs", nodes)
 
     def complete(self, feeds: Feeds) -> Feeds:
-        """Fill in what a request of a single graph may leave out, and bring the number of graphs to int64 []."""
+        """Fill in what a request of a single graph may leave out, and bring whole numbers to the types declared."""
         ids, count = self._named(GRAPH_IDS), self._named(NUM_GRAPHS)
         found = dict(feeds)
         if count is not None and count in found:
             found[count] = _scalar(found[count])
+        found |= {tensor.name: _widened(found[tensor.name], tensor) for tensor in self.tensors if tensor.name in found}
         if not self.graphs:
             return found
         one = count is None or count not in found or _is_one(found[count])
@@ -174,6 +175,12 @@ def _scalar(value: Any) -> Any:
     array = np.asarray(value)
     whole = array.dtype.kind in "iu" and array.size == 1 and array.ndim <= 1
     return array.reshape(()).astype(np.int64) if whole else value
+
+
+def _widened(value: Any, tensor: Tensor) -> Any:
+    """Bring whole numbers that are narrower than declared, as indices of 32 bits are, to the type declared."""
+    whole = isinstance(value, np.ndarray) and value.dtype.kind in "iu" and np.dtype(tensor.dtype).kind == "i"
+    return value.astype(tensor.dtype) if whole and np.can_cast(value.dtype, tensor.dtype) else value
 
 
 def _is_one(value: Any) -> bool:

@@ -18,8 +18,9 @@ from gnnexport.measure.timing import Timing, compare
 from gnnexport.runtime.peak import peak_memory_bytes
 from gnnexport.runtime.runner import Runner, load, load_to_prove
 from gnnexport.validate.accuracy import measure_accuracy
+from gnnexport.validate.conformance import Conformance, run_kit
 from gnnexport.validate.data import read_test_data
-from gnnexport.validate.parity import EXACT, Parity, compare_outputs
+from gnnexport.validate.parity import Parity
 from gnnexport.validate.renewal import Measured, renew
 
 TIME_BUDGET_S = 10.0
@@ -59,7 +60,7 @@ def validate_bundle(
     time_budget_s: float = TIME_BUDGET_S,
     progress: Callable[[str], None] = _silent,
 ) -> Validation:
-    """Check parity from the bundle's own vectors, then accuracy where there is data, then latency and memory.
+    """Run the bundle's own conformance kit, then measure accuracy where there is data, then latency and memory.
 
     Where the engine cannot run, parity and accuracy are those of the model it was built from, and nothing is timed.
 
@@ -70,7 +71,7 @@ def validate_bundle(
         progress: takes a line for each step.
 
     Raises:
-        ParityError: an output differs by more than the tolerance of the manifest.
+        ParityError: an output differs by more than the tolerance of the manifest, or a law is broken.
         UsageError: not a bundle, damaged, or data that does not fit.
     """
     progress(f"verifying {path}")
@@ -80,12 +81,14 @@ def validate_bundle(
     with _loaded(load_to_prove, bundle, notes, progress) as runner:
         notes += stand_in_note(runner.name, runner.engine_not_run)
         progress("checking the numbers")
-        parity = check_parity(bundle, runner, notes)
+        kit = check_conformance(bundle, runner, notes)
         metric, drop = (None, None)
         if evaluation is not None:
             progress(f"measuring {evaluation.metric}")
             metric, drop = measure_accuracy(runner, evaluation, budget=_budget(bundle))
-        measured = Measured(runner.name, None, parity, metric, drop, engine_not_run=runner.engine_not_run)
+        measured = Measured(
+            runner.name, None, kit.parity, metric, drop, engine_not_run=runner.engine_not_run, laws=kit.laws
+        )
         if runner.engine_not_run is not None:
             return _outcome(bundle, measured, notes)
         progress(f"timing for about {time_budget_s:g} s")
@@ -119,29 +122,18 @@ def bench_bundle(
     return replace(found, report=found.report.model_copy(update={"budgets": budgets}))
 
 
-def check_parity(bundle: Bundle, runner: Runner, notes: list[str]) -> Parity | None:
-    """Run every golden case; `None`, with a note, when there are none.
+def check_conformance(bundle: Bundle, runner: Runner, notes: list[str]) -> Conformance:
+    """Run every golden case and every law; a note where there are none.
 
     Raises:
-        ParityError: an output differs by more than the tolerance; names every case that does.
+        ParityError: an output differs by more than the tolerance; names every case and every law.
     """
-    tolerance = bundle.manifest.tolerance
-    cases = bundle.golden()
-    if not cases:
+    found = run_kit(bundle, runner)
+    if found.parity is None:
         notes.append("parity not checked: the bundle holds no golden cases")
-        return None
-    total = EXACT
-    wrong = []
-    for case in cases:
-        parity = compare_outputs(case.expected, runner(case.feeds()), case.rows)
-        total = total.merge(parity)
-        if not parity.max_rel_error <= tolerance:
-            wrong.append(f"'{case.name}' by {parity.max_rel_error:.2g}")
-    if wrong:
-        what = f"golden cases differ by more than {tolerance:g} of the largest output: {', '.join(wrong)}"
-        mend = "Make the bundle again on this machine; if it still differs, report it with manifest.json"
-        raise ParityError.at(str(bundle.path), what, mend)
-    return total
+    if found.failures:
+        raise ParityError(*found.problems(str(bundle.path)))
+    return found
 
 
 def time_runner(bundle: Bundle, runner: Runner, time_budget_s: float, measured: Measured) -> Measured:

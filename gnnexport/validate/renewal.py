@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gnnexport.bundle.reader import Bundle
-from gnnexport.bundle.report_schema import DataInfo, Drop, Measurement, MetricValue, Ratio, Report, Speedup
+from gnnexport.bundle.report_schema import DataInfo, Drop, LawResult, Measurement, MetricValue, Ratio, Report, Speedup
 from gnnexport.measure.environment import describe_environment
 from gnnexport.measure.records import latency_record, nodes_per_second
 from gnnexport.measure.timing import Timing
@@ -30,6 +30,7 @@ class Measured:
     peak_memory_bytes: int | None = None
     engine_not_run: str | None = None
     request: Mapping[str, int] = field(default_factory=dict)
+    laws: tuple[LawResult, ...] = ()
 
 
 def renew(bundle: Bundle, measured: Measured, notes: list[str]) -> Report:
@@ -63,6 +64,7 @@ def renew(bundle: Bundle, measured: Measured, notes: list[str]) -> Report:
         "drop": measured.drop,
         "speedup": _speedup(bundle, report, measured.timing, comparable=not differences),
         "parity": None,
+        "laws": measured.laws,
         "engine_not_run": measured.engine_not_run,
         "notes": (*(f"compress: {note}" for note in report.notes), *dict.fromkeys(notes)),
     }

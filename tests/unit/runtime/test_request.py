@@ -76,6 +76,19 @@ def test_the_number_of_graphs_in_any_whole_form(count):
     assert (seen.dtype, seen.shape, int(seen)) == (np.int64, (), 3)
 
 
+@pytest.mark.parametrize("dtype", [np.int32, np.uint8])
+def test_indices_of_fewer_bits(dtype):
+    """Whole numbers of fewer bits reach the engine as it wants them, and are checked as any others."""
+    given = request()
+    narrow = {name: given[name].astype(dtype) for name in ("edge_index", "batch")}
+    seen = runner()({**given, **narrow})
+    for name in narrow:
+        np.testing.assert_array_equal(seen[name], given[name])
+        assert seen[name].dtype == np.int64
+    with pytest.raises(UsageError, match="holds 9, which is none of the 5 nodes"):
+        runner()({**given, "edge_index": np.full((2, 4), 9, dtype)})
+
+
 @pytest.mark.parametrize("left_out", [("batch", "num_graphs"), ("batch",)])
 def test_a_single_graph_needs_no_ids(left_out):
     """Of one graph, ids are zeros and the number is one."""
@@ -115,7 +128,8 @@ def test_no_edges_and_one_node():
         ({"edge_index": np.array([[0, 5], [1, 0]]), "edge_weight": np.ones(2, np.float32)},
          "'edge_index': holds 5, which is none of the 5 nodes. Number them from 0 to 4"),
         ({"edge_index": np.array([[0, -1, 2, 4], [1, 0, 3, 2]])}, "'edge_index': holds -1, which is none"),
-        ({"edge_index": np.zeros((2, 4), np.int32)}, r"has dtype int32. Give edge_index.astype\('int64'\)"),
+        ({"edge_index": np.zeros((2, 4))}, r"has dtype float64. Give edge_index.astype\('int64'\)"),
+        ({"edge_index": np.zeros((2, 4), np.uint64)}, r"has dtype uint64. Give edge_index.astype\('int64'\)"),
         ({"edge_index": np.zeros((2, 4))}, "has dtype float64"),
         ({"edge_index": np.zeros((4, 2), np.int64)}, r"has shape \[4, 2\]. Give \[2, num_edges\]"),
         ({"batch": np.array([0, 1, 0, 1, 1])}, "'batch': is not ascending"),
@@ -170,3 +184,13 @@ def test_without_a_manifest_shapes_are_all():
     bare({"x": np.ones((2, 3), np.float32), "edge_index": np.array([[0], [1]])})
     with pytest.raises(UsageError, match="is missing"):
         bare({"x": np.ones((2, 3), np.float32)})
+
+
+def test_types_that_the_model_does_not_know():
+    """A type of edges without weights is refused; where the number of types is not known, the engine has to say so."""
+    types = Tensor(name="edge_type", dtype="int64", shape=("num_edges",), role="edge_type", kinds=3)
+    given = request(edge_weight=None, edge_type=np.array([0, 2, 1, 3]))
+    with pytest.raises(UsageError, match="input 'edge_type': holds 3, which is none of the 3 types"):
+        runner((X, EDGES, types, BATCH, COUNT))(given)
+    unlimited = types.model_copy(update={"kinds": None})
+    assert runner((X, EDGES, unlimited, BATCH, COUNT))(given)["edge_type"][3] == 3
