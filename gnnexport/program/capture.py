@@ -21,9 +21,11 @@ from gnnexport.program.functional import functionalise, training_argument, train
 from gnnexport.program.graphs import args_of, module_of, output_node
 from gnnexport.program.inputs import LEVELS, NUM_EDGES, NUM_GRAPHS, NUM_NODES, NUM_PAIRS, Input, Level, Role
 from gnnexport.program.num_graphs import name_num_graphs
+from gnnexport.program.padded import check_padding, columns_asked
 from gnnexport.program.program import Program, arguments_of, example_inputs, example_rows, placeholder_names
 from gnnexport.program.recurrent import expand_cells
 from gnnexport.program.simplify import drop_dead
+from gnnexport.program.standins import standins
 
 aten = torch.ops.aten
 _ASSERTIONS = {aten._assert_scalar.default, aten._assert_tensor_metadata.default, aten._assert_async.msg}
@@ -49,6 +51,7 @@ def capture(model: nn.Module, inputs: Sequence[Input], example: Mapping[str, Ten
     model = copy.deepcopy(model)
     body = _functional_capture(model.eval(), inputs, example)
     _check_evaluation_mode(body)
+    check_padding(model, body, inputs)
     blocker = _training_blocker(body, model, inputs, example)
     inputs = _without_unread_ids(body, inputs)
     _check_inputs_are_read(body)
@@ -86,7 +89,9 @@ def _functional_capture(model: nn.Module, inputs: Sequence[Input], example: Mapp
     return fx.GraphModule(captured, graph, class_name=type(model).__name__)
 
 
-def _export(model: nn.Module, inputs: Sequence[Input], example: Mapping[str, Tensor]) -> fx.GraphModule:
+def _export(
+    model: nn.Module, inputs: Sequence[Input], example: Mapping[str, Tensor], columns: int = 1
+) -> fx.GraphModule:
     dims = {name: Dim(name, min=_MINIMUM) for name in (NUM_NODES, NUM_EDGES, NUM_PAIRS)}
     dynamic: dict[str, Any] = {
         item.name: {axis: dims[size] for axis, size in enumerate(item.shape) if isinstance(size, str)}
@@ -102,7 +107,7 @@ def _export(model: nn.Module, inputs: Sequence[Input], example: Mapping[str, Ten
     positional = collected is not None or _takes_positional(model)
 
     def export(strict: bool) -> fx.GraphModule:
-        with _quiet():
+        with _quiet(), standins(model, columns):
             if positional:
                 found = torch.export.export(model, tuple(arguments.values()), dynamic_shapes=shapes, strict=strict)
             else:
@@ -112,6 +117,8 @@ def _export(model: nn.Module, inputs: Sequence[Input], example: Mapping[str, Ten
     try:
         return export(strict=False)
     except Exception as error:
+        if (asked := columns_asked(error) or 0) > columns:
+            return _export(model, inputs, example, asked)
         if all(item.role is not Role.GRAPH_IDS for item in inputs):
             raise _explain(error) from error
     # Tracing stumbles over `int(batch.max()) + 1`, which only the compiler of bytecode can follow.

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from gnnexport.program.dialect import ops as _dialect  # noqa: F401  registers the ops that graphs refer to
+from gnnexport.program.dialect import tables as _tables  # noqa: F401
 from gnnexport.program.functional import set_training
 from gnnexport.program.inputs import NAMES, NUM_EDGES, NUM_GRAPHS, NUM_NODES, NUM_PAIRS, Input, Level, Role
 from gnnexport.program.shapes import annotate

@@ -20,6 +20,7 @@ from gnnexport.program.program import Program
 from gnnexport.targets.contract import DialectModel
 from gnnexport.targets.onnx import schemas
 from gnnexport.targets.onnx.axes import count_axes_from_front
+from gnnexport.targets.onnx.translations import standard
 
 OPSET = 20
 
@@ -159,7 +160,7 @@ def _explain(body: fx.GraphModule, error: Exception) -> tuple[str, str]:
 
 
 def translations() -> dict[Any, Any]:
-    """Return how each op of the dialect becomes an operator of the domain `gnnexport`."""
+    """Return how the ops of the dialect, and others that the exporter does not know, become ONNX operators."""
     ops = onnxscript.values.Opset(schemas.DOMAIN, schemas.VERSION)
 
     def csr(dst: Any, num_dst: Any) -> Any:
@@ -185,6 +186,7 @@ def translations() -> dict[Any, Any]:
         return ops.GatherDestination(x, rowptr)
 
     return {
+        **standard(),
         gnn.csr.default: csr,
         gnn.aggregate.default: aggregate,
         gnn.reduce_edges.default: reduce_edges,

@@ -1,0 +1,81 @@
+"""Models that ask how wide a padded batch is: they are captured for one that is wide enough, if that changes nothing.
+
+Which way `if num_columns >= k` goes, only the values of a request tell. With k columns at least it goes one way, and a
+row that has fewer items is padded further. Whether a model minds is tried out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, fx, nn
+
+from gnnexport.errors import UnsupportedError
+from gnnexport.program.graphs import args_of, calls, module_of
+from gnnexport.program.inputs import NUM_EDGES, NUM_GRAPHS, NUM_NODES, Input, Role
+from gnnexport.program.program import arguments_of, example_inputs, placeholder_names
+from gnnexport.program.standins import standins
+
+MOST_COLUMNS = 4096
+"""No row is padded to more items than this."""
+
+_TOLERANCE = 1e-4
+_NODES = 5
+_ASKED = re.compile(r"data-dependent expression u\d+ (>=|<|>|<=) (\d+)\b")
+
+
+def columns_asked(error: BaseException) -> int | None:
+    """Return how many columns decide a question that stopped torch.export, or `None` where none do."""
+    found = _ASKED.search(str(error))
+    if found is None:
+        # What handles an error may meet another.
+        before = error.__cause__ or error.__context__
+        return columns_asked(before) if before is not None else None
+    columns = int(found[2]) + (found[1] in (">", "<="))
+    return columns if columns <= MOST_COLUMNS else None
+
+
+def check_padding(model: nn.Module, body: fx.GraphModule, inputs: Sequence[Input]) -> None:
+    """Compare a captured graph with its model on sets of one item, which are padded.
+
+    Raises:
+        UnsupportedError: padding changes the answer.
+    """
+    padded = [node for node in calls(body.graph, torch.ops.gnn.table.default) if args_of(node)[2] > 1]
+    if not padded:
+        return
+    example = one_item_each(inputs)
+    arguments = arguments_of(example, [item.name for item in inputs])
+    given = {item.name: value for item, value in zip(inputs, arguments, strict=True)}
+    with torch.no_grad():
+        found = body(*arguments_of(example, placeholder_names(body)))
+        with standins(model):
+            expected = model(*arguments) if hasattr(model, "signature") else model(**given)
+    if found.shape != expected.shape or not torch.allclose(found, expected, _TOLERANCE, _TOLERANCE, equal_nan=True):
+        columns = max(args_of(node)[2] for node in padded)
+        what = f"computes something else for sets of fewer than {columns} items, which cannot be told beforehand"
+        mend = "Leave out the `if` on the size of a padded batch, or give it a fixed size (max_num_nodes)"
+        raise UnsupportedError.at(module_of(padded[0]), what, mend)
+
+
+def one_item_each(inputs: Sequence[Input]) -> Mapping[str, Tensor]:
+    """Make a small graph with one edge into each node but the last, and one node in each graph."""
+    example = example_inputs(inputs, _NODES)
+    sizes = {NUM_NODES: _NODES, NUM_EDGES: _NODES - 1, NUM_GRAPHS: _NODES}
+    made = {}
+    for item in inputs:
+        value = example[item.name]
+        for axis, size in enumerate(item.shape):
+            if size in sizes:
+                value = value.narrow(axis, 0, sizes[str(size)])
+        if item.role is Role.EDGE_INDEX:
+            first = torch.arange(_NODES - 1)
+            value = torch.stack([first + 1, first])
+        elif item.role is Role.GRAPH_IDS:
+            value = torch.arange(_NODES)
+        elif item.role is Role.NUM_GRAPHS:
+            value = torch.tensor(_NODES)
+        made[item.name] = value
+    return made

@@ -1,0 +1,60 @@
+"""ONNX translations of ops that the exporter has none of, in standard operators."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import onnxscript
+import torch
+from onnxscript.function_libs.torch_lib.ops import core as torch_lib
+
+aten = torch.ops.aten
+gnn = torch.ops.gnn
+
+op: Any = onnxscript.opset20
+
+_TORCH_LIB: Any = torch_lib
+
+
+def standard() -> dict[Any, Any]:
+    """Return by op the function that records what it is made of."""
+    return {
+        aten.sort.stable: _sort_stable,
+        gnn.table.default: _table,
+        gnn.lstm.default: _TORCH_LIB.aten_lstm.func,
+        gnn.gru.default: _TORCH_LIB.aten_gru.func,
+    }
+
+
+def _sort_stable(values: Any, *, stable: bool | None = None, dim: int = -1, descending: bool = False) -> Any:
+    """Sort all of a dimension; of equal values `TopK` takes the one with the lower index first."""
+    del stable
+    count = op.Reshape(op.Gather(op.Shape(values), dim, axis=0), [-1])
+    return op.TopK(values, count, axis=dim, largest=int(descending), sorted=1)
+
+
+def _table(index: Any, num_rows: Any, least: int) -> Any:
+    """Lay items out in rows, without a scatter with a reduction: what is written goes to cells of its own.
+
+    Where a row begins and ends is scattered from the items at its borders; all others write to a cell past the end,
+    which nothing reads.
+    """
+    zero, one = op.Constant(value_ints=[0]), op.Constant(value_ints=[1])
+    rows, count = op.Reshape(num_rows, [-1]), op.Shape(index)
+    row, perm = op.TopK(index, count, axis=0, largest=0, sorted=1)
+    number = op.Range(op.Constant(value_int=0), op.Squeeze(count, zero), op.Constant(value_int=1))
+    between = op.Concat(op.Constant(value_ints=[-1]), row, rows, axis=0)
+    past = op.Expand(zero, op.Add(rows, one))
+
+    def border(neighbour: Any, value: Any) -> Any:
+        target = op.Where(op.Equal(row, neighbour), rows, row)
+        return op.ScatterElements(past, target, value, axis=0)
+
+    start = border(op.Slice(between, [0], [-2], [0]), number)
+    stop = border(op.Slice(between, [2], [1 << 62], [0]), op.Add(number, one))
+    sizes = op.Slice(op.Sub(stop, start), [0], [-1], [0])
+    columns = op.ReduceMax(op.Concat(op.Constant(value_ints=[least]), sizes, axis=0), zero, keepdims=1)
+    cell = op.Sub(op.Add(op.Mul(row, columns), number), op.Gather(start, row, axis=0))
+    items = op.ScatterElements(op.Expand(count, op.Mul(rows, columns)), cell, perm, axis=0)
+    table = op.Reshape(items, op.Concat(rows, columns, axis=0), allowzero=1)
+    return table, op.ScatterElements(op.Expand(zero, count), perm, cell, axis=0)
