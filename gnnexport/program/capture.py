@@ -31,6 +31,8 @@ aten = torch.ops.aten
 _ASSERTIONS = {aten._assert_scalar.default, aten._assert_tensor_metadata.default, aten._assert_async.msg}
 _COMPARISONS = {operator.ge, operator.le, operator.eq, operator.gt, operator.lt, operator.ne}
 _MINIMUM = 2
+_MAXIMUM = 2**48
+"""More than there will be, and few enough for sums of two counts."""
 
 
 def capture(model: nn.Module, inputs: Sequence[Input], example: Mapping[str, Tensor]) -> Program:
@@ -92,7 +94,7 @@ def _functional_capture(model: nn.Module, inputs: Sequence[Input], example: Mapp
 def _export(
     model: nn.Module, inputs: Sequence[Input], example: Mapping[str, Tensor], columns: int = 1
 ) -> fx.GraphModule:
-    dims = {name: Dim(name, min=_MINIMUM) for name in (NUM_NODES, NUM_EDGES, NUM_PAIRS)}
+    dims = {name: Dim(name, min=_MINIMUM, max=_MAXIMUM) for name in (NUM_NODES, NUM_EDGES, NUM_PAIRS)}
     dynamic: dict[str, Any] = {
         item.name: {axis: dims[size] for axis, size in enumerate(item.shape) if isinstance(size, str)}
         for item in inputs
