@@ -12,6 +12,7 @@ from torch import fx
 
 from gnnexport.passes.contract import Pass, PassContext, Stage
 from gnnexport.program.aggregation import fuse_aggregations, fuse_softmax
+from gnnexport.program.axes import bring_rows_to_front
 from gnnexport.program.binding import structure_nodes
 from gnnexport.program.graphs import args_of, calls, rebuild
 from gnnexport.program.messages import Reduction, find_reduction, is_count
@@ -37,6 +38,8 @@ class RaiseMessages(Pass):
         graph = program.body.graph
         merge_duplicates(graph)
         program.annotate()
+        if bring_rows_to_front(graph):
+            program.annotate()
         structure = structure_nodes(graph, [item.name for item in program.inputs if item.role.is_structure])
         csrs: dict[Any, tuple[Csr, SlotOrder]] = {}
         raised = 0

@@ -104,6 +104,35 @@ def multiplied(model: Handwritten, x: Tensor, edge_index: Tensor) -> Tensor:
     return model.last(summed(model.first(x).sigmoid() + 0.5, edge_index, "mul"))
 
 
+def stacked(model: Handwritten, x: Tensor, edge_index: Tensor) -> Tensor:
+    """Sum weighted neighbours in three stacks at once: nodes and edges are the second dimension."""
+    h = model.first(x) * torch.arange(1.0, 4.0).view(3, 1, 1)
+    weight = (edge_index[0] + 1.0).rsqrt().view(-1, 1)
+    return model.last(scatter(weight * h.index_select(-2, edge_index[0]), edge_index[1], -2, x.size(0)).mean(0))
+
+
+def stacked_max(model: Handwritten, x: Tensor, edge_index: Tensor) -> Tensor:
+    """Take the largest neighbour in channels that stand in front of nodes."""
+    messages = model.first(x).t()[:, edge_index[0]]
+    return model.last(scatter(messages, edge_index[1], -1, x.size(0), "max").t())
+
+
+def attended(model: Handwritten, x: Tensor, edge_index: Tensor) -> Tensor:
+    """Let the two halves of a message attend to each other before messages are summed."""
+    h = model.first(x).view(-1, 2, 4)
+    ours, theirs = h[edge_index[1]], h[edge_index[0]]
+    scores = ours @ theirs.transpose(1, 2)
+    scores = scores - scores.max(-1, keepdim=True)[0]
+    messages = (scores.softmax(-1) @ theirs).reshape(-1, 8)
+    return model.last(scatter(messages, edge_index[1], 0, x.size(0), "sum"))
+
+
+def sorted_channels(model: Handwritten, x: Tensor, edge_index: Tensor) -> Tensor:
+    """Add up messages along the edges, which hangs on the order of the edges."""
+    messages = model.first(x)[edge_index[0]].tanh().cumsum(0) / edge_index.size(1)
+    return model.last(scatter(messages, edge_index[1], 0, x.size(0), "sum"))
+
+
 def residual(model: Handwritten, x: Tensor, edge_index: Tensor) -> Tensor:
     """Add a layer's result to what it read."""
     h = model.first(x).relu()
@@ -126,6 +155,7 @@ def shared_norm(model: Handwritten, x: Tensor, edge_index: Tensor) -> Tensor:
 WRITTEN: dict[str, Forward] = {
     forward.__name__: forward
     for forward in (index_add, zeros_like, views, two_structures, masked, narrow_index, multiplied,
+                    stacked, stacked_max, attended, sorted_channels,
                     residual, edge_dropout,
                     shared_norm)
 }  # fmt: skip

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from typing import Any
 
 import torch
+from torch import fx
 
 from gnnexport.pipeline.source import Source
 from gnnexport.pipeline.steps import finalise
 from gnnexport.program.cost import Cost, measure_cost
-from gnnexport.program.graphs import args_of, module_of
-from gnnexport.program.program import Program
+from gnnexport.program.graphs import args_of, argument, module_of
+from gnnexport.program.program import EXAMPLE_NODES, Program
+from gnnexport.program.shapes import shape_of, sizes_of
 from gnnexport.program.text import to_text
 from gnnexport.registry import target_classes
 
+aten = torch.ops.aten
 gnn = torch.ops.gnn
 
 _MESSAGE_PASSING = {
     gnn.aggregate.default, gnn.reduce_edges.default, gnn.edge_softmax.default,
     gnn.gather_source.default, gnn.gather_destination.default,
 }  # fmt: skip
-_SLOW = ("scatter", "index_add", "index_select", "index_put")
+_ADDS_UP = ("scatter", "index_add", "index_reduce")
+_GATHERS = (aten.index_select.default, aten.index.Tensor)
 
 
 def inspect_program(source: Source, program: Program) -> dict[str, Any]:
@@ -52,12 +57,34 @@ def inspect_program(source: Source, program: Program) -> dict[str, Any]:
 
 
 def slow_ops(program: Program) -> list[dict[str, str]]:
-    """Name the message passing of a body that was not recognised: it runs, but as a gather or scatter over edges."""
+    """Name the message passing of a body that was not recognised, as far as that costs: it runs, but slowly.
+
+    Slow is a scatter that reduces, which writes one message after the other, and a gather that only reorders messages
+    of more than one number, which recognised message passing computes in the order wanted. Any other gather, such as of
+    a row for each graph by its nodes, or of nodes by edges, is the same one operator that a recognised one becomes.
+    """
+    program = program.clone()
+    program.annotate()
     return [
-        {"module": module_of(node), "op": str(node.target), "why": "stays a gather or scatter over edges"}
+        {"module": module_of(node), "op": str(node.target), "why": why}
         for node in program.body.graph.nodes
-        if any(word in str(node.target) for word in _SLOW)
+        if node.op == "call_function" and (why := _why_slow(node))
     ]
+
+
+def _why_slow(node: fx.Node) -> str:
+    name = str(node.target)
+    adds_up = any(word in name for word in _ADDS_UP) and node.target not in (aten.scatter.src, aten.scatter.value)
+    if adds_up or (node.target is aten.index_put.default and argument(node, 3, "accumulate", False)):
+        return "stays a scatter over edges, which writes one message after the other"
+    if node.target not in _GATHERS:
+        return ""
+    source: Any = args_of(node)[0]
+    rows = sizes_of(source, 0)
+    reorders = rows == sizes_of(node, 0) and rows != EXAMPLE_NODES
+    if reorders and source.op != "placeholder" and math.prod((shape_of(node) or ())[1:]) > 1:
+        return "messages are computed in the order given and then reordered"
+    return ""
 
 
 def inspection_text(found: dict[str, Any]) -> str:

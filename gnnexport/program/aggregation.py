@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -75,15 +76,20 @@ def fuse_aggregations(graph: fx.Graph) -> int:
             continue
         source, col, weight = match
         with graph.inserting_before(reduction):
-            if weight is not None:
-                weight = _edge_vector(graph, weight)
-            new = graph.call_function(gnn.aggregate.default, (source, rowptr, col, weight, reduce))
+            if weight is not None and _serves_all_heads(weight, messages):
+                new = _aggregate_flat(graph, reduction, match)
+            else:
+                vector = None if weight is None else _edge_vector(graph, weight)
+                new = graph.call_function(gnn.aggregate.default, (source, rowptr, col, vector, reduce))
         reduction.replace_all_uses_with(like(new, reduction))
         fused += 1
     return fused
 
 
-def _gathered(messages: Any, rowptr: Any, reduce: Any) -> tuple[fx.Node, fx.Node, fx.Node | None] | None:
+_Gathered = tuple[fx.Node, fx.Node, fx.Node | None]
+
+
+def _gathered(messages: Any, rowptr: Any, reduce: Any) -> _Gathered | None:
     """Return source features, columns and weight of `messages`, if that is all they are."""
     if _calls(messages, gnn.gather_source.default) and args_of(messages)[1] is rowptr:
         return args_of(messages)[0], args_of(messages)[2], None
@@ -93,12 +99,36 @@ def _gathered(messages: Any, rowptr: Any, reduce: Any) -> tuple[fx.Node, fx.Node
         if not _calls(gather, gnn.gather_source.default) or args_of(gather)[1] is not rowptr:
             continue
         full, narrow = shape_of(messages), shape_of(weight)
-        if full is None or narrow is None or len(full) not in (2, 3) or shape_of(gather) != full:
+        if full is None or narrow is None or shape_of(gather) != full or len(narrow) != len(full):
             continue
-        one_number_each = len(narrow) == len(full) and narrow[-1] == 1 and narrow[1:-1] == full[1:-1]
-        if one_number_each and sizes_of(weight, 0) == sizes_of(messages, 0):
+        of_each_head = len(full) in (2, 3) and narrow[-1] == 1 and narrow[1:-1] == full[1:-1]
+        if (of_each_head or _serves_all_heads(weight, messages)) and sizes_of(weight, 0) == sizes_of(messages, 0):
             return args_of(gather)[0], args_of(gather)[2], weight
     return None
+
+
+def _serves_all_heads(weight: fx.Node, messages: fx.Node) -> bool:
+    """Tell whether there is one number for an edge while messages have several dimensions that are not one."""
+    full, narrow = shape_of(messages) or (), shape_of(weight) or ()
+    return len(full) > 2 and all(size == 1 for size in narrow[1:]) and narrow[1:-1] != full[1:-1]
+
+
+def _aggregate_flat(graph: fx.Graph, reduction: fx.Node, match: _Gathered) -> fx.Node:
+    """Aggregate rows of a matrix, weighed by one number for each edge, and shape the result."""
+    source, col, weight = match
+    _, rowptr, reduce = args_of(reduction)
+    tail = list(source.meta[SHAPES][0][1:])
+
+    def shaped(value: fx.Node, sizes: list[int]) -> fx.Node:
+        new = like(graph.call_function(aten.reshape.default, (value, [-1, *sizes])), value)
+        new.meta[SHAPES] = tuple((shape[0], *sizes) for shape in value.meta[SHAPES])
+        return new
+
+    assert weight is not None
+    matrix = shaped(source, [math.prod(tail)])
+    total = graph.call_function(gnn.aggregate.default, (matrix, rowptr, col, shaped(weight, []), reduce))
+    like(total, matrix).meta[SHAPES] = tuple((shape[0], math.prod(tail)) for shape in reduction.meta[SHAPES])
+    return shaped(total, tail)
 
 
 def _edge_vector(graph: fx.Graph, weight: fx.Node) -> fx.Node:

@@ -15,6 +15,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 SHAPES = "shapes"
 DTYPE = "dtype"
+NUMBERS = "numbers"
+"""Key of the values of a plain number, such as a size, in every run."""
 
 
 class _Recorder(fx.Interpreter):
@@ -24,17 +26,20 @@ class _Recorder(fx.Interpreter):
         super().__init__(module)
         self.shapes: dict[fx.Node, tuple[int, ...]] = {}
         self.dtypes: dict[fx.Node, torch.dtype] = {}
+        self.numbers: dict[fx.Node, int] = {}
 
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
         if isinstance(result, Tensor):
             self.shapes[n] = tuple(result.shape)
             self.dtypes[n] = result.dtype
+        elif isinstance(result, int):
+            self.numbers[n] = result
         return result
 
 
 def annotate(module: fx.GraphModule, runs: Sequence[Sequence[Any]]) -> None:
-    """Record shapes and dtype of every tensor node in its `meta`.
+    """Record shapes and dtype of every tensor node in its `meta`, and the values of every plain number.
 
     Args:
         module: the graph.
@@ -50,6 +55,8 @@ def annotate(module: fx.GraphModule, runs: Sequence[Sequence[Any]]) -> None:
         if node in recorders[0].shapes:
             node.meta[SHAPES] = tuple(recorder.shapes[node] for recorder in recorders)
             node.meta[DTYPE] = recorders[0].dtypes[node]
+        elif node in recorders[0].numbers:
+            node.meta[NUMBERS] = tuple(recorder.numbers[node] for recorder in recorders)
 
 
 def record_shapes(module: fx.GraphModule, inputs: Sequence[Any]) -> dict[fx.Node, tuple[int, ...]]:

@@ -1,12 +1,13 @@
 """Bring edge tensors into slot order: the CSR's permutation is sunk to where edges are gathered.
 
-`permute(node)` gives the same values with rows in slot order. Elementwise and row-wise ops commute
+`permute(node)` gives the same values with rows in slot order. Ops that treat rows alike commute
 with the permutation, so it travels up to structure values (permuted once, outside the inference) and
 to gathers, whose index is permuted instead of their result.
 """
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,26 +16,14 @@ from torch import fx
 
 from gnnexport.program.graphs import args_of
 from gnnexport.program.program import EXAMPLE_NODES
+from gnnexport.program.rowwise import commuting_arguments
 from gnnexport.program.shapes import DTYPE, like, rank_of, sizes_of
 
 aten = torch.ops.aten
 gnn = torch.ops.gnn
 
-_ROW_WISE = {
-    aten.relu.default, aten.leaky_relu.default, aten.elu.default, aten.gelu.default, aten.silu.default,
-    aten.tanh.default, aten.sigmoid.default, aten.exp.default, aten.log.default, aten.sqrt.default,
-    aten.neg.default, aten.abs.default, aten.softplus.default, aten.reciprocal.default, aten.rsqrt.default,
-    aten.clamp.default, aten.clamp_min.default, aten.clamp_max.default, aten.dropout.default,
-    aten.detach.default, aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor,
-    aten.pow.Tensor_Scalar, aten.pow.Tensor_Tensor, aten.maximum.default, aten.minimum.default,
-    aten.linear.default, aten.hardtanh.default, aten.log_sigmoid.default, aten.add.Scalar, aten.mul.Scalar,
-}  # fmt: skip
-_KEEPS_ROWS_UNLESS_FIRST = {
-    aten.sum.dim_IntList, aten.mean.dim, aten.unsqueeze.default, aten.squeeze.dim,
-    aten.select.int, aten.slice.Tensor, aten.cat.default, aten.softmax.int, aten.stack.default,
-}  # fmt: skip
-_RESHAPES = {aten.view.default, aten.reshape.default, aten.expand.default, aten._unsafe_view.default}
-_MATMULS = {aten.matmul.default, aten.mm.default}
+_DROPOUTS = {aten.dropout.default}
+"""Random ops that treat elements alike; which of them they hit is chance in any order."""
 
 
 @dataclass
@@ -83,21 +72,17 @@ class SlotOrder:
             # A readout: the rows are nodes, which others read in their own order, so that nothing is permuted twice.
             args = (node, self.csr.rowptr, self.csr.perm)
             return self._call(gnn.gather_source.default, args, {}, shaped_as=node, after=node)
-        if self._commutes(node):
-            args = fx.node.map_arg(args_of(node), self._row_argument(node))
-            return self._call(node.target, args, dict(node.kwargs), shaped_as=node, after=node)
-        return self._reindex(node, at=node)
+        chosen = frozenset(args_of(node)[:1]) if node.target in _DROPOUTS else commuting_arguments(node, self.num_edges)
+        return self._reindex(node, at=node) if chosen is None else self._repeated(node, chosen)
 
-    def _row_argument(self, node: fx.Node) -> Any:
-        rank = rank_of(node)
-        needs_rank = node.target in _ROW_WISE and node.target is not aten.linear.default
-
-        def bring(item: fx.Node) -> fx.Node:
-            # A smaller tensor is broadcast along edges: its first dimension is not the edges.
-            broadcast = needs_rank and rank_of(item) < rank
-            return item if broadcast or item.op == "get_attr" else self.permute(item)
-
-        return bring
+    def _repeated(self, node: fx.Node, chosen: frozenset[fx.Node]) -> fx.Node:
+        """Call again what made a node, with some of its arguments in slot order."""
+        call: fx.Node = args_of(node)[0] if node.target is operator.getitem else node
+        args, kwargs = fx.node.map_arg(
+            (call.args, dict(call.kwargs)), lambda item: self.permute(item) if item in chosen else item
+        )
+        new = self._call(call.target, args, kwargs, shaped_as=call, after=node)
+        return new if call is node else self._call(node.target, (new, args_of(node)[1]), {}, node, after=new)
 
     def _gather(self, node: fx.Node) -> fx.Node | None:
         """Turn a gather of node rows into one that delivers slot order."""
@@ -116,20 +101,6 @@ class SlotOrder:
             self.csr.columns[index] = self._reindex(index, at=self.csr.perm)
         return self.csr.columns[index]
 
-    def _commutes(self, node: fx.Node) -> bool:
-        target: Any = node.target
-        if target in _ROW_WISE or target in _MATMULS:
-            return True
-        if target in _RESHAPES:
-            return self._has_edge_rows(args_of(node)[0])
-        if target in _KEEPS_ROWS_UNLESS_FIRST:
-            rank = rank_of(node)
-            given = args_of(node)[1] if len(args_of(node)) > 1 else node.kwargs.get("dim", 0)
-            dims = given if isinstance(given, list | tuple) else [given]
-            rank_in = rank + (target in (aten.select.int, aten.sum.dim_IntList, aten.mean.dim, aten.squeeze.dim))
-            return all(isinstance(dim, int) and dim % max(rank_in, 1) != 0 for dim in dims)
-        return False
-
     def _reindex(self, node: fx.Node, at: fx.Node) -> fx.Node:
         new = self._call(aten.index_select.default, (node, 0, self.csr.perm), {}, shaped_as=node, after=at)
         if node in self.structure:
@@ -138,7 +109,7 @@ class SlotOrder:
 
     def _call(self, target: Any, args: Any, kwargs: dict[str, Any], shaped_as: fx.Node, after: fx.Node) -> fx.Node:
         inputs: list[fx.Node] = [after]
-        fx.node.map_arg(args, inputs.append)
+        fx.node.map_arg((args, kwargs), inputs.append)
         with self.graph.inserting_after(max(inputs)):
             new = self.graph.call_function(target, args, kwargs)
         return like(new, shaped_as)

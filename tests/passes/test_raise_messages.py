@@ -22,6 +22,9 @@ from tests.small_models import captured, ops
         ("zeros_like", {"gnn.csr": 1, "gnn.aggregate": 1, "aten.zeros_like": 0}),
         ("views", {"gnn.csr": 1, "gnn.aggregate": 1}),
         ("multiplied", {"gnn.csr": 1, "gnn.aggregate": 1, "gnn.reduce_edges": 0}),
+        ("stacked", {"gnn.csr": 1, "gnn.aggregate": 1, "gnn.reduce_edges": 0}),
+        ("stacked_max", {"gnn.csr": 1, "gnn.aggregate": 1, "gnn.reduce_edges": 0}),
+        ("attended", {"gnn.gather_source": 1, "gnn.gather_destination": 1, "gnn.reduce_edges": 1}),
         ("masked", {"gnn.csr": 1, "gnn.reduce_edges": 1}),
     ],
 )
@@ -50,6 +53,14 @@ def test_narrow_index_is_left_alone() -> None:
     """An index one wide scatters one channel only; that is no sum over edges, and the note says it stays."""
     _, notes = apply(RaiseMessages(), captured("narrow_index"), has={"gnn.reduce_edges": 0, "aten.scatter_add": 1})
     assert "left 1" in notes[0]
+
+
+def test_only_ops_on_rows_are_computed_in_another_order() -> None:
+    """A running sum over the edges stays in their order; only its result is reordered."""
+    after, _ = apply(RaiseMessages(), captured("sorted_channels"), has={"gnn.reduce_edges": 1, "aten.cumsum": 1})
+    (running,) = (node for node in after.body.graph.nodes if str(node.target) == "aten.cumsum.default")
+    assert [str(user.target) for user in running.users] == ["aten.div.Tensor"]
+    assert "aten.index_select" in ops(after)
 
 
 def test_mask_is_no_index() -> None:

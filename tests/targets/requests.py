@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch_geometric.nn import GIN, global_add_pool, global_max_pool, global_mean_pool
+from torch_geometric.nn import GIN, aggr, global_add_pool, global_max_pool, global_mean_pool
 
 from gnnexport.passes.contract import PassContext
 from gnnexport.passes.raise_messages import RaiseMessages
@@ -29,7 +29,18 @@ TOLERANCE = 1e-5
 Request = Mapping[str, Tensor]
 Readout = Callable[[Tensor, Tensor, int], Tensor]
 
-READOUTS: dict[str, Readout] = {"sum": global_add_pool, "mean": global_mean_pool, "max": global_max_pool}
+
+def softmax_pool(x: Tensor, batch: Tensor, num_graphs: int) -> Tensor:
+    """Weigh the nodes of a graph by a softmax over them."""
+    return aggr.SoftmaxAggregation()(x, batch, dim_size=num_graphs)
+
+
+READOUTS: dict[str, Readout] = {
+    "sum": global_add_pool,
+    "mean": global_mean_pool,
+    "max": global_max_pool,
+    "softmax": softmax_pool,
+}
 
 
 class GraphNetwork(nn.Module):

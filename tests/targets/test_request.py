@@ -41,7 +41,7 @@ FORMS: dict[str, tuple[Form, dict[str, bool]]] = {
     "scatter": ("scatter", {}),
 }
 FAMILIES = ("GCN", "GIN", "GraphSAGE", "GraphSAGE max", "GAT", "GAT edge features", "PNA", "masked",
-            "multiplied", "two_structures")  # fmt: skip
+            "multiplied", "stacked", "attended", "two_structures")  # fmt: skip
 READ_OUT = tuple(f"readout {name}" for name in READOUTS)
 
 
