@@ -128,6 +128,6 @@ def test_a_set_of_molecules_is_written_as_it_was_read(tmp_path: Path, monkeypatc
     np.savez(tmp_path / "set.npz", **dict.fromkeys((*script["SET"], "x"), np.zeros((3, 2), np.float32)))
     monkeypatch.setattr(sys, "argv", ["train.py", str(tmp_path / "set.npz"), str(tmp_path / "made")])
     written: dict[str, Any] = {}
-    monkeypatch.setattr(np, "savez_compressed", lambda path, **arrays: written.update(arrays))
+    monkeypatch.setattr(np, "savez_compressed", lambda path, allow_pickle, **arrays: written.update(arrays))
     script["main"]()
     assert set(written) == {*script["SET"], "x"}
