@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -13,13 +13,15 @@ from gnnexport.errors import Problem
 from gnnexport.passes.contract import Pass, PassContext, Stage
 from gnnexport.program.binding import CREATIONS, structure_nodes, takes_like
 from gnnexport.program.graphs import args_of, output_node, rebuild
-from gnnexport.program.inputs import NUM_NODES
-from gnnexport.program.program import EXAMPLE_NODES, Program
+from gnnexport.program.program import EXAMPLE_NODES, Program, example_nodes
 from gnnexport.program.shapes import DTYPE, like, rank_of, sizes_of
 from gnnexport.program.simplify import drop_dead, merge_duplicates
 
 aten = torch.ops.aten
 gnn = torch.ops.gnn
+
+Sizes = tuple[int, ...] | None
+Counts = Mapping[Sizes, str]
 
 _STAYS_WITH_READER = {aten.view.default, aten.unsqueeze.default, aten.expand.default, aten.sym_size.int}
 
@@ -42,7 +44,7 @@ class SplitStructure(Pass):
         program = program.clone()
         program.annotate()
         names = [item.name for item in program.inputs if item.role.is_structure]
-        structure = _computable(program.body.graph, structure_nodes(program.body.graph, names))
+        structure = _computable(program.body.graph, structure_nodes(program.body.graph, names), _counts(program))
         boundary = _boundary(program.body.graph, structure)
         prepare = _prepare_graph(program, structure, boundary)
         body = _body_graph(program, structure, boundary)
@@ -52,14 +54,14 @@ class SplitStructure(Pass):
         return program
 
 
-def _computable(graph: fx.Graph, structure: set[fx.Node]) -> set[fx.Node]:
+def _computable(graph: fx.Graph, structure: set[fx.Node], counts: Counts) -> set[fx.Node]:
     """Leave out what `prepare` cannot compute: sizes that only tensors of features have, and all made of them."""
     found: set[fx.Node] = set()
     for node in graph.nodes:
         if node not in structure:
             continue
         if node.target is aten.sym_size.int and args_of(node)[0] not in structure:
-            if _has_node_rows(node) or _same_size(node, found) is not None:
+            if _counted(node, counts) is not None or _same_size(node, found) is not None:
                 found.add(node)
         else:
             lent = args_of(node)[:1] if node.target in CREATIONS and takes_like(node) else ()
@@ -68,8 +70,15 @@ def _computable(graph: fx.Graph, structure: set[fx.Node]) -> set[fx.Node]:
     return found
 
 
-def _has_node_rows(size: fx.Node) -> bool:
-    return sizes_of(args_of(size)[0], args_of(size)[1]) == EXAMPLE_NODES
+def _counts(program: Program) -> Counts:
+    """Return how many nodes of each kind the examples have that shapes were recorded on, by the name of the number."""
+    first, second = (example_nodes(program.inputs, num_nodes) for num_nodes in EXAMPLE_NODES)
+    return {(count, second[name]): name for name, count in first.items()}
+
+
+def _counted(size: fx.Node, counts: Counts) -> str | None:
+    """Return the name of a size that is a number of nodes."""
+    return counts.get(sizes_of(args_of(size)[0], args_of(size)[1]))
 
 
 def _same_size(size: fx.Node, among: Iterable[fx.Node]) -> tuple[fx.Node, int] | None:
@@ -114,21 +123,21 @@ def _prepare_graph(program: Program, structure: set[fx.Node], boundary: list[fx.
         if node.op == "placeholder" and node in structure:
             values[node] = graph.placeholder(str(node.target))
             values[node].meta = dict(node.meta)
-    num_nodes = graph.placeholder(NUM_NODES)
+    counts = {sizes: graph.placeholder(name) for sizes, name in _counts(program).items()}
     for node in program.body.graph.nodes:
         if node.op == "placeholder" or node not in structure:
             continue
-        values[node] = _copy_structure(graph, node, values, num_nodes)
+        values[node] = _copy_structure(graph, node, values, counts)
     graph.output(tuple(values[node] for node in boundary))
     drop_dead(graph)
     return graph
 
 
-def _copy_structure(graph: fx.Graph, node: fx.Node, values: dict[fx.Node, Any], num_nodes: fx.Node) -> Any:
+def _copy_structure(graph: fx.Graph, node: fx.Node, values: dict[fx.Node, Any], counts: Mapping[Sizes, fx.Node]) -> Any:
     source = args_of(node)[0] if args_of(node) else None
     if node.target is aten.sym_size.int and source not in values:
-        if _has_node_rows(node):
-            return num_nodes
+        if (sizes := sizes_of(source, args_of(node)[1])) in counts:
+            return counts[sizes]
         elsewhere = _same_size(node, values)
         assert elsewhere is not None
         return graph.call_function(aten.sym_size.int, (values[elsewhere[0]], elsewhere[1]))

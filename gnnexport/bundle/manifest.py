@@ -36,12 +36,19 @@ class SourceModel(Record):
 
 
 class Tensor(Record):
-    """An input or output: dtype is a numpy name, a dynamic size is a name."""
+    """An input or output: dtype is a numpy name, a dynamic size is a name.
+
+    Args:
+        types: how many types there are, where the values are types.
+        ends: which nodes the two rows of an edge index number, where there are several kinds: sizes.
+    """
 
     name: str
     dtype: str
     shape: tuple[int | str, ...]
     role: str | None = None
+    types: int | None = None
+    ends: tuple[int | str, ...] | None = None
 
 
 class Graph(Record):

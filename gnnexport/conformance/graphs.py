@@ -57,7 +57,7 @@ def adversarial_graphs() -> dict[str, Topology]:
     """
     return {
         "one node, no edges": Topology((1,), _edges([])),
-        "isolated nodes": Topology((9, 4), _edges([(1, 7), (7, 1), (7, 4), (10, 12)])),
+        "isolated nodes": Topology((9, 4), _edges([(1, 7), (4, 7), (7, 1), (7, 4), (10, 12)])),
         "duplicate edges": Topology((6, 5), _edges(_duplicates(0, 6) + _duplicates(6, 5))),
         "self-loops on some nodes": Topology((6, 5), _edges(_loops(0, 6) + _loops(6, 5))),
         ONE_WAY: Topology((9,), _edges([(s, d) for s in range(5) for d in range(5, 9) if (s + d) % 3])),

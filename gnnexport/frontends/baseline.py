@@ -105,7 +105,7 @@ def _with_csr(
     none: so a graph with self-loops gets a second attempt without them.
     """
     edges = [entry.name for entry in inputs if entry.role is Role.EDGE_INDEX]
-    if len(edges) != 1 or any(entry.role is Role.EDGE_FEATURES for entry in inputs):
+    if len(edges) != 1 or any(entry.role in (Role.EDGE_FEATURES, Role.EDGE_TYPE) for entry in inputs):
         return
     weights = [entry.name for entry in inputs if entry.role is Role.EDGE_WEIGHT]
     edge_index = values[edges[0]]

@@ -75,7 +75,10 @@ class Columns:
         return edges
 
     def edge_values(self, num_edges: int) -> dict[str, Tensor]:
-        """Check `edge_weight` float32 [num_edges] and `edge_attr` float32 [num_edges, channels]."""
+        """Check what belongs to edges.
+
+        `edge_weight` float32 [num_edges], `edge_attr` float32 [num_edges, channels], `edge_type` int64 [num_edges].
+        """
         found: dict[str, Tensor] = {}
         for name in ("edge_weight", "edge_attr"):
             if name not in self._arrays:
@@ -91,7 +94,24 @@ class Columns:
             if 0 in value.shape[1:]:
                 raise self.error(f"{name} has no channels", "Leave it out, or give it a channel")
             found[name] = self.real(name, value)
-        return found
+        return {**found, **self._types("edge_type", num_edges, "edges", "column of edge_index")}
+
+    def node_types(self, num_nodes: int) -> dict[str, Tensor]:
+        """Check `node_type` int64 [num_nodes]."""
+        return self._types("node_type", num_nodes, "nodes", "node")
+
+    def _types(self, name: str, count: int, things: str, row: str) -> dict[str, Tensor]:
+        if name not in self._arrays:
+            return {}
+        value = self.integers(name, "int64")
+        value = value[:, 0] if value.dim() == 2 and value.shape[1] == 1 else value
+        if value.dim() != 1 or len(value) != count:
+            what = f"{name} has shape {list(self._arrays[name].shape)} for {count} {things}"
+            raise self.error(what, f"Give one number per {row}")
+        if count and not 0 <= int(value.min()) <= int(value.max()) <= LARGEST:
+            wrong = int(value.min()) if int(value.min()) < 0 else int(value.max())
+            raise self.error(f"{name} holds {wrong}", "Number the types from 0")
+        return {name: value.contiguous()}
 
     def graphs(self, edge_index: Tensor, num_nodes: int) -> tuple[Tensor, int] | None:
         """Return the graph of each node, int64 [num_nodes] ascending, and how many graphs there are.

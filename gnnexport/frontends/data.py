@@ -72,6 +72,7 @@ def build_data(
         x = _degrees(edge_index, num_nodes, where)
         notes.append("data: no node features; x is the in-degree of each node, float32 [num_nodes, 1]")
     inputs = {"x": x, "edge_index": edge_index, **columns.edge_values(edge_index.shape[1])}
+    inputs |= columns.node_types(num_nodes)
     rows: dict[Level, int] = {"node": num_nodes}
     graphs = columns.graphs(edge_index, num_nodes) or _single(tensors, num_nodes, kind)
     if graphs is not None:

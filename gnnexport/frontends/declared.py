@@ -11,22 +11,36 @@ from torch_geometric.nn.models.basic_gnn import BasicGNN
 
 from gnnexport.errors import UsageError, nearest
 from gnnexport.frontends.memory import require_memory
-from gnnexport.frontends.signature import arguments_of, call_arguments, input_width, reads, require_known, shape_of
+from gnnexport.frontends.signature import (
+    arguments_of,
+    call_arguments,
+    input_width,
+    reads,
+    require_known,
+    shape_of,
+    told_kinds,
+)
 from gnnexport.program.data import GraphData
 from gnnexport.program.generated import EDGES_PER_NODE, generate
-from gnnexport.program.inputs import NAMES, NUM_GRAPHS, Input, Role
+from gnnexport.program.inputs import NAMES, NUM_GRAPHS, TYPES, Input, Role
 
 GENERATED = "generated graphs"
 SIZES = (1, 2, 5, 9, 3, 30, 17, 4, 12, 7)
 """Nodes of the graphs that stand in for data."""
 
 _INPUT = re.compile(r"(?P<name>\w+)=(?P<rows>[NE])(?:,(?P<width>[1-9]\d*))?")
-_ROWS = {Role.NODE_FEATURES: "N", Role.EDGE_WEIGHT: "E", Role.EDGE_FEATURES: "E"}
-_INTEGERS = (Role.EDGE_INDEX, Role.GRAPH_IDS, Role.NUM_GRAPHS, Role.LABEL_EDGES)
+_ROWS = {
+    Role.NODE_FEATURES: "N",
+    Role.EDGE_WEIGHT: "E",
+    Role.EDGE_FEATURES: "E",
+    Role.EDGE_TYPE: "E",
+    Role.NODE_TYPE: "N",
+}
+_INTEGERS = (Role.EDGE_INDEX, Role.GRAPH_IDS, Role.NUM_GRAPHS, Role.LABEL_EDGES, *TYPES)
 
 
 def parse_inputs(texts: Sequence[str]) -> dict[str, int | None]:
-    """Parse `x=N,16`, `edge_weight=E`, `edge_attr=E,4` into widths by name.
+    """Parse `x=N,16`, `edge_weight=E`, `edge_attr=E,4`, `edge_type=E,3` into widths, or numbers of types, by name.
 
     Raises:
         UsageError: another form, or rows that the input does not have.
@@ -37,6 +51,7 @@ def parse_inputs(texts: Sequence[str]) -> dict[str, int | None]:
         rows = _ROWS.get(NAMES.get(match["name"], Role.EDGE_INDEX)) if match else None
         if match is None or rows != match["rows"] or (match["width"] is None) != (match["name"] == "edge_weight"):
             mend = "Write x=N,16 for node features, edge_weight=E for edge weights, edge_attr=E,4 for edge features"
+            mend += ", edge_type=E,3 for 3 types of edges"
             raise UsageError.at("--input", f"'{text}' is not such a size", mend)
         found[match["name"]] = None if match["width"] is None else int(match["width"])
     return found
@@ -80,6 +95,10 @@ def declared_inputs(model: torch.nn.Module, given: Mapping[str, int | None]) -> 
     ]
     widths = {name: given.get(name) or _told_width(model, name) for name in chosen}
     for name in chosen:
+        if widths[name] is None and NAMES[name] in TYPES:
+            what = f"nothing tells how many types '{name}' of {type(model).__name__} has, and no data is given"
+            mend = f"Give the number with --input {name}={_ROWS[NAMES[name]]},3, or give the graph with --data FILE"
+            raise UsageError.at("model", what, mend)
         if widths[name] is None:
             widths[name] = _tried_width(model, chosen, widths, name)
     return tuple(_input(name, widths[name]) for name in chosen)
@@ -87,11 +106,14 @@ def declared_inputs(model: torch.nn.Module, given: Mapping[str, int | None]) -> 
 
 def _input(name: str, width: int | None) -> Input:
     role = NAMES[name]
-    return Input(name, role, "int64" if role in _INTEGERS else "float32", shape_of(role, width or 1))
+    kinds = width if role in TYPES else None
+    return Input(name, role, "int64" if role in _INTEGERS else "float32", shape_of(role, width or 1), kinds)
 
 
 def _implied(model: torch.nn.Module, name: str) -> bool:
     """Tell whether an optional argument is wanted although nobody asked for it."""
+    if NAMES[name] in TYPES:
+        return told_kinds(model, NAMES[name]) is not None
     if NAMES[name] is Role.EDGE_FEATURES:
         return isinstance(model, BasicGNN | MessagePassing) and _edge_width(model) is not None and reads(model, name)
     return NAMES[name] is Role.GRAPH_IDS and reads(model, name)
@@ -101,6 +123,8 @@ def _told_width(model: torch.nn.Module, name: str) -> int | None:
     role = NAMES[name]
     if role is Role.NODE_FEATURES:
         return input_width(model)
+    if role in TYPES:
+        return told_kinds(model, role)
     return _edge_width(model) if role is Role.EDGE_FEATURES else 1
 
 

@@ -18,7 +18,10 @@ from gnnexport.program.inputs import NAMES, Role
 
 MODULE_MEND = "Save the module with torch.save instead"
 DYNAMIC_MEND = "Export it with dynamic_shapes for the numbers of nodes and edges, or save the module with torch.save"
-_AXES = {Role.NODE_FEATURES: 0, Role.EDGE_INDEX: 1, Role.EDGE_WEIGHT: 0, Role.EDGE_FEATURES: 0, Role.GRAPH_IDS: 0}
+_AXES = {
+    Role.NODE_FEATURES: 0, Role.EDGE_INDEX: 1, Role.EDGE_WEIGHT: 0, Role.EDGE_FEATURES: 0, Role.EDGE_TYPE: 0,
+    Role.NODE_TYPE: 0, Role.GRAPH_IDS: 0,
+}  # fmt: skip
 _COUNTED = {Role.NODE_FEATURES: "nodes", Role.GRAPH_IDS: "nodes"}
 
 

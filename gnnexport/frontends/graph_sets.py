@@ -21,10 +21,13 @@ MASKS = tuple(f"{split}_mask" for split in SPLITS)
 PAIRS = ("edge_label_index", "pos_edge_label_index", "neg_edge_label_index")
 COUNTS = ("num_nodes", "num_graphs", "node_ptr", "edge_ptr", "batch", "ptr")
 LABELS = ("y", "edge_label", "pos_edge_label", "neg_edge_label")
-KNOWN = frozenset(("x", "edge_index", "edge_weight", "edge_attr", *COUNTS, *LABELS, *PAIRS, *MASKS))
+TYPES = ("edge_type", "node_type")
+KNOWN = frozenset(("x", "edge_index", "edge_weight", "edge_attr", *TYPES, *COUNTS, *LABELS, *PAIRS, *MASKS))
 """The arrays that mean something here."""
 
-SHARED = frozenset(("x", "edge_index", "edge_weight", "edge_attr", "y", "edge_label", "edge_label_index", *MASKS))
+SHARED = frozenset(
+    ("x", "edge_index", "edge_weight", "edge_attr", *TYPES, "y", "edge_label", "edge_label_index", *MASKS)
+)
 """What every graph of a set must have if one has it."""
 
 UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)

@@ -34,7 +34,7 @@ SPLIT_NAMES: Mapping[str, Split] = {
     "val": "val", "valid": "val", "validation": "val", "dev": "val",
     "test": "test", "testing": "test",
 }  # fmt: skip
-MESSAGES = ("x", "edge_index", "edge_weight", "edge_attr")
+MESSAGES = ("x", "edge_index", "edge_weight", "edge_attr", "edge_type", "node_type")
 
 
 def arrays_of(loaded: Any, where: str) -> Arrays:

@@ -15,9 +15,25 @@ from torch_geometric.nn.models.basic_gnn import BasicGNN
 from gnnexport.errors import DataError, GnnExportError, UnsupportedError
 from gnnexport.frontends.refusal import one_line
 from gnnexport.program.data import UNLABELLED, GraphData
-from gnnexport.program.inputs import NAMES, NUM_EDGES, NUM_NODES, NUM_PAIRS, Input, Level, Role
+from gnnexport.program.inputs import (
+    NAMES,
+    NUM_EDGES,
+    NUM_NODES,
+    NUM_PAIRS,
+    TYPES,
+    Input,
+    Level,
+    Role,
+    role_of,
+    suffix_of,
+)
 
 WIDTH_NAMES = ("in_channels", "in_features", "num_features")
+KIND_NAMES: Mapping[Role, tuple[str, ...]] = {
+    Role.EDGE_TYPE: ("num_relations", "num_edge_types"),
+    Role.NODE_TYPE: ("num_node_types",),
+}
+"""What layers call the number of types that they know."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +58,7 @@ def match_inputs(model: torch.nn.Module, data: GraphData) -> tuple[Input, ...]:
     require_known(model, arguments)
     chosen = []
     for argument in arguments:
-        if argument.name not in NAMES:
+        if role_of(argument.name) is None:
             continue
         if argument.name not in data.inputs:
             if argument.required:
@@ -50,7 +66,7 @@ def match_inputs(model: torch.nn.Module, data: GraphData) -> tuple[Input, ...]:
                 raise DataError.at(data.name, what, f"Add {argument.name} to the data")
             continue
         if argument.required or reads(model, argument.name):
-            chosen.append(_from_data(argument.name, data.inputs[argument.name]))
+            chosen.append(_from_data(model, argument.name, data))
     _check_width(model, data)
     return tuple(chosen)
 
@@ -91,7 +107,7 @@ def run_once(model: torch.nn.Module, data: GraphData, inputs: tuple[Input, ...])
 
 
 def _level(name: str, output: Any, data: GraphData, inputs: tuple[Input, ...]) -> Level:
-    rows: dict[Level, int] = {"node": data.num_nodes}
+    rows: dict[Level, int] = {"node": data.sizes[NUM_NODES + data.target]}
     roles = {item.role for item in inputs}
     if Role.GRAPH_IDS in roles:
         assert data.num_graphs is not None
@@ -166,13 +182,13 @@ def require_known(model: torch.nn.Module, arguments: list[Argument]) -> None:
     Raises:
         UnsupportedError: a required argument with a name PyG does not use, or no node features.
     """
-    unknown = [argument.name for argument in arguments if argument.required and argument.name not in NAMES]
+    unknown = [argument.name for argument in arguments if argument.required and role_of(argument.name) is None]
     name = f"{type(model).__name__}.forward"
     if unknown:
         what = f"takes '{unknown[0]}', whose meaning is not known"
         mend = f"Wrap the model in a module whose forward takes {', '.join(NAMES)}"
         raise UnsupportedError.at(name, what, mend)
-    if not any(argument.name == "x" for argument in arguments):
+    if not any(role_of(argument.name) is Role.NODE_FEATURES for argument in arguments):
         raise UnsupportedError.at(name, "does not take node features 'x'", "Name its first argument x")
 
 
@@ -202,19 +218,39 @@ def _takes_edge_attr(layer: torch.nn.Module) -> bool:
     return getattr(layer, "edge_dim", 1) is not None
 
 
-def _from_data(name: str, value: Tensor) -> Input:
-    role = NAMES[name]
+def _from_data(model: torch.nn.Module, name: str, data: GraphData) -> Input:
+    role, value = role_of(name), data.inputs[name]
+    assert role is not None
     dtype = str(value.dtype).removeprefix("torch.")
-    return Input(name, role, dtype, shape_of(role, value.shape[-1] if value.dim() else 1))
+    kinds = _kinds(model, role, value, data.name) if role in TYPES else None
+    return Input(name, role, dtype, shape_of(role, value.shape[-1] if value.dim() else 1, suffix_of(name)), kinds)
 
 
-def shape_of(role: Role, width: int) -> tuple[int | str, ...]:
-    """Return the sizes of an input that plays a role; `width` counts for features only."""
+def _kinds(model: torch.nn.Module, role: Role, value: Tensor, where: str) -> int:
+    """Return how many types there are: as many as the model knows, else as the data has."""
+    present = int(value.max()) + 1 if value.numel() else 1
+    known = told_kinds(model, role)
+    if known is not None and present > known:
+        what = f"{role.value} holds {present - 1}, but {type(model).__name__} knows {known} types, numbered from 0"
+        raise DataError.at(where, what, "Use the data that the model was trained on")
+    return known or present
+
+
+def told_kinds(model: torch.nn.Module, role: Role) -> int | None:
+    """Return how many types of edges or nodes a model knows, as far as its layers say so; `None` when they do not."""
+    counts = [getattr(module, name, None) for module in model.modules() for name in KIND_NAMES.get(role, ())]
+    return min((count for count in counts if type(count) is int and count > 0), default=None)
+
+
+def shape_of(role: Role, width: int, kind: str = "") -> tuple[int | str, ...]:
+    """Return the sizes of an input that plays a role, for a kind of nodes or edges; `width` counts for features."""
     shapes: Mapping[Role, tuple[int | str, ...]] = {
-        Role.NODE_FEATURES: (NUM_NODES, width),
-        Role.EDGE_INDEX: (2, NUM_EDGES),
-        Role.EDGE_WEIGHT: (NUM_EDGES,),
-        Role.EDGE_FEATURES: (NUM_EDGES, width),
+        Role.NODE_FEATURES: (NUM_NODES + kind, width),
+        Role.EDGE_INDEX: (2, NUM_EDGES + kind),
+        Role.EDGE_WEIGHT: (NUM_EDGES + kind,),
+        Role.EDGE_FEATURES: (NUM_EDGES + kind, width),
+        Role.EDGE_TYPE: (NUM_EDGES,),
+        Role.NODE_TYPE: (NUM_NODES,),
         Role.GRAPH_IDS: (NUM_NODES,),
         Role.NUM_GRAPHS: (),
         Role.LABEL_EDGES: (2, NUM_PAIRS),
@@ -223,6 +259,8 @@ def shape_of(role: Role, width: int) -> tuple[int | str, ...]:
 
 
 def _check_width(model: torch.nn.Module, data: GraphData) -> None:
+    if data.keys:
+        return
     expected, found = input_width(model), data.by_role(Role.NODE_FEATURES).shape[1]
     if expected is not None and expected != found:
         what = f"x has {found} features per node, {type(model).__name__} was trained on {expected}"

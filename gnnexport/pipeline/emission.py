@@ -22,7 +22,7 @@ from gnnexport.pipeline.judged import judged_split
 from gnnexport.pipeline.law_checks import law_checks
 from gnnexport.pipeline.source import Source
 from gnnexport.pipeline.steps import finalise
-from gnnexport.program.inputs import NUM_EDGES, NUM_GRAPHS, NUM_NODES, ROWS, Input
+from gnnexport.program.inputs import NUM_GRAPHS, Input, Role, ends_of, role_of
 from gnnexport.program.program import Program
 from gnnexport.targets.contract import Artefact, DialectModel, EmitContext, Target
 from gnnexport.targets.onnx.translate import translate
@@ -96,7 +96,8 @@ class Emitter:
         artefact = self.target.emit(self._translated(final.program), writer.folder, ctx)
         size = sum((writer.folder / name).stat().st_size for name in artefact.files)
         evaluation = judged_split(self.source, [item.name for item in self._read(program)])
-        features_stay = data.inputs["x"].nbytes > self.embed_bytes
+        features = [value for name, value in data.inputs.items() if role_of(name) is Role.NODE_FEATURES]
+        features_stay = sum(value.nbytes for value in features) > self.embed_bytes
         if evaluation is not None:
             kept = write_eval(writer.folder / layout.EVAL, evaluation, limit_bytes=self.embed_bytes)
             features_stay = kept.inputs is None
@@ -109,8 +110,8 @@ class Emitter:
         writer.seal(self._manifest(program, artefact))
         return Emission(final.program, final.steps, artefact, evaluation, size, tuple(notes))
 
-    def write_model(self, program: Program, writer: BundleWriter, decisions: Mapping[str, Any]) -> None:
-        """Write the model of a Program that is ready to be lowered, and nothing to prove it by.
+    def write_model(self, program: Program, writer: BundleWriter, decisions: Mapping[str, Any]) -> Artefact:
+        """Write the model of a Program that is ready to be lowered, and nothing to prove it by; seal the bundle.
 
         Args:
             program: finalised.
@@ -120,6 +121,7 @@ class Emitter:
         ctx = EmitContext(self.threads, self.lowering_budget_s, self.seed, decisions=decisions)
         artefact = self.target.emit(self._translated(program), writer.folder, ctx)
         writer.seal(self._manifest(program, artefact))
+        return artefact
 
     def _translated(self, program: Program) -> DialectModel:
         if self.source.mode == "graphs":
@@ -161,17 +163,27 @@ class Emitter:
         data = self.source.data
         graph, fixed = None, {}
         if self.source.mode == "full":
-            fixed = {NUM_NODES: data.num_nodes, NUM_EDGES: data.num_edges, NUM_GRAPHS: data.num_graphs}
-            edges = structure_digest(data.inputs["edge_index"].numpy())
+            fixed = {**data.sizes, NUM_GRAPHS: data.num_graphs}
+            edges = None if data.keys else structure_digest(data.inputs["edge_index"].numpy())
             graph = Graph(nodes=data.num_nodes, edges=data.num_edges, edge_index_sha256=edges)
 
         def sizes(shape: Sequence[int | str]) -> tuple[int | str, ...]:
             return tuple(fixed.get(str(size)) or size for size in shape)
 
+        def ends(item: Input) -> tuple[int | str, ...] | None:
+            return sizes(ends_of(item.name)) if item.role is Role.EDGE_INDEX and data.keys else None
+
         inputs = tuple(
-            Tensor(name=item.name, dtype=item.dtype, shape=sizes(item.shape), role=item.role.value)
+            Tensor(
+                name=item.name,
+                dtype=item.dtype,
+                shape=sizes(item.shape),
+                role=item.role.value,
+                types=item.types,
+                ends=ends(item),
+            )
             for item in self._read(program)
         )
         channels = () if self.source.classes is None else (self.source.classes,)
-        shape = sizes((ROWS[program.level], *channels))
+        shape = sizes((program.rows, *channels))
         return inputs, Tensor(name=program.output, dtype="float32", shape=shape), graph

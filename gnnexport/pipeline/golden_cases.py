@@ -21,7 +21,7 @@ from gnnexport.pipeline.source import Source
 from gnnexport.program.cost import measure_cost
 from gnnexport.program.data import GraphData
 from gnnexport.program.generated import generate
-from gnnexport.program.inputs import NUM_EDGES, Role
+from gnnexport.program.inputs import NUM_EDGES, NUM_NODES, Role
 from gnnexport.program.program import Program
 from gnnexport.program.verify import TOLERANCE, relative_error
 
@@ -81,32 +81,40 @@ def golden_cases(
 def _for_one_graph(source: Source, program: Program, note: Note, with_real: bool, seed: int) -> list[GoldenCase]:
     """Ask about the one graph with features of many kinds."""
     data = source.data
-    features = {item.role: item.name for item in program.features}
-    name = features[Role.NODE_FEATURES]
-    asks = [features[Role.LABEL_EDGES]] if Role.LABEL_EDGES in features else []
+    asks = [item.name for item in program.features if item.role is Role.LABEL_EDGES]
     fixed = {asked: source.request.inputs[asked] for asked in asks}
-    real = data.inputs[name].numpy()
+    real = {item.name: data.inputs[item.name].numpy() for item in program.features if item.role is Role.NODE_FEATURES}
     structure = program.structure(data.inputs)
-    made = make_features(real.shape, real if with_real else None, seed=seed)
+    made = _features(real, with_real, seed)
     count = next((value.shape[1] for value in fixed.values()), len(source.logits))
     width = (source.classes or 1) * np.dtype(np.float32).itemsize
     always = _telling_rows(data) if program.level == "node" else []
     rows = sample_rows(count, width, len(made), seed=seed, always=always)
-    usual = float(np.abs(real).max(initial=1.0))
+    usual = max(float(np.abs(value).max(initial=1.0)) for value in real.values())
     cases = []
-    for case, value in made.items():
-        x = torch.from_numpy(value if isinstance(value, np.ndarray) else value.make())
-        asked = {**data.inputs, **fixed, name: x}
+    for case, given in made.items():
+        features = _tensors(given)
+        asked = {**data.inputs, **fixed, **features}
         with torch.no_grad():
             output = program.run_body(asked, structure)
-        if float(x.abs().max()) > EXTREME * usual:
+        if max(float(x.abs().max()) for x in features.values()) > EXTREME * usual:
             error = relative_error(_run_wide(_in_float64(program), asked, structure), output)
             if error > TOLERANCE / 10:
                 note(_left_out(case, error))
                 continue
-        inputs = {**{key: tensor.numpy() for key, tensor in fixed.items()}, name: value}
+        inputs = {**{key: tensor.numpy() for key, tensor in fixed.items()}, **given}
         cases.append(GoldenCase(case, inputs, {program.output: _kept(output, rows)}, rows))
     return cases
+
+
+def _features(real: Mapping[str, NDArray[np.float32]], with_real: bool, seed: int) -> dict[str, Given]:
+    """Make the features of each case by the name of the input: of each kind of nodes, where there are several."""
+    made = {
+        name: make_features(value.shape, value if with_real else None, seed=seed + 1000 * place)
+        for place, (name, value) in enumerate(real.items())
+    }
+    shared = [case for case in next(iter(made.values())) if all(case in cases for cases in made.values())]
+    return {case: {name: cases[case] for name, cases in made.items()} for case in shared}
 
 
 def _for_new_graphs(
@@ -242,7 +250,7 @@ def _made_up(source: Source, program: Program, note: Note, seed: int) -> dict[st
     return {
         name: Made(
             _with_recipes(program, values, source, seed + offset, kind="negative" if name == NEGATIVE else "normal"),
-            tuple(counts),
+            () if source.data.keys else tuple(counts),
         )
         for offset, (name, (counts, values)) in enumerate(drawn.items())
     }
@@ -330,6 +338,8 @@ def _run_wide(twin: Program, inputs: Mapping[str, Tensor], structure: Sequence[A
 
 def _telling_rows(data: GraphData, count: int = 8) -> list[int]:
     """Return the nodes most likely to go wrong: the largest hubs, isolated nodes, and both ends."""
+    if data.keys:
+        return [0, data.sizes[NUM_NODES + data.target] - 1]
     degree = torch.bincount(data.inputs["edge_index"][1], minlength=data.num_nodes)
     hubs = torch.topk(degree, min(count, data.num_nodes)).indices.tolist()
     isolated = torch.nonzero(degree == 0).flatten()[:count].tolist()

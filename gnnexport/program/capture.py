@@ -19,11 +19,13 @@ from torch.export import Dim
 from gnnexport.errors import DataError, UnsupportedError
 from gnnexport.program.functional import functionalise, training_argument, training_arguments_cleared
 from gnnexport.program.graphs import args_of, module_of, output_node
-from gnnexport.program.inputs import LEVELS, NUM_EDGES, NUM_GRAPHS, NUM_NODES, NUM_PAIRS, Input, Level, Role
+from gnnexport.program.inputs import LEVELS, NUM_GRAPHS, ROWS, Input, Level, Role, suffix_of
+from gnnexport.program.kinds import without_unread_kinds
 from gnnexport.program.num_graphs import name_num_graphs
 from gnnexport.program.padded import check_padding, columns_asked
 from gnnexport.program.program import Program, arguments_of, example_inputs, example_rows, placeholder_names
 from gnnexport.program.recurrent import expand_cells
+from gnnexport.program.relations import choose_after_product, one_by_one
 from gnnexport.program.simplify import drop_dead
 from gnnexport.program.standins import standins
 
@@ -55,15 +57,17 @@ def capture(model: nn.Module, inputs: Sequence[Input], example: Mapping[str, Ten
     _check_evaluation_mode(body)
     check_padding(model, body, inputs)
     blocker = _training_blocker(body, model, inputs, example)
-    inputs = _without_unread_ids(body, inputs)
+    inputs = _without_unread_ids(body, without_unread_kinds(body, inputs))
     _check_inputs_are_read(body)
     if NUM_GRAPHS in placeholder_names(body) and all(item.role is not Role.NUM_GRAPHS for item in inputs):
         inputs = (*inputs, Input(NUM_GRAPHS, Role.NUM_GRAPHS, "int64", ()))
-    return Program(body, inputs, level=_level(body, inputs), source=type(model).__name__, training_blocker=blocker)
+    level, target = _level(body, inputs)
+    source = type(model).__name__
+    return Program(body, inputs, level=level, target=target, source=source, training_blocker=blocker)
 
 
-def _level(body: fx.GraphModule, inputs: Sequence[Input]) -> Level:
-    """Find out on a small graph what a row of the output is about.
+def _level(body: fx.GraphModule, inputs: Sequence[Input]) -> tuple[Level, str]:
+    """Find out on a small graph what a row of the output is about, and of several kinds of nodes which.
 
     Raises:
         UnsupportedError: the output has neither a row for each node, nor for each graph or pair.
@@ -73,9 +77,10 @@ def _level(body: fx.GraphModule, inputs: Sequence[Input]) -> Level:
         output = body(*arguments_of(example, placeholder_names(body)))
     rows = example_rows(example)
     for level in LEVELS:
-        if output.dim() in (1, 2) and output.shape[0] == rows.get(level):
-            return level
-    counts = " and ".join(f"{count} {level}s" for level, count in rows.items())
+        for name, count in rows.items():
+            if name.startswith(ROWS[level]) and output.dim() in (1, 2) and output.shape[0] == count:
+                return level, suffix_of(name)
+    counts = " and ".join(f"{count} {name.removeprefix('num_')}" for name, count in rows.items())
     what = f"gives a result of shape {list(output.shape)} for {counts}"
     raise UnsupportedError.at("forward", what, "Return one row for each node, graph or pair of nodes")
 
@@ -87,6 +92,7 @@ def _functional_capture(model: nn.Module, inputs: Sequence[Input], example: Mapp
         name_num_graphs(graph)
     expand_cells(graph)
     functionalise(graph)
+    choose_after_product(graph)
     drop_dead(graph)
     return fx.GraphModule(captured, graph, class_name=type(model).__name__)
 
@@ -94,7 +100,8 @@ def _functional_capture(model: nn.Module, inputs: Sequence[Input], example: Mapp
 def _export(
     model: nn.Module, inputs: Sequence[Input], example: Mapping[str, Tensor], columns: int = 1
 ) -> fx.GraphModule:
-    dims = {name: Dim(name, min=_MINIMUM, max=_MAXIMUM) for name in (NUM_NODES, NUM_EDGES, NUM_PAIRS)}
+    sizes = dict.fromkeys(size for item in inputs for size in item.shape if isinstance(size, str))
+    dims = {name: Dim(name, min=_MINIMUM, max=_MAXIMUM) for name in sizes}
     dynamic: dict[str, Any] = {
         item.name: {axis: dims[size] for axis, size in enumerate(item.shape) if isinstance(size, str)}
         for item in inputs
@@ -109,7 +116,7 @@ def _export(
     positional = collected is not None or _takes_positional(model)
 
     def export(strict: bool) -> fx.GraphModule:
-        with _quiet(), standins(model, columns):
+        with _quiet(), one_by_one(), standins(model, columns):
             if positional:
                 found = torch.export.export(model, tuple(arguments.values()), dynamic_shapes=shapes, strict=strict)
             else:

@@ -10,9 +10,12 @@ import torch
 from torch import Tensor
 
 from gnnexport.bundle import graph_sets
-from gnnexport.program.inputs import NAMES, NUM_GRAPHS, Level, Role
+from gnnexport.program.inputs import NUM_EDGES, NUM_GRAPHS, NUM_NODES, Level, Role, role_of, suffix_of
 
 Split = Literal["train", "val", "test"]
+Kind = str | tuple[str, str, str]
+"""A kind of nodes, or a kind of edges: source, relation, destination."""
+
 UNLABELLED = -1
 
 
@@ -24,14 +27,18 @@ class GraphData:
         name: for messages and the report.
         inputs: the model's arguments by the names of its `forward`: `x` float32 [num_nodes, channels],
             `edge_index` int64 [2, num_edges] (source row, destination row), and where there are any
-            `edge_weight` float32 [num_edges], `edge_attr` float32 [num_edges, channels]. A set of graphs also
-            has `batch` int64 [num_nodes], ascending, and `num_graphs` int64 []; link prediction has
+            `edge_weight` float32 [num_edges], `edge_attr` float32 [num_edges, channels], `edge_type` int64
+            [num_edges], `node_type` int64 [num_nodes]. A set of graphs also has `batch` int64 [num_nodes],
+            ascending, and `num_graphs` int64 []; link prediction has
             `edge_label_index` int64 [2, num_pairs].
         y: one row for each node, graph or pair, as `level` says: classes int64 [rows], `UNLABELLED` where none is
             known; several labels float32 [rows, labels] of 0 and 1, or targets float32 [rows] or [rows, targets],
             NaN where none is known; `None` without labels.
         masks: bool [rows] for `train`, `val` and `test`, as far as the data has them.
         level: what a row of `y` is about.
+        target: which nodes `y` is about where there are several kinds: `__paper`; empty for one kind.
+        keys: by what PyG names the kind of each input, where there are several: a kind of nodes, or source, relation
+            and destination. The inputs are then `x__paper`, `edge_index__author__writes__paper` and so on.
     """
 
     name: str
@@ -39,16 +46,29 @@ class GraphData:
     y: Tensor | None = None
     masks: Mapping[Split, Tensor] = field(default_factory=dict)
     level: Level = "node"
+    target: str = ""
+    keys: Mapping[str, Kind] = field(default_factory=dict)
 
     @property
     def num_nodes(self) -> int:
-        """Rows of the node features."""
-        return int(self.by_role(Role.NODE_FEATURES).shape[0])
+        """Nodes, of all kinds together."""
+        return sum(count for name, count in self.sizes.items() if name.startswith(NUM_NODES))
 
     @property
     def num_edges(self) -> int:
-        """Columns of the edge index: directed edges."""
-        return int(self.by_role(Role.EDGE_INDEX).shape[1])
+        """Directed edges, of all kinds together."""
+        return sum(count for name, count in self.sizes.items() if name.startswith(NUM_EDGES))
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """How many nodes and edges there are of each kind, by name: `num_nodes`, `num_nodes__paper`."""
+        found: dict[str, int] = {}
+        for name, value in self.inputs.items():
+            if role_of(name) is Role.NODE_FEATURES:
+                found[NUM_NODES + suffix_of(name)] = int(value.shape[0])
+            elif role_of(name) is Role.EDGE_INDEX:
+                found[NUM_EDGES + suffix_of(name)] = int(value.shape[1])
+        return found
 
     @property
     def num_graphs(self) -> int | None:
@@ -58,7 +78,7 @@ class GraphData:
 
     def by_role(self, role: Role) -> Tensor:
         """Return the input that plays a role; `KeyError` when the data has none."""
-        found = next((name for name, known in NAMES.items() if known is role and name in self.inputs), None)
+        found = next((name for name in self.inputs if role_of(name) is role), None)
         if found is None:
             raise KeyError(role.value)
         return self.inputs[found]
@@ -89,12 +109,12 @@ class GraphData:
         nodes, edges = torch.from_numpy(found.nodes), torch.from_numpy(found.edges)
         chosen: dict[str, Tensor] = {}
         for name, value in self.inputs.items():
-            role = NAMES[name]
-            if role is Role.NODE_FEATURES:
+            role = role_of(name)
+            if role in (Role.NODE_FEATURES, Role.NODE_TYPE):
                 chosen[name] = value[nodes]
             elif role is Role.EDGE_INDEX:
                 chosen[name] = torch.from_numpy(found.edge_index)
-            elif role in (Role.EDGE_WEIGHT, Role.EDGE_FEATURES):
+            elif role in (Role.EDGE_WEIGHT, Role.EDGE_FEATURES, Role.EDGE_TYPE):
                 chosen[name] = value[edges]
             elif role is Role.GRAPH_IDS:
                 chosen[name] = torch.from_numpy(found.batch)

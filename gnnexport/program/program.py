@@ -12,11 +12,26 @@ from torch import Tensor, fx, nn
 from gnnexport.program.dialect import ops as _dialect  # noqa: F401  registers the ops that graphs refer to
 from gnnexport.program.dialect import tables as _tables  # noqa: F401
 from gnnexport.program.functional import set_training
-from gnnexport.program.inputs import NAMES, NUM_EDGES, NUM_GRAPHS, NUM_NODES, NUM_PAIRS, Input, Level, Role
+from gnnexport.program.inputs import (
+    NUM_EDGES,
+    NUM_GRAPHS,
+    NUM_NODES,
+    NUM_PAIRS,
+    ROWS,
+    TYPES,
+    Input,
+    Level,
+    Role,
+    ends_of,
+    role_of,
+    suffix_of,
+)
 from gnnexport.program.shapes import annotate
 
 EXAMPLE_SEED = 0
 EXAMPLE_NODES = (11, 17)
+_MORE = 3
+"""A further kind of nodes has so many more; one edge in so many of a further kind of edges goes to the first node."""
 
 
 class Program(nn.Module):
@@ -30,6 +45,7 @@ class Program(nn.Module):
         prepare: takes the structure inputs and the number of nodes and returns the structure values
             that `body` reads; `None` before the split.
         level: what a row of the output is about.
+        target: which nodes the rows are where there are several kinds, `__paper`; else empty.
         training_blocker: why the Program cannot be retrained; `None` when it can.
     """
 
@@ -42,6 +58,7 @@ class Program(nn.Module):
         source: str = "",
         prepare: fx.GraphModule | None = None,
         level: Level = "node",
+        target: str = "",
         training_blocker: str | None = None,
     ) -> None:
         super().__init__()
@@ -51,6 +68,7 @@ class Program(nn.Module):
         self.output = output
         self.source = source
         self.level = level
+        self.target = target
         self.training_blocker = training_blocker
         self.training = False
 
@@ -58,6 +76,11 @@ class Program(nn.Module):
     def features(self) -> tuple[Input, ...]:
         """The inputs that change from inference to inference."""
         return tuple(item for item in self.inputs if not item.role.is_structure)
+
+    @property
+    def rows(self) -> str:
+        """Name of the number of rows of the output."""
+        return ROWS[self.level] + self.target
 
     @property
     def structure_names(self) -> tuple[str, ...]:
@@ -98,6 +121,7 @@ class Program(nn.Module):
             source=self.source,
             prepare=copy.deepcopy(self.prepare),
             level=self.level,
+            target=self.target,
             training_blocker=self.training_blocker,
         )
         twin.training = self.training
@@ -133,17 +157,25 @@ def example_inputs(
 ) -> dict[str, Tensor]:
     """Make values for a graph with isolated nodes, self-loops, duplicates and a hub; the last of several is empty."""
     generator = torch.Generator().manual_seed(seed)
-    edges = example_edges(num_nodes, generator)
     counts = example_counts(num_nodes)
     num_graphs = counts["graph"]
-    sizes = {NUM_NODES: num_nodes, NUM_EDGES: edges.shape[1], NUM_GRAPHS: num_graphs, NUM_PAIRS: counts["pair"]}
+    sizes = {NUM_NODES: num_nodes, NUM_GRAPHS: num_graphs, NUM_PAIRS: counts["pair"]}
+    sizes |= example_nodes(inputs, num_nodes)
+    edges: dict[str, Tensor] = {}
+    for item in inputs:
+        if item.role is Role.EDGE_INDEX:
+            source, destination = ends_of(item.name)
+            edges[item.name] = _edges_between(sizes[source], sizes[destination], len(edges), generator)
+            sizes[NUM_EDGES + suffix_of(item.name)] = edges[item.name].shape[1]
     values: dict[str, Tensor] = {}
     for item in inputs:
         shape = [sizes[size] if isinstance(size, str) else size for size in item.shape]
         if item.role is Role.EDGE_INDEX:
-            values[item.name] = edges
+            values[item.name] = edges[item.name]
         elif item.role is Role.EDGE_WEIGHT:
             values[item.name] = torch.rand(shape, generator=generator) + 0.1
+        elif item.role in TYPES:
+            values[item.name] = example_types(shape[0], item.types or 1, generator)
         elif item.role is Role.GRAPH_IDS:
             values[item.name] = torch.arange(num_nodes) * (num_graphs - 1) // num_nodes
         elif item.role is Role.NUM_GRAPHS:
@@ -155,6 +187,23 @@ def example_inputs(
     return values
 
 
+def example_nodes(inputs: Sequence[Input], num_nodes: int) -> dict[str, int]:
+    """Return how many nodes of each kind an example has, by name: no two kinds have equally many."""
+    names = [NUM_NODES + suffix_of(item.name) for item in inputs if item.role is Role.NODE_FEATURES]
+    return {name: num_nodes + _MORE * place for place, name in enumerate(names)}
+
+
+def _edges_between(num_src: int, num_dst: int, place: int, generator: torch.Generator) -> Tensor:
+    """Draw the edges of one kind; no two kinds have equally many."""
+    if place == 0 and num_src == num_dst:
+        return example_edges(num_dst, generator)
+    last = max(num_dst - 1, 1)
+    source = torch.randint(0, num_src, (3 * last + 1 + place,), generator=generator)
+    destination = torch.randint(0, last, (len(source),), generator=generator)
+    destination[: len(source) // _MORE] = 0
+    return torch.stack([source, destination])
+
+
 def example_edges(num_nodes: int, generator: torch.Generator) -> Tensor:
     """Draw an edge index: the last node isolated, node 0 a hub, one self-loop, one duplicate."""
     last = max(num_nodes - 1, 1)
@@ -164,22 +213,35 @@ def example_edges(num_nodes: int, generator: torch.Generator) -> Tensor:
     return torch.cat([random, hub, random[:, :1], loop], 1)
 
 
+def example_types(count: int, kinds: int, generator: torch.Generator) -> Tensor:
+    """Draw types, int64 [count], the later ones more often, so that few types have equally many rows."""
+    drawn = torch.rand(count, generator=generator).sqrt() * kinds
+    return drawn.to(torch.int64).clamp(max=kinds - 1)
+
+
 def example_counts(num_nodes: int) -> dict[str, int]:
     """Return how many nodes, graphs and pairs an example of so many nodes has: no two counts are the same."""
     return {"node": num_nodes, "graph": num_nodes // 3 + 1, "pair": 2 * num_nodes + 1}
 
 
-def example_rows(example: Mapping[str, Tensor]) -> dict[Level, int]:
-    """Return how many nodes, graphs and pairs inputs hold, as far as they hold any."""
-    rows: dict[Level, int] = {}
+def example_rows(example: Mapping[str, Tensor]) -> dict[str, int]:
+    """Return how many nodes, graphs and pairs inputs hold, as far as they hold any, by the names in `ROWS`.
+
+    Of several kinds of nodes each has a number: `num_nodes__paper`.
+    """
+    rows = node_counts(example)
     for name, value in example.items():
-        if NAMES[name] is Role.NODE_FEATURES:
-            rows["node"] = value.shape[0]
-        elif NAMES[name] is Role.NUM_GRAPHS:
-            rows["graph"] = int(value)
-        elif NAMES[name] is Role.LABEL_EDGES:
-            rows["pair"] = value.shape[1]
+        if role_of(name) is Role.NUM_GRAPHS:
+            rows[NUM_GRAPHS] = int(value)
+        elif role_of(name) is Role.LABEL_EDGES:
+            rows[NUM_PAIRS] = value.shape[1]
     return rows
+
+
+def node_counts(inputs: Mapping[str, Tensor]) -> dict[str, int]:
+    """Return how many nodes there are of each kind, by name."""
+    features = {name: value for name, value in inputs.items() if role_of(name) is Role.NODE_FEATURES}
+    return {NUM_NODES + suffix_of(name): len(value) for name, value in features.items()}
 
 
 def arguments_of(inputs: Mapping[str, Tensor], names: Sequence[str]) -> list[Any]:
@@ -187,8 +249,8 @@ def arguments_of(inputs: Mapping[str, Tensor], names: Sequence[str]) -> list[Any
     counts: dict[str, Any] = {}
     if NUM_GRAPHS in inputs:
         counts[NUM_GRAPHS] = int(inputs[NUM_GRAPHS])
-    if NUM_NODES in names:
-        counts[NUM_NODES] = next(len(value) for name, value in inputs.items() if NAMES[name] is Role.NODE_FEATURES)
+    if any(name.startswith(NUM_NODES) for name in names):
+        counts |= node_counts(inputs)
     return [counts[name] if name in counts else inputs[name] for name in names]
 
 

@@ -28,6 +28,10 @@ def drop_identities(graph: fx.Graph) -> int:
     erased = 0
     for node in list(graph.nodes):
         if node.op == "call_function" and (node.target in _IDENTITIES or _is_whole_slice(node)):
+            for user in node.users:
+                if user.target is aten.view.default:
+                    # What was copied may lie in another order in memory, where only a reshape can see it otherwise.
+                    user.target = aten.reshape.default
             node.replace_all_uses_with(args_of(node)[0])
             graph.erase_node(node)
             erased += 1

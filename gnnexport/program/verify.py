@@ -10,6 +10,7 @@ from torch import Tensor
 from gnnexport.errors import Problem
 from gnnexport.program.functional import is_mutating
 from gnnexport.program.graphs import module_of
+from gnnexport.program.inputs import NUM_NODES
 from gnnexport.program.program import EXAMPLE_NODES, Program, example_rows
 
 TOLERANCE = 1e-4
@@ -35,7 +36,8 @@ def verify(program: Program) -> list[Problem]:
         problems += [
             Problem(part, f"nothing reads the input '{node.target}'", "Remove the input together with its last reader")
             for node in module.graph.nodes
-            if node.op == "placeholder" and not node.users and (part == "body" or node.target != "num_nodes")
+            if node.op == "placeholder" and not node.users
+            if part == "body" or not str(node.target).startswith(NUM_NODES)
         ]
     return problems or _run(program)
 
@@ -50,7 +52,7 @@ def _run(program: Program) -> list[Problem]:
                 output = program(example)
         except (RuntimeError, ValueError, IndexError, TypeError, AssertionError) as error:
             return [Problem("body", f"does not run: {error}", "A shape in the graph disagrees with a parameter")]
-        count = example_rows(example)[program.level]
+        count = example_rows(example)[program.rows]
         if output.dim() not in (1, 2) or output.shape[0] != count:
             what = f"gives {list(output.shape)} for {count} {program.level}s"
             return [Problem("body", what, f"Return one row for each {program.level}")]

@@ -13,6 +13,7 @@ from gnnexport.bundle.manifest import Manifest, Tensor
 from gnnexport.errors import Problem, nearest
 
 EDGE_INDEX, GRAPH_IDS, NUM_GRAPHS, LABEL_EDGES = "edge_index", "graph_ids", "num_graphs", "label_edges"
+TYPES = ("edge_type", "node_type")
 """Roles of inputs in a manifest that other inputs have to agree with."""
 
 _NODES = "num_nodes"
@@ -128,12 +129,28 @@ class RequestForm:
         nodes = self._nodes(feeds) if self.num_nodes is None else self.num_nodes
         for tensor in self.tensors:
             where, array = f"{self.where}: input '{tensor.name}'", feeds[tensor.name]
-            if tensor.role in (EDGE_INDEX, LABEL_EDGES) and nodes is not None:
+            if tensor.role == EDGE_INDEX and tensor.ends is not None:
+                yield from self._ends(where, array, tensor.ends, feeds)
+            elif tensor.role in (EDGE_INDEX, LABEL_EDGES) and nodes is not None:
                 yield from _outside(where, array, nodes, "node")
             elif tensor.role == NUM_GRAPHS and int(array) < 1:
                 yield Problem(where, f"is {int(array)}", "Give the number of graphs, 1 or more")
+            elif tensor.role in TYPES and tensor.types is not None:
+                yield from _outside(where, array, tensor.types, "type")
             elif tensor.role == GRAPH_IDS:
                 yield from self._graph_ids(where, array, feeds)
+
+    def _ends(self, where: str, edges: NDArray[np.int64], ends: Sequence[int | str], feeds: Feeds) -> Iterator[Problem]:
+        """Find edges between two kinds of nodes that point nowhere."""
+        known = {
+            size: count
+            for tensor in self.tensors
+            for size, count in zip(tensor.shape, feeds[tensor.name].shape, strict=True)
+        }
+        for row, end in zip(edges, ends, strict=True):
+            count = known.get(end, end)
+            if isinstance(count, int):
+                yield from _outside(where, row, count, f"{str(end).removeprefix(f'{_NODES}__')} node")
 
     def _graph_ids(self, where: str, ids: NDArray[np.int64], feeds: Feeds) -> Iterator[Problem]:
         if bool(np.any(ids[1:] < ids[:-1])):

@@ -108,7 +108,9 @@ def _columns(
         if array.ndim not in (1, 2) or len(array) != edges or array.dtype.kind not in "biuf":
             what = f"{name} is {array.dtype} {array.shape} for {edges} edges"
             raise DataError.at(str(path), what, "Give one row of numbers an edge")
-        if name == "edge_attr" and array.ndim == 1:
+        if name == "edge_type":
+            found[name] = array.reshape(-1).astype(np.int64)
+        elif name == "edge_attr" and array.ndim == 1:
             found[name] = array.astype(np.float32)[:, None]
         else:
             flat = name == "edge_weight" and array.ndim == 2 and array.shape[1] == 1

@@ -105,7 +105,8 @@ def select_graphs(
         count = {"graph": num_graphs, "pair": pairs}.get(level, len(owner))
         return Request({**values, **whole}, np.arange(count), count)
     found = select(str(path), owner, values["edge_index"], num_graphs, graphs)
-    inputs = {name: value[found.edges] for name, value in values.items() if name in ("edge_weight", "edge_attr")}
+    of_edges = ("edge_weight", "edge_attr", "edge_type")
+    inputs = {name: value[found.edges] for name, value in values.items() if name in of_edges}
     inputs |= {"x": values["x"][found.nodes], "edge_index": found.edge_index}
     inputs |= {"batch": found.batch, "num_graphs": np.array(len(graphs))}
     if level == "graph":

@@ -15,7 +15,7 @@ from torch.export import Dim
 
 from gnnexport.errors import UnsupportedError
 from gnnexport.program.graphs import module_of
-from gnnexport.program.inputs import NUM_GRAPHS, NUM_NODES, NUM_PAIRS, Input, Level
+from gnnexport.program.inputs import NUM_PAIRS, Input
 from gnnexport.program.program import Program
 from gnnexport.targets.contract import DialectModel
 from gnnexport.targets.onnx import schemas
@@ -23,8 +23,6 @@ from gnnexport.targets.onnx.axes import count_axes_from_front
 from gnnexport.targets.onnx.translations import standard
 
 OPSET = 20
-
-_ROWS = {"node": NUM_NODES, "graph": NUM_GRAPHS, "pair": NUM_PAIRS}
 
 gnn = torch.ops.gnn
 
@@ -54,7 +52,7 @@ def translate(program: Program, inputs: Mapping[str, Tensor]) -> DialectModel:
     features = {item.name: inputs[item.name] for item in program.features}
     dynamic = [_pairs(item) for item in program.features] + [{}] * len(tensors)
     model = export(program.body, {**features, **tensors}, program.output, dynamic if any(dynamic) else None)
-    name_sizes(model, program.features, program.level)
+    name_sizes(model, program.features, program.rows)
     unread = [value for value in model.graph.inputs if value.name in tensors and not value.uses()]
     for value in unread:
         model.graph.inputs.remove(value)
@@ -67,13 +65,13 @@ def _pairs(item: Input) -> dict[int, Any]:
     return {axis: Dim.DYNAMIC for axis, size in enumerate(item.shape) if size == NUM_PAIRS}
 
 
-def name_sizes(model: ir.Model, inputs: Sequence[Input], level: Level) -> None:
+def name_sizes(model: ir.Model, inputs: Sequence[Input], rows: str) -> None:
     """Call open sizes by what they count, in every value where the exporter knew that they are those of an input.
 
     Args:
         model: its first inputs are these.
         inputs: with their sizes.
-        level: what a row of the output is about.
+        rows: name of the number of rows of the output.
     """
     names: dict[str, str] = {}
     for value, item in zip(model.graph.inputs, inputs, strict=False):
@@ -87,7 +85,7 @@ def name_sizes(model: ir.Model, inputs: Sequence[Input], level: Level) -> None:
     for output in model.graph.outputs:
         assert output.shape is not None
         first, *rest = output.shape
-        output.shape = ir.Shape([first if isinstance(first, int) else _ROWS[level], *rest])
+        output.shape = ir.Shape([first if isinstance(first, int) else rows, *rest])
 
 
 def _size(size: int | ir.SymbolicDim, names: Mapping[str, str]) -> int | str | None:

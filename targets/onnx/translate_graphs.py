@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 from torch.export import Dim
 
 from gnnexport.program.graphs import output_node
-from gnnexport.program.inputs import NUM_GRAPHS, NUM_NODES, Role
+from gnnexport.program.inputs import NUM_GRAPHS, NUM_NODES, Role, suffix_of
 from gnnexport.program.program import Program, placeholder_names
 from gnnexport.targets.contract import DialectModel
 from gnnexport.targets.onnx import schemas
@@ -43,7 +43,7 @@ def translate_graphs(program: Program, sample: Mapping[str, Tensor]) -> DialectM
         {axis: Dim.DYNAMIC for axis, size in enumerate(item.shape) if isinstance(size, str)} for item in program.inputs
     ]
     model = export(joined, arguments, program.output, dynamic)
-    name_sizes(model, program.inputs, program.level)
+    name_sizes(model, program.inputs, program.rows)
     feeds = {item.name: sample[item.name].contiguous().numpy() for item in program.inputs}
     return DialectModel(model, {}, "graphs", feeds)
 
@@ -52,8 +52,10 @@ def join(program: Program) -> fx.GraphModule:
     """Return one graph from the Program's inputs, all tensors, to its output."""
     root, graph = nn.Module(), fx.Graph()
     given = {item.name: graph.placeholder(item.name) for item in program.inputs}
-    features = next(item.name for item in program.inputs if item.role is Role.NODE_FEATURES)
-    known = {**given, NUM_NODES: graph.call_function(aten.sym_size.int, (given[features], 0))}
+    known = dict(given)
+    for item in program.inputs:
+        if item.role is Role.NODE_FEATURES:
+            known[NUM_NODES + suffix_of(item.name)] = graph.call_function(aten.sym_size.int, (given[item.name], 0))
     if NUM_GRAPHS in given:
         known[NUM_GRAPHS] = graph.call_function(aten.item.default, (given[NUM_GRAPHS],))
     structure: Sequence[Any] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -16,6 +17,8 @@ from gnnexport.program.inputs import NUM_EDGES, NUM_NODES, NUM_PAIRS, Mode, Role
 from gnnexport.program.program import Program
 from gnnexport.runtime.ort import OrtBackend
 from gnnexport.targets.contract import DialectModel
+from gnnexport.targets.onnx.open_tape import OpenTape
+from gnnexport.targets.onnx.tape import Constants
 
 GROWTH = 4
 """How many times larger than the sample a request may be, unless told."""
@@ -137,12 +140,53 @@ def profile_of(dialect: DialectModel, engine: ir.Model, prepare: Path | None, li
     names = {str(value.name) for value in engine.graph.inputs} & set(requests[0])
     given = [{name: request[name] for name in names} for request in requests]
     if prepare is not None:
-        backend = OrtBackend(prepare, threads)
-        for request, feeds in zip(requests, given, strict=True):
-            feeds.update(backend.run({item.name: request[item.name] for item in backend.inputs}))
-        backend.close()
+        picks: tuple[bool | None, ...] = (False, None, True)
+        for request, feeds, picked in zip(requests, given, picks, strict=True):
+            feeds.update(run_prepare(prepare, request, threads, picked))
     low, typical, high = given
     return {name: (low[name], _within(typical[name], low[name], high[name]), high[name]) for name in low}
+
+
+def run_prepare(given: Path, request: Feeds, threads: int, picked: bool | None) -> dict[str, NDArray[Any]]:
+    """Run the model in front of an engine on a request.
+
+    Args:
+        given: the model.
+        request: its inputs, among others.
+        threads: for running it.
+        picked: what every mask in the model picks instead of what it would: all or nothing. How many edges are loops,
+            or how many nodes have some degree, is up to the request, and no one request has the most of each. Where
+            the model wants as many rows picked as it counted otherwise, masks stay as they are.
+    """
+    path = given
+    with tempfile.TemporaryDirectory() as scratch:
+        if picked is not None:
+            model = ir.load(given)
+            if _pick(model.graph, picked):
+                path = Path(scratch) / given.name
+                ir.save(model, path)
+        backend = OrtBackend(path, threads)
+        try:
+            return backend.run({item.name: request[item.name] for item in backend.inputs})
+        except UnsupportedError:
+            if picked is None or path == given:
+                raise
+        finally:
+            backend.close()
+    return run_prepare(given, request, threads, None)
+
+
+def _pick(graph: ir.Graph, everything: bool) -> int:
+    """Let every mask of a graph pick everything, or nothing; returns how many there are."""
+    masks = [node for node in graph if node.op_type == "NonZero"]
+    constants = Constants(graph)
+    for node in masks:
+        tape = OpenTape(constants, f"{node.outputs[0].name}_picked")
+        assert node.inputs[0] is not None
+        shape = tape.add("Shape", node.inputs[0], dtype=ir.DataType.INT64)
+        node.replace_input_with(0, tape.add("Expand", np.array(everything), shape, dtype=ir.DataType.BOOL))
+        graph.insert_before(node, tape.nodes)
+    return len(masks)
 
 
 def request_of(dialect: DialectModel, limits: Limits) -> Feeds:

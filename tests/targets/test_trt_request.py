@@ -14,7 +14,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 from torch import Tensor, nn
-from torch_geometric.nn import NNConv
+from torch_geometric.nn import MFConv, NNConv
 
 from gnnexport.bundle.layout import ENGINE
 from gnnexport.errors import UnsupportedError
@@ -61,6 +61,8 @@ def program(name: str) -> Program:
     """Return a Program by name."""
     if name == "edge network":
         return prepared(EdgeNetwork(), tuple(INPUTS[key] for key in ("x", "edge_index", "edge_attr")))
+    if name == "by degree":
+        return prepared(MFConv(WIDTH, CLASSES, 2), (INPUTS["x"], INPUTS["edge_index"]))
     if name == "pairs":
         return pair_program()
     return graph_program(name.removeprefix("readout ")) if name.startswith("readout") else split(name)
@@ -151,6 +153,23 @@ def test_limits_of_generated_graphs_are_told_as_such(tmp_path: Path) -> None:
         TrtTarget(library="tensorrt_rtx", **told).emit(made_up, tmp_path, EmitContext(note=notes.append))
         (line,) = [note for note in notes if "generated graphs" in note]
         assert line.endswith(f"or set {named}")
+
+
+def test_how_many_nodes_a_mask_picks_is_bounded_by_all_of_them(tmp_path: Path) -> None:
+    """Weights chosen by degree: any share of the nodes may have each, which no single request reaches for all."""
+    emit("by degree", tmp_path, max_nodes=300)
+    module, builder, log = open_builder(RTX)
+    network = parse(module, builder, tmp_path / ONNX_FILE, log)
+    limits = Limits.of(dialect("by degree"), {"nodes": 300})
+    profile = profile_of(dialect("by degree"), ir.load(tmp_path / ONNX_FILE), tmp_path / PREPARE_FILE, limits, 1)
+    picked = [name for name, (low, _, high) in profile.items() if low.shape[:1] == (0,) and high.shape[:1] == (300,)]
+    assert len(picked) >= 3, profile
+    assert {network.get_input(index).name for index in range(network.num_inputs)} == profile.keys()
+    backend = open_onnx(tmp_path, 1, prepared=True)
+    for kind, request in REQUESTS.items():
+        answer = backend.run(feeds(program("by degree"), request))["logits"]
+        assert agrees(program("by degree"), request, answer), kind
+    backend.close()
 
 
 def test_a_limit_below_the_sample_bounds_values_as_well() -> None:

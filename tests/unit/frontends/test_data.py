@@ -247,3 +247,40 @@ def test_classes_that_are_never_trained_are_noted(tmp_path: Path) -> None:
     """A class in the test nodes that training never sees is worth a note."""
     data, _ = load_data(write(tmp_path, y=np.array([0, 1, 0, 5, 0, -1])))
     assert check_task(data) == ["data: classes [5] are tested but never trained"]
+
+
+def test_types_of_edges_and_nodes(tmp_path: Path) -> None:
+    """Types come in any integer type, also as a column, and go with their edges and nodes."""
+    types = {"edge_type": np.array([[0], [2], [1], [0]], np.int8), "node_type": np.array([0, 1, 1, 0, 1, 0], np.int16)}
+    data, notes = load_data(write(tmp_path, **types))
+    assert data.inputs["edge_type"].tolist() == [0, 2, 1, 0]
+    assert data.inputs["node_type"].tolist() == [0, 1, 1, 0, 1, 0]
+    assert {data.inputs[name].dtype for name in types} == {torch.int64}
+    assert notes == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("edge_type", np.zeros(3, np.int64), r"edge_type has shape \[3\] for 4 edges. Give one number per column"),
+        ("edge_type", np.array([0, -1, 0, 0]), "edge_type holds -1. Number the types from 0"),
+        ("edge_type", np.zeros(4), "edge_type is float64, not an integer type"),
+        ("node_type", np.zeros(5, np.int64), r"node_type has shape \[5\] for 6 nodes. Give one number per node"),
+    ],
+)
+def test_types_that_are_none(name: str, value: np.ndarray, message: str, tmp_path: Path) -> None:
+    """Types of another number, below zero or not whole are refused."""
+    with pytest.raises(DataError, match=message):
+        load_data(write(tmp_path, **{name: value}))
+
+
+def test_types_survive_a_list_of_graphs(tmp_path: Path) -> None:
+    """Graphs laid side by side, and a choice of them, keep the types of their edges."""
+    graphs = [
+        Data(x=torch.ones(2, 1), edge_index=torch.tensor([[0, 1], [1, 0]]), edge_type=torch.tensor([i, 0]), y=i % 2)
+        for i in range(4)
+    ]
+    torch.save(graphs, tmp_path / "graphs.pt")
+    data, _ = load_data(tmp_path / "graphs.pt")
+    assert data.inputs["edge_type"].tolist() == [0, 0, 1, 0, 2, 0, 3, 0]
+    assert data.select(torch.tensor([2, 1])).inputs["edge_type"].tolist() == [2, 0, 1, 0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor, nn
-from torch_geometric.nn import GAT, GCN, GATConv, GCNConv
+from torch_geometric.nn import GAT, GCN, GATConv, GCNConv, RGCNConv
 
 from gnnexport.errors import DataError, UnsupportedError, UsageError
 from gnnexport.frontends.declared import declared_inputs, generated_data, parse_inputs
@@ -99,3 +99,39 @@ def test_a_width_beyond_all_memory_is_refused(width: str) -> None:
     """A width is held against the memory of this machine before anything that wide is made."""
     with pytest.raises(DataError, match=f"--input: graphs with {width} features would take"):
         generated_data(GCN(4, 4, 2, 3), parse_inputs([f"x=N,{width}"]))
+
+
+class Typed(nn.Module):
+    """A model with a vector for each type of edges, of which no layer tells the number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.vectors = nn.Embedding(3, 5)
+
+    def forward(self, x: Tensor, edge_index: Tensor, edge_type: Tensor) -> Tensor:
+        """Add up the vectors."""
+        return x.index_add(0, edge_index[1], self.vectors(edge_type))
+
+
+def test_the_number_of_types() -> None:
+    """Layers tell it, or the user; where neither does, the message says how."""
+    layer = RGCNConv(5, 2, num_relations=4).eval()
+    assert [item.types for item in declared_inputs(layer, {})] == [None, None, 4]
+    assert [item.types for item in declared_inputs(Typed(), parse_inputs(["x=N,5", "edge_type=E,3"]))] == [
+        None,
+        None,
+        3,
+    ]
+    assert int(generated_data(layer, {}).inputs["edge_type"].max()) == 3
+    with pytest.raises(UsageError, match=r"how many types 'edge_type' of Typed has.*--input edge_type=E,3"):
+        declared_inputs(Typed(), {"x": 5})
+
+
+def test_data_with_more_types_than_the_model_knows() -> None:
+    """The edges of a type without weights would be lost without a word."""
+    layer = RGCNConv(5, 2, num_relations=4).eval()
+    data = generated_data(layer, {})
+    assert match_inputs(layer, data)[2].types == 4
+    data.inputs["edge_type"][0] = 4
+    with pytest.raises(DataError, match="edge_type holds 4, but RGCNConv knows 4 types, numbered from 0"):
+        match_inputs(layer, data)

@@ -188,9 +188,9 @@ def test_without_a_manifest_shapes_are_all():
 
 def test_types_that_the_model_does_not_know():
     """A type of edges without weights is refused; where the number of types is not known, the engine has to say so."""
-    types = Tensor(name="edge_type", dtype="int64", shape=("num_edges",), role="edge_type", kinds=3)
+    types = Tensor(name="edge_type", dtype="int64", shape=("num_edges",), role="edge_type", types=3)
     given = request(edge_weight=None, edge_type=np.array([0, 2, 1, 3]))
     with pytest.raises(UsageError, match="input 'edge_type': holds 3, which is none of the 3 types"):
         runner((X, EDGES, types, BATCH, COUNT))(given)
-    unlimited = types.model_copy(update={"kinds": None})
+    unlimited = types.model_copy(update={"types": None})
     assert runner((X, EDGES, unlimited, BATCH, COUNT))(given)["edge_type"][3] == 3
