@@ -81,6 +81,7 @@ def graph(recipe: Recipe, sizes: Sequence[int], seed: int) -> dict[str, Tensor]:
         "edge_type": torch.randint(0, RELATIONS, (count,), generator=generator),
         "batch": torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes)),
         "num_graphs": torch.tensor(len(sizes)),
+        "edge_label_index": torch.randint(0, begin, (2, 2 * begin + 1), generator=generator),
     }
     return {name: values[name] for name in recipe.inputs}
 
