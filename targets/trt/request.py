@@ -184,7 +184,7 @@ def _pick(graph: ir.Graph, everything: bool) -> int:
         tape = OpenTape(constants, f"{node.outputs[0].name}_picked")
         assert node.inputs[0] is not None
         shape = tape.add("Shape", node.inputs[0], dtype=ir.DataType.INT64)
-        node.replace_input_with(0, tape.add("Expand", np.array(everything), shape, dtype=ir.DataType.BOOL))
+        node.replace_input_with(0, tape.filled(ir.DataType.BOOL, everything, shape))
         graph.insert_before(node, tape.nodes)
     return len(masks)
 
