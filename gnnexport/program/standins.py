@@ -18,7 +18,9 @@ from torch.overrides import TorchFunctionMode
 from torch_geometric.nn.aggr import Aggregation
 from torch_geometric.utils import cumsum, to_dense_batch
 
+from gnnexport.program.counts import COUNTS
 from gnnexport.program.dialect import tables as _tables  # noqa: F401  registers the ops
+from gnnexport.program.matrices import MATRICES
 
 _CELLS = "_gnnexport_cells"
 
@@ -31,7 +33,13 @@ def standins(model: nn.Module, least: int = 1) -> Iterator[None]:
         model: of whose modules' code the names are replaced as well, wherever it was loaded from.
         least: how many columns a dense batch has at least.
     """
-    instead = {to_dense_batch: _dense_batch(least), cumsum: _cumsum, Aggregation.assert_sorted_index: _accept_any_order}
+    instead = {
+        to_dense_batch: _dense_batch(least),
+        cumsum: _cumsum,
+        Aggregation.assert_sorted_index: _accept_any_order,
+        **COUNTS,
+        **MATRICES,
+    }
     replaced = [(owner, name, value) for owner in _owners(model) for name, value in _functions(owner, instead)]
     for owner, name, value in replaced:
         _put(owner, name, instead[value])
@@ -93,7 +101,7 @@ def _dense_batch(least: int) -> Callable[..., tuple[Tensor, Tensor]]:
         if batch is None:
             batch, batch_size = x.new_zeros(x.size(0), dtype=torch.long), 1
         if batch_size is None:
-            batch_size = int(batch.max().item()) + 1
+            batch_size = batch.max().item() + 1  # type: ignore[assignment]
         table, cells = torch.ops.gnn.table(batch, batch_size, max_num_nodes or least)
         if max_num_nodes is not None:
             table = table[:, :max_num_nodes]
