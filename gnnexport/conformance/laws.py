@@ -76,31 +76,43 @@ def derive(check: LawCheck, case: GoldenCase, inputs: Sequence[Tensor], rows: st
 def _renumber(
     check: LawCheck, case: GoldenCase, feeds: Feeds, inputs: Sequence[Tensor], rows: str
 ) -> Iterator[Derived]:
-    """Shuffle the nodes inside each graph."""
-    starts = np.cumsum([0, *case.sizes])
-    parts = [
-        start + shuffled(size, check.seed + place)
-        for place, (start, size) in enumerate(zip(starts, case.sizes, strict=False))
-    ]
-    order = np.concatenate([np.zeros(0, np.int64), *parts])
-    back = np.empty_like(order)
-    back[order] = np.arange(len(order))
+    """Shuffle the nodes inside each graph; where there are several kinds of nodes, those of each kind."""
+    orders = {
+        size: _inside(case.sizes if size == NUM_NODES and case.sizes else (count,), check.seed + place)
+        for place, (size, count) in enumerate(_counts(NUM_NODES, feeds, inputs).items())
+    }
     changed = {}
     for tensor in inputs:
-        array = feeds[tensor.name]
+        array, first = feeds[tensor.name], tensor.shape[0] if tensor.shape else None
         if tensor.role in _ENDPOINTS:
-            changed[tensor.name] = back[array]
+            ends = tensor.ends or (NUM_NODES, NUM_NODES)
+            changed[tensor.name] = np.stack(
+                [_back(orders[str(end)])[row] for end, row in zip(ends, array, strict=True)]
+            )
         else:
-            changed[tensor.name] = array[order] if tensor.shape[:1] == (NUM_NODES,) else array
-    yield Derived(changed, base=order if rows == NUM_NODES else None)
+            changed[tensor.name] = array[orders[first]] if isinstance(first, str) and first in orders else array
+    yield Derived(changed, base=orders.get(rows))
+
+
+def _inside(sizes: Sequence[int], seed: int) -> Array:
+    """Shuffle each of some stretches that lie one behind the other."""
+    starts = np.cumsum([0, *sizes])
+    parts = [starts[place] + shuffled(size, seed + place) for place, size in enumerate(sizes)]
+    return np.concatenate([np.zeros(0, np.int64), *parts])
+
+
+def _back(order: Array) -> Array:
+    back = np.empty_like(order)
+    back[order] = np.arange(len(order))
+    return back
 
 
 def _reorder_edges(
     check: LawCheck, case: GoldenCase, feeds: Feeds, inputs: Sequence[Tensor], rows: str
 ) -> Iterator[Derived]:
-    """Shuffle the edges, with their weights and features."""
+    """Shuffle the edges, with their weights and features; where there are several kinds of edges, those of each."""
     del case, rows
-    changed = _along(NUM_EDGES, check.seed, feeds, inputs)
+    changed = _shuffle(NUM_EDGES, check.seed, feeds, inputs)
     if changed is not None:
         yield Derived(changed[0])
 
@@ -110,19 +122,39 @@ def _reorder_pairs(
 ) -> Iterator[Derived]:
     """Shuffle the pairs asked about."""
     del case
-    changed = _along(NUM_PAIRS, check.seed, feeds, inputs)
+    changed = _shuffle(NUM_PAIRS, check.seed, feeds, inputs)
     if changed is not None:
-        yield Derived(changed[0], base=changed[1] if rows == NUM_PAIRS else None)
+        yield Derived(changed[0], base=changed[1].get(rows))
 
 
-def _along(size: str, seed: int, feeds: Feeds, inputs: Sequence[Tensor]) -> tuple[dict[str, Array], Array] | None:
-    """Shuffle every input along the axis of a size; `None` where no input has it more than once."""
-    axes = {tensor.name: tensor.shape.index(size) for tensor in inputs if size in tensor.shape}
-    count = next((feeds[name].shape[axis] for name, axis in axes.items()), 0)
-    if count < 2:
+def _shuffle(
+    size: str, seed: int, feeds: Feeds, inputs: Sequence[Tensor]
+) -> tuple[dict[str, Array], dict[str, Array]] | None:
+    """Shuffle every input along the axes of a size and of its kinds; `None` where none is longer than one.
+
+    Returns:
+        The inputs, and the order by the name of the size.
+    """
+    counts = _counts(size, feeds, inputs)
+    if max(counts.values(), default=0) < 2:
         return None
-    order = shuffled(count, seed)
-    return {name: np.take(array, order, axes[name]) if name in axes else array for name, array in feeds.items()}, order
+    orders = {name: shuffled(count, seed + place) for place, (name, count) in enumerate(counts.items())}
+    changed = dict(feeds)
+    for tensor in inputs:
+        for axis, name in enumerate(tensor.shape):
+            if name in orders:
+                changed[tensor.name] = np.take(feeds[tensor.name], orders[str(name)], axis)
+    return changed, orders
+
+
+def _counts(size: str, feeds: Feeds, inputs: Sequence[Tensor]) -> dict[str, int]:
+    """Return the value of a size, and of that of each kind, such as `num_nodes__paper`."""
+    return {
+        name: feeds[tensor.name].shape[axis]
+        for tensor in inputs
+        for axis, name in enumerate(tensor.shape)
+        if isinstance(name, str) and (name == size or name.startswith(f"{size}__"))
+    }
 
 
 def _alone(check: LawCheck, case: GoldenCase, feeds: Feeds, inputs: Sequence[Tensor], rows: str) -> Iterator[Derived]:

@@ -21,7 +21,7 @@ from gnnexport.pipeline.source import Source
 from gnnexport.program.cost import measure_cost
 from gnnexport.program.data import GraphData
 from gnnexport.program.generated import generate
-from gnnexport.program.inputs import NUM_EDGES, NUM_NODES, Role
+from gnnexport.program.inputs import NUM_EDGES, NUM_NODES, Input, Role, ends_of, suffix_of
 from gnnexport.program.program import Program
 from gnnexport.program.verify import TOLERANCE, relative_error
 
@@ -47,9 +47,16 @@ Given = dict[str, Array | Features]
 
 @dataclass(frozen=True)
 class Made:
-    """A request; `sizes` are the nodes of each graph where it is made up."""
+    """A request.
+
+    Args:
+        given: values by input name.
+        made_up: the model has not answered it yet.
+        sizes: nodes of each graph, where it is made up of nodes of one kind.
+    """
 
     given: Given
+    made_up: bool = False
     sizes: tuple[int, ...] = ()
 
 
@@ -167,7 +174,7 @@ def _asked(source: Source, program: Program, name: str, made: Made, note: Note) 
     """
     given, answer = made.given, None
     inputs = _tensors(given)
-    if made.sizes:
+    if made.made_up:
         answer = ask_model(source, inputs, made.sizes)
         if answer is None:
             given = _by_destination(program, given)
@@ -247,13 +254,33 @@ def _made_up(source: Source, program: Program, note: Note, seed: int) -> dict[st
             edges = torch.from_numpy(graph.edges)
             drawn[name] = list(graph.sizes), generate(inputs, graph.sizes, seed=seed + len(drawn), edges=edges)
         drawn |= _many(program, note, seed)
+    for kind in (suffix_of(item.name) for item in inputs if item.role is Role.NODE_FEATURES and source.data.keys):
+        if kind != program.target:
+            made = generate(inputs, [6, 5], seed=seed + len(drawn))
+            drawn[f"no {kind.strip('_')}"] = [6, 5], _without_kind(inputs, made, NUM_NODES + kind)
     return {
         name: Made(
             _with_recipes(program, values, source, seed + offset, kind="negative" if name == NEGATIVE else "normal"),
-            () if source.data.keys else tuple(counts),
+            made_up=True,
+            sizes=() if source.data.keys else tuple(counts),
         )
         for offset, (name, (counts, values)) in enumerate(drawn.items())
     }
+
+
+def _without_kind(inputs: Sequence[Input], made: Mapping[str, Tensor], nodes: str) -> dict[str, Tensor]:
+    """Take all nodes of a kind out of a graph of several kinds, and every edge from or to one."""
+    gone = {nodes} | {
+        NUM_EDGES + suffix_of(item.name)
+        for item in inputs
+        if item.role is Role.EDGE_INDEX and nodes in ends_of(item.name)
+    }
+    found = dict(made)
+    for item in inputs:
+        for axis, size in enumerate(item.shape):
+            if size in gone:
+                found[item.name] = found[item.name].narrow(axis, 0, 0).contiguous()
+    return found
 
 
 def _many(program: Program, note: Note, seed: int) -> dict[str, tuple[list[int], dict[str, Tensor]]]:

@@ -16,7 +16,7 @@ from gnnexport.conformance import laws
 from gnnexport.conformance.graphs import MIXED, ONE_WAY
 from gnnexport.pipeline.model_answers import ask_model
 from gnnexport.pipeline.source import Source
-from gnnexport.program.inputs import ROWS, Input, Role
+from gnnexport.program.inputs import Input, Role, ends_of
 from gnnexport.program.program import Program
 from gnnexport.program.verify import TOLERANCE, relative_error
 
@@ -32,6 +32,9 @@ ON_NEW_GRAPHS = {
 }
 """The golden cases that each law is checked on in mode `graphs`."""
 
+ON_SEVERAL_KINDS = dict.fromkeys((laws.NODE_PERMUTATION, laws.EDGE_ORDER, laws.INT32_INDICES), ("one graph",))
+"""Likewise, for graphs of several kinds of nodes and edges."""
+
 
 def law_checks(source: Source, program: Program, cases: Sequence[GoldenCase], *, seed: int) -> Laws:
     """Return the laws to be checked, each with the cases it is checked on, and those that the model does not obey.
@@ -42,23 +45,38 @@ def law_checks(source: Source, program: Program, cases: Sequence[GoldenCase], *,
         cases: the golden cases of the bundle.
         seed: of the changes.
     """
-    if source.data.keys:
-        # The laws renumber the nodes of one kind, and move edges of one kind.
-        return Laws()
     if source.mode == "graphs":
-        return _on_new_graphs(source, program, {case.name: case for case in cases}, seed)
+        asked = ON_SEVERAL_KINDS if source.data.keys else ON_NEW_GRAPHS
+        return _on_new_graphs(source, program, {case.name: case for case in cases}, asked, seed)
+    if source.data.keys:
+        return Laws()  # where everything is fixed but features, the one law is about the nodes of one kind
     return _on_one_graph(source, program, cases, seed)
 
 
 def declared(inputs: Sequence[Input]) -> tuple[Declared, ...]:
     """Describe inputs as a manifest does."""
-    return tuple(Declared(name=item.name, dtype=item.dtype, shape=item.shape, role=item.role.value) for item in inputs)
+    return tuple(
+        Declared(
+            name=item.name,
+            dtype=item.dtype,
+            shape=item.shape,
+            role=item.role.value,
+            ends=ends_of(item.name) if item.role is Role.EDGE_INDEX else None,
+        )
+        for item in inputs
+    )
 
 
-def _on_new_graphs(source: Source, program: Program, cases: Mapping[str, GoldenCase], seed: int) -> Laws:
+def _on_new_graphs(
+    source: Source,
+    program: Program,
+    cases: Mapping[str, GoldenCase],
+    laws_asked: Mapping[str, tuple[str, ...]],
+    seed: int,
+) -> Laws:
     checks: list[LawCheck] = []
     exempt: dict[str, str] = {}
-    for place, (law, names) in enumerate(ON_NEW_GRAPHS.items()):
+    for place, (law, names) in enumerate(laws_asked.items()):
         if law == laws.GRAPHS_ALONE and program.level == "pair":
             continue
         asked = [LawCheck(law, name, seed + place) for name in names if name in cases]
@@ -73,14 +91,14 @@ def _on_new_graphs(source: Source, program: Program, cases: Mapping[str, GoldenC
 def _changes(program: Program, check: LawCheck, case: GoldenCase) -> bool:
     """Tell whether a law has anything to change in a case, such as pairs whose order could be another."""
     inputs = declared(program.inputs)
-    return next(laws.derive(check, case, inputs, ROWS[program.level]), None) is not None
+    return next(laws.derive(check, case, inputs, program.rows), None) is not None
 
 
 def _disobeys(
     source: Source, program: Program, checks: Sequence[LawCheck], cases: Mapping[str, GoldenCase]
 ) -> str | None:
     """Say how the model itself breaks a law; `None` where it obeys it on every case."""
-    rows, inputs = ROWS[program.level], declared(program.inputs)
+    rows, inputs = program.rows, declared(program.inputs)
     for check in checks:
         case = cases[check.case]
         base = ask_model(source, _tensors(case.feeds()), case.sizes)
