@@ -64,13 +64,15 @@ def derive(check: LawCheck, case: GoldenCase, inputs: Sequence[Tensor], rows: st
     Args:
         check: as a bundle holds it.
         case: the original request.
-        inputs: of the model, with roles and named sizes.
+        inputs: of the model, with roles and named sizes; those that are baked in are not asked about.
         rows: name of the size that counts the rows of an answer, such as `num_nodes`.
 
     Raises:
         KeyError: a law that is not known here.
     """
-    return LAWS[check.law].derive(check, case, case.feeds(), inputs, rows)
+    feeds = case.feeds()
+    asked = [tensor for tensor in inputs if tensor.name in feeds]
+    return LAWS[check.law].derive(check, case, feeds, asked, rows)
 
 
 def _renumber(

@@ -1,12 +1,23 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import onnx_ir as ir
 import pytest
 
+from gnnexport import api
+from gnnexport.errors import ParityError
 from gnnexport.pipeline.divergence import blame
 from gnnexport.runtime.runner import load
+from gnnexport.targets.onnx import lower
+from gnnexport.targets.onnx.operators import Operator
+from gnnexport.targets.onnx.pieces import Pieces
+from gnnexport.targets.onnx.tape import Tape, sizes
+from gnnexport.validate.bundle import check_conformance
 from gnnexport.validate.conformance import run_kit
+from tests.road import write_road
 from tests.unit.conformance import planted
 from tests.unit.conformance.planted import Plant, Workshop
 
@@ -52,3 +63,36 @@ def test_planted_faults(
         blamed = blame(workshop.emitter, emission, bundle, found.failures)
     assert f"outputs first diverge in {module}" in blamed, blamed
     assert case in str(found.problems("artefact")[0])
+
+
+def test_a_law_alone_finds_what_no_case_asks(
+    workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the answers of the faulty artefact in place of the right ones, a broken law still tells; exit code 5."""
+    with workshop.bundle(tmp_path, monkeypatch, planted.batch_offset) as (bundle, _), load(bundle) as runner:
+        learned = [replace(case, expected=runner(case.feeds()), rows=None) for case in bundle.golden()]
+    monkeypatch.setattr(workshop, "cases", learned)
+    with (
+        workshop.bundle(tmp_path, monkeypatch, planted.nothing) as (bundle, _),
+        load(bundle) as runner,
+        pytest.raises(ParityError, match=r"laws that the model obeys .* are broken: .*graphs-alone on") as caught,
+    ):
+        check_conformance(bundle, runner, [])
+    assert caught.value.exit_code == 5
+    assert "golden cases differ" not in str(caught.value)
+
+
+def test_export_names_the_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lowering for one fixed graph that is wrong stops the export, names case and module, and leaves no bundle."""
+    right = lower.lower_ell
+
+    def wrong(op: Operator, pieces: Pieces, tape: Tape, block_bytes: int) -> ir.Value:
+        rows = right(op, pieces, tape, block_bytes)
+        return tape.like("Mul", [rows, np.array(1.01, np.float32)], sizes(rows))
+
+    monkeypatch.setattr(lower, "lower_ell", wrong)
+    model = write_road(tmp_path / "road")
+    with pytest.raises(ParityError, match=r"'real' by .*outputs first diverge in convs\.0") as caught:
+        api.export(model, target="ort{aggregate=ell}", output=tmp_path / "bundle", time_budget="1s")
+    assert caught.value.exit_code == 5
+    assert not (tmp_path / "bundle").exists()
