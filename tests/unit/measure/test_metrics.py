@@ -229,7 +229,8 @@ def test_drop_from_an_error_of_zero():
     """A perfect original can only be left: infinitely, unless errors that small are rounding."""
     assert drop("mae", 0.0, 0.0) == 0.0
     assert drop("mae", 0.0, 0.1) == math.inf
-    assert drop("mae", 0.0, 1e-6, floor=1e-4) == pytest.approx(0.01)
+    assert drop("mae", 0.0, 1e-6, floor=1e-4) == 0.0
+    assert drop("mae", 0.0, 3e-4, floor=1e-4) == pytest.approx(2)
 
 
 @pytest.mark.parametrize(
