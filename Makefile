@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 DEMO   := demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types layers docs bench accuracy clean
+.PHONY: help demo test lint types layers docs bench coverage accuracy clean
 
 help: ## list the tasks
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,8 +22,8 @@ $(DEMO)/grids/model.pt: samples/grids/train.py $(VENV)/.product
 $(DEMO)/%/model.pt: samples/digits/train.py $(VENV)/.product
 	$(BIN)/python samples/digits/train.py $* $(DEMO)/$*
 
-test: $(VENV)/.development ## run the tests
-	$(BIN)/python -m pytest
+test: $(VENV)/.development ## run the tests, on two cores
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.development ## check style and format
 	$(BIN)/ruff check .
@@ -43,6 +43,9 @@ docs: $(VENV)/.development ## write the JSON Schemas, and the table of what goes
 bench: $(VENV)/.development ## time exports against PyTorch: a graph of 2.3 million edges, and sets of small graphs
 	$(BIN)/python -m benchmarks.export_vs_pytorch
 	$(BIN)/python -m benchmarks.graph_sets
+
+coverage: $(VENV)/.development ## run every layer and model on every target, and write docs/coverage.md
+	$(BIN)/python -m tests.coverage.table
 
 accuracy: $(VENV)/.development ## run the slow tests: accuracy over seeds on real graphs
 	$(BIN)/python -m pytest -m slow

@@ -34,6 +34,9 @@ class Recipe:
     inputs: tuple[str, ...] = PLAIN
     edges: Callable[[int], Tensor] | None = None
 
+    def __str__(self) -> str:
+        return f"{self.group} {self.name}"
+
 
 class Wrapped(nn.Module):
     """A layer between others, so that its numbers are not those of the inputs."""

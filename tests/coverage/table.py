@@ -26,6 +26,9 @@ from tests.coverage.recipe import Recipe
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "coverage.md"
 RECIPES: tuple[Recipe, ...] = (*CONVOLUTIONS, *MODELS, *AGGREGATIONS, *NORMS, *READOUTS)
+QUICK = tuple(f"ort {mode}" for mode in MODES)
+"""What CI runs again at every change; the others take minutes and wait for `make accuracy`."""
+
 COLUMNS = tuple(f"{target} {mode}" for target in TARGETS for mode in MODES)
 TITLES = {
     "convolution": "Convolutions",
@@ -107,17 +110,27 @@ def _outcomes(rows: Iterable[Cells]) -> Counter[Outcome]:
     return Counter(cell.outcome for cells in rows for cell in cells.values())
 
 
-def read(text: str) -> dict[tuple[str, str], dict[str, str]]:
+def read(text: str) -> dict[tuple[str, str], dict[str, Outcome]]:
     """Return the outcomes that a document holds, by group and name, then by column."""
-    found: dict[tuple[str, str], dict[str, str]] = {}
+    found: dict[tuple[str, str], dict[str, Outcome]] = {}
     groups = {title: group for group, title in TITLES.items()}
     for part in text.split("\n## ")[1:]:
         title, *lines = part.splitlines()
         for line in lines:
             parts = [item.strip() for item in line.strip("|").split("|")]
             if line.startswith("| ") and len(parts) == 1 + len(COLUMNS) and parts[0]:
-                found[groups[title], parts[0]] = dict(zip(COLUMNS, parts[1:], strict=True))
+                found[groups[title], parts[0]] = dict(zip(COLUMNS, parts[1:], strict=True))  # type: ignore[arg-type]
     return found
+
+
+def worse(recipe: Recipe, columns: Sequence[str]) -> list[str]:
+    """Run some cells of a row again and name those that came out worse than documented."""
+    expected = read(DOCUMENT.read_text())[recipe.group, recipe.name]
+    return [
+        f"{column}: {cell.outcome}, was {expected[column]} ({cell.reason})"
+        for column, cell in run(recipe, columns).items()
+        if BEST.index(cell.outcome) > BEST.index(expected[column])
+    ]
 
 
 def main() -> None:

@@ -1,0 +1,26 @@
+"""Every aggregation, norm and readout is covered as the table says, or better."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.coverage.pieces import AGGREGATIONS, NORMS, READOUTS
+from tests.coverage.recipe import Recipe
+from tests.coverage.table import COLUMNS, QUICK, worse
+
+PIECES = (*AGGREGATIONS, *NORMS, *READOUTS)
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.mark.parametrize("recipe", PIECES, ids=str)
+def test_onnx_runtime(recipe: Recipe) -> None:
+    """No cell of ONNX Runtime is worse."""
+    assert worse(recipe, QUICK) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", PIECES, ids=str)
+def test_other_targets(recipe: Recipe) -> None:
+    """No cell of OpenVINO or TensorRT is worse."""
+    assert worse(recipe, [column for column in COLUMNS if column not in QUICK]) == []
