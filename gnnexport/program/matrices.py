@@ -1,0 +1,112 @@
+"""Adjacency matrices while a model is captured: torch.export cannot follow torch's sparse ones.
+
+A matrix of N nodes is written out, with N² cells, and what is stored is told apart from what is not, for a stored zero
+is an edge. That suits the models that multiply adjacencies, which coarsen small graphs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch_geometric import utils
+
+Size = int | tuple[int | None, int | None] | None
+
+
+class Matrix:
+    """A sparse matrix with its cells written out, called as a sparse tensor is.
+
+    Args:
+        cells: float32 [rows, columns], zero where nothing is stored.
+        stored: float32 [rows, columns], one where something is stored, else zero.
+    """
+
+    def __init__(self, cells: Tensor, stored: Tensor) -> None:
+        self._cells, self._stored = cells, stored
+        self._edges: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def shape(self) -> torch.Size:
+        """Rows and columns."""
+        return self._cells.shape
+
+    def size(self, dim: int | None = None) -> Any:
+        """Return the shape, or one of its sizes."""
+        return self.shape if dim is None else self.shape[dim]
+
+    def _same(self) -> Matrix:
+        """Return the matrix: its layout makes no difference."""
+        return self
+
+    to_sparse_csr = to_sparse_csc = to_sparse_coo = coalesce = detach = _same
+
+    def t(self) -> Matrix:
+        """Transpose."""
+        return Matrix(self._cells.t(), self._stored.t())
+
+    def index_select(self, dim: int, index: Tensor) -> Matrix:
+        """Take rows or columns."""
+        return Matrix(self._cells.index_select(dim, index), self._stored.index_select(dim, index))
+
+    def __matmul__(self, other: Any) -> Any:
+        """Multiply by a matrix, or by the features of nodes."""
+        if not isinstance(other, Matrix):
+            return self._cells @ other
+        return Matrix(self._cells @ other._cells, (self._stored @ other._stored).gt(0.5).to(torch.float32))
+
+    def to_dense(self) -> Tensor:
+        """Return the cells."""
+        return self._cells
+
+    def edges(self) -> tuple[Tensor, Tensor]:
+        """Return what is stored, row by row: int64 [2, stored] and float32 [stored]."""
+        if self._edges is None:
+            row, col = self._stored.nonzero().unbind(1)
+            self._edges = torch.stack([row, col]), self._cells[row, col]
+        return self._edges
+
+    def indices(self) -> Tensor:
+        """Return where something is stored, int64 [2, stored]."""
+        return self.edges()[0]
+
+    def values(self) -> Tensor:
+        """Return what is stored, float32 [stored]."""
+        return self.edges()[1]
+
+
+def _written_out(original: Callable[..., Tensor]) -> Callable[..., Any]:
+    """Return what stands for a function that makes a sparse matrix of edges."""
+
+    def matrix(
+        edge_index: Tensor, edge_attr: Tensor | None = None, size: Size = None, is_coalesced: bool = False
+    ) -> Any:
+        rows, columns = (size, size) if not isinstance(size, tuple | list) else size
+        if rows is None or columns is None or (edge_attr is not None and edge_attr.dim() != 1):
+            return original(edge_index, edge_attr, size, is_coalesced)
+        place = (edge_index[0], edge_index[1])
+        ones = torch.ones(edge_index.size(1))
+        empty = torch.zeros(rows, columns)
+        cells = empty.index_put(place, ones if edge_attr is None else edge_attr, accumulate=True)
+        return Matrix(cells, empty.index_put(place, ones))
+
+    return matrix
+
+
+def _edges_of(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Return what stands for a function that takes a matrix apart."""
+
+    def edges(adj: Any) -> Any:
+        return adj.edges() if isinstance(adj, Matrix) else original(adj)
+
+    return edges
+
+
+MATRICES: dict[Any, Callable[..., Any]] = {
+    utils.to_torch_coo_tensor: _written_out(utils.to_torch_coo_tensor),
+    utils.to_torch_csr_tensor: _written_out(utils.to_torch_csr_tensor),
+    utils.to_edge_index: _edges_of(utils.to_edge_index),
+}
+"""Functions of PyG, and what stands for each while a model is captured."""

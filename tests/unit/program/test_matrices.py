@@ -1,0 +1,66 @@
+"""Adjacency matrices are written out while a model is captured."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch_geometric import utils
+
+from gnnexport.program.capture import capture
+from gnnexport.program.matrices import MATRICES
+from gnnexport.program.program import example_inputs
+from tests.small_models import WIDTH, inputs_of, run, summed
+
+pytestmark = pytest.mark.filterwarnings("ignore:Sparse:UserWarning")  # torch calls its own matrices unfinished
+
+EDGES = torch.tensor([[0, 1, 1, 2, 3, 3], [1, 0, 0, 3, 3, 2]])
+WEIGHTS = torch.tensor([0.5, 2.0, -2.0, 0.0, 1.0, 3.0])
+"""A duplicate that adds up to zero, a stored zero, a self-loop; node 4 has no edges."""
+
+
+def test_products_store_what_sparse_ones_store() -> None:
+    """A product has the edges and values that torch's sparse product has, zeros that are stored among them."""
+    make, take = utils.to_torch_csr_tensor, utils.to_edge_index
+    sparse = make(EDGES, WEIGHTS, (5, 5))
+    matrix = MATRICES[make](EDGES, WEIGHTS, (5, 5))
+    kept = torch.tensor([3, 1, 0])
+    for ours, theirs in (
+        (matrix, sparse),
+        (matrix @ matrix, sparse @ sparse),
+        (matrix.t(), sparse.to_dense().t().to_sparse_csr()),
+    ):
+        torch.testing.assert_close(ours.to_dense(), theirs.to_dense())
+    edges, values = MATRICES[take](matrix @ matrix)
+    expected, numbers = take(sparse @ sparse)
+    order = (expected[0] * 5 + expected[1]).argsort()
+    assert edges.tolist() == expected[:, order].tolist()
+    torch.testing.assert_close(values, numbers[order])
+    torch.testing.assert_close(matrix.index_select(1, kept).to_dense(), sparse.to_dense()[:, kept])
+    torch.testing.assert_close(matrix @ torch.eye(5), sparse.to_dense())
+
+
+class TwoHops(nn.Module):
+    """Sum over neighbours of neighbours."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(WIDTH, 5)
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        """Multiply the adjacency by itself."""
+        adjacency = utils.to_torch_csr_tensor(edge_index, size=(x.size(0), x.size(0)))
+        hops = (adjacency @ adjacency).to_sparse_coo()
+        return summed(self.linear(x), hops.indices())
+
+
+def test_powers_of_an_adjacency_are_captured() -> None:
+    """A model that multiplies adjacencies is captured, and equal on a graph of another size."""
+    torch.manual_seed(0)
+    module, inputs = TwoHops().eval(), inputs_of("GCN")
+    program = capture(module, inputs, example_inputs(inputs))
+    given = program.example(23, seed=9)
+    with torch.no_grad():
+        expected = module(given["x"], given["edge_index"])
+    torch.testing.assert_close(run(program, given), expected, rtol=1e-5, atol=1e-5)
+    assert utils.to_torch_csr_tensor(EDGES, size=(5, 5)).is_sparse_csr
