@@ -65,7 +65,7 @@ def _names_around(part: nn.Module) -> dict[str, Any] | None:
 
 def _functions(owner: Any, wanted: Mapping[Any, Any]) -> list[tuple[str, Any]]:
     names = owner if isinstance(owner, dict) else vars(owner)
-    return [(name, value) for name, value in list(names.items()) if isinstance(value, FunctionType) and value in wanted]
+    return [(name, value) for name, value in list(names.items()) if type(value) is FunctionType and value in wanted]
 
 
 def _put(owner: Any, name: str, value: Any) -> None:
