@@ -21,6 +21,7 @@ from gnnexport.bundle.reader import Bundle
 from gnnexport.bundle.writer import BundleWriter
 from gnnexport.conformance.laws import derive
 from gnnexport.errors import GnnExportError
+from gnnexport.pipeline.capture_divergence import Recorder
 from gnnexport.pipeline.emission import Emission, Emitter
 from gnnexport.program.graphs import module_of, output_node, rebuild
 from gnnexport.program.program import Program, arguments_of, placeholder_names
@@ -118,23 +119,9 @@ def _requests(bundle: Bundle, failure: Failure, case: GoldenCase) -> Iterator[Fe
             yield from (changed.feeds for changed in derive(check, case, bundle.manifest.inputs, rows))
 
 
-class _Recorder(fx.Interpreter):
-    """Run a graph and keep every value that is a tensor of real numbers."""
-
-    def __init__(self, module: fx.GraphModule) -> None:
-        super().__init__(module)
-        self.found: dict[fx.Node, Tensor] = {}
-
-    def run_node(self, n: fx.Node) -> Any:
-        result = super().run_node(n)
-        if isinstance(result, Tensor) and result.is_floating_point() and n.op in ("placeholder", "call_function"):
-            self.found[n] = result
-        return result
-
-
 def _watched(program: Program, inputs: Mapping[str, Tensor]) -> list[_Watched]:
     """Run the body; return what its modules hand on to others, in the order computed."""
-    recorder = _Recorder(program.body)
+    recorder = Recorder(program.body)
     given = program.inputs if program.prepare is None else program.features
     features = arguments_of(inputs, [item.name for item in given])
     with torch.no_grad():

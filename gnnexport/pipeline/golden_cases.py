@@ -142,7 +142,7 @@ def _for_new_graphs(
                 note(_left_out(name, error))
                 continue
         if same and asked.answer is not None:
-            check_capture(source, name, asked.answer, asked.output)
+            check_capture(source, name, asked.inputs, made.sizes, asked.answer, asked.output)
         rows = sample_rows(len(asked.output), width, len(requests), seed=seed)
         cases.append(GoldenCase(name, asked.given, {program.output: _kept(asked.output, rows)}, rows, made.sizes))
     return cases

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from gnnexport.errors import ParityError
+from gnnexport.pipeline.capture_divergence import capture_divergence
 from gnnexport.pipeline.source import Source
 from gnnexport.program.inputs import Role
 from gnnexport.program.verify import TOLERANCE, relative_error
@@ -22,14 +23,7 @@ def ask_model(source: Source, inputs: Mapping[str, Tensor], sizes: Sequence[int]
         inputs: by name; ids and number of graphs may be missing where only the model takes them.
         sizes: nodes of each graph.
     """
-    arguments: dict[str, Any] = {}
-    for item in source.inputs:
-        if item.role is Role.NUM_GRAPHS:
-            arguments[item.name] = len(sizes)
-        elif item.role is Role.GRAPH_IDS:
-            arguments[item.name] = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(list(sizes)))
-        else:
-            arguments[item.name] = inputs[item.name]
+    arguments = _arguments(source, inputs, sizes)
     try:
         with torch.no_grad():
             answer = source.model(**arguments)
@@ -38,17 +32,43 @@ def ask_model(source: Source, inputs: Mapping[str, Tensor], sizes: Sequence[int]
     return answer if isinstance(answer, Tensor) else None
 
 
-def check_capture(source: Source, case: str, answer: Tensor, captured: Tensor) -> None:
+def check_capture(
+    source: Source, case: str, inputs: Mapping[str, Tensor], sizes: Sequence[int], answer: Tensor, captured: Tensor
+) -> None:
     """Hold the answer of a Program that nothing compressed against the model's.
 
     A model that counts graphs by the largest id has no rows for empty graphs at the end; those are not compared.
 
+    Args:
+        source: with the model.
+        case: name of the graphs.
+        inputs: of the Program.
+        sizes: nodes of each graph.
+        answer: of the model.
+        captured: answer of the Program.
+
     Raises:
-        ParityError: they differ by more than the tolerance.
+        ParityError: they differ by more than the tolerance; names the module at fault.
     """
     error = relative_error(answer, captured[: len(answer)])
     if error <= TOLERANCE:
         return
-    what = f"the captured model differs from the model by {error:.2g} of the largest output on the graph '{case}'"
+    module = capture_divergence(source, _arguments(source, inputs, sizes), inputs)
+    where = f"; outputs first diverge in {module}" if module else ""
+    what = (
+        f"the captured model differs from the model by {error:.2g} of the largest output on the graph '{case}'{where}"
+    )
     mend = "A layer keeps values of another graph, or decides by the values of one; export without it"
     raise ParityError.at(source.class_name, what, mend)
+
+
+def _arguments(source: Source, inputs: Mapping[str, Tensor], sizes: Sequence[int]) -> dict[str, Any]:
+    arguments: dict[str, Any] = {}
+    for item in source.inputs:
+        if item.role is Role.NUM_GRAPHS:
+            arguments[item.name] = len(sizes)
+        elif item.role is Role.GRAPH_IDS:
+            arguments[item.name] = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(list(sizes)))
+        else:
+            arguments[item.name] = inputs[item.name]
+    return arguments

@@ -11,15 +11,19 @@ from torch import Tensor, fx
 
 def module_of(node: fx.Node) -> str:
     """Name the PyTorch module a node was captured from, such as `convs.0 (GCNConv)`."""
-    stack = node.meta.get("nn_module_stack") or {}
-    if not stack:
-        return "forward"
-    path, cls = list(stack.values())[-1]
-    cls_name = cls if isinstance(cls, str) else cls.__name__
-    if cls_name.startswith("_empty_nn_module_stack"):
-        return "forward"
-    path = path.removeprefix("forward.__self__").removeprefix(".")  # as the compiler of bytecode calls the model
-    return f"{path or 'model'} ({cls_name.rsplit('.', 1)[-1]})"
+    names = modules_of(node)
+    return names[-1] if names else "forward"
+
+
+def modules_of(node: fx.Node) -> list[str]:
+    """Name every PyTorch module that a node was captured inside of, the outermost first."""
+    names = []
+    for path, cls in (node.meta.get("nn_module_stack") or {}).values():
+        cls_name = cls if isinstance(cls, str) else cls.__name__
+        path = path.removeprefix("forward.__self__").removeprefix(".")  # as the compiler of bytecode calls the model
+        stands_for_none = cls_name.startswith("_empty_nn_module_stack")
+        names.append("forward" if stands_for_none else f"{path or 'model'} ({cls_name.rsplit('.', 1)[-1]})")
+    return names
 
 
 def parameter_of(module: torch.nn.Module, node: Any) -> Tensor | None:

@@ -9,6 +9,7 @@ from torch_geometric.nn import GCN
 
 from gnnexport.bundle.features import Features
 from gnnexport.bundle.golden import LIMIT_BYTES, GoldenCase, write_golden
+from gnnexport.errors import ParityError
 from gnnexport.frontends.sidecar import read_sidecar
 from gnnexport.pipeline.golden_cases import golden_cases
 from gnnexport.pipeline.run import simplify
@@ -36,6 +37,23 @@ class Links(torch.nn.Module):
     def forward(self, x, edge_index, edge_label_index):
         h = self.conv(x, edge_index)
         return (h[edge_label_index[0]] * h[edge_label_index[1]]).sum(-1)
+
+class WithoutLoops(torch.nn.Module):
+    def forward(self, x, edge_index):
+        messages = x[edge_index[0]]
+        if torch.compiler.is_exporting():
+            messages = messages * (edge_index[0] != edge_index[1]).float()[:, None]
+        return torch.zeros_like(x).index_add(0, edge_index[1], messages)
+
+class Pretends(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = torch.nn.Linear(6, 3)
+        self.conv = WithoutLoops()
+        self.last = torch.nn.Linear(3, 3)
+
+    def forward(self, x, edge_index):
+        return self.last(self.conv(self.first(x), edge_index))
 """
 
 
@@ -143,3 +161,13 @@ def test_labels_stay_with_their_pairs() -> None:
     assert torch.equal(request.y, request.inputs["edge_label_index"][0])
     assert torch.equal(request.masks["test"], request.y % 2 == 0)
     assert typical_request(request, "full") is request
+
+
+def test_a_capture_that_is_right_for_the_data_alone(tmp_path: Path) -> None:
+    """What the model does otherwise while it is captured shows on made-up graphs, and in the module that does it."""
+    model = write_road(tmp_path)
+    builder = built(tmp_path, "Pretends")
+    with pytest.raises(
+        ParityError, match=r"on the graph 'fifty graphs'; outputs first diverge in conv \(WithoutLoops\)"
+    ):
+        cases_of(model, "graphs", builder=builder)
