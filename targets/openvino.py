@@ -6,7 +6,7 @@ import errno
 import hashlib
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,7 +18,8 @@ from gnnexport.errors import UnsupportedError
 from gnnexport.program.inputs import Mode
 from gnnexport.runtime.openvino import DEVICE, import_openvino, reason, settings
 from gnnexport.targets.contract import Artefact, DialectModel, EmitContext
-from gnnexport.targets.onnx.choice import Lowering, Timer
+from gnnexport.targets.onnx.batches import repeat_for_batches
+from gnnexport.targets.onnx.choice import Choices, Lowering, Timer
 from gnnexport.targets.onnx.files import MODEL_FILE as ONNX_FILE
 from gnnexport.targets.onnx.files import write
 from gnnexport.targets.onnx.tape import OF_GRAPH
@@ -71,6 +72,12 @@ class OpenVinoTarget(OnnxTarget):
             requirements={"openvino": f">={OLDEST}", "versions": {"openvino": engine.__version__.partition("-")[0]}},
             prepare="baked" if dialect.mode == "full" else "model",
         )
+
+    def lowered(self, dialect: DialectModel, ctx: EmitContext) -> tuple[ir.Model, Choices]:
+        """Return the model in standard operators that OpenVINO computes rightly, and how its lowerings were chosen."""
+        model = dialect.model.clone()
+        repeat_for_batches(model.graph)
+        return super().lowered(replace(dialect, model=model), ctx)
 
     def timer(self, threads: int) -> Timer:
         """Return what opens a model to be timed on OpenVINO."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,7 +29,8 @@ class Constants:
         digest.update(array.data)
         key = digest.digest()
         if key not in self._known:
-            name = f"structure_{len(self._known)}"
+            names = (f"structure_{i}" for i in itertools.count(len(self._known)))
+            name = next(name for name in names if name not in self._graph.initializers)
             value = ir.Value(
                 name=name,
                 shape=ir.Shape(array.shape),

@@ -9,14 +9,18 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from torch_geometric.nn import ARMAConv
 
 from gnnexport.errors import MissingExtraError, UnsupportedError
 from gnnexport.targets import openvino as target
 from gnnexport.targets.contract import Artefact, DialectModel, EmitContext
 from gnnexport.targets.onnx.choice import Lowering
+from gnnexport.targets.onnx.translate_graphs import translate_graphs
 from gnnexport.targets.openvino import DATA_FILE, MODEL_FILE, OpenVinoTarget
+from tests.small_models import CLASSES, INPUTS, WIDTH
 from tests.targets.graphs import Csr, from_degrees, graphs
 from tests.targets.networks import CHANNELS, NAMES, network
+from tests.targets.requests import agrees, feeds, prepared, random_edges, request_of
 from tests.targets.sketch import Array, normal
 
 pytest.importorskip("openvino")
@@ -71,6 +75,17 @@ def test_attention_on_any_graph(graph: Csr, tmp_path_factory: pytest.TempPathFac
     dialect, expected = network("gat", graph, x)
     emit(dialect, folder, "ell")
     assert agree(answer(folder, x), expected)
+
+
+def test_several_matrices_of_weights_for_one_of_nodes(tmp_path: Path) -> None:
+    """OpenVINO takes that product for a linear layer, and loses the rows where their number is open."""
+    program = prepared(ARMAConv(WIDTH, CLASSES, num_stacks=2), (INPUTS["x"], INPUTS["edge_index"]))
+    request = request_of(random_edges(20, 60), 20)
+    emit(translate_graphs(program, request), tmp_path, "ell")
+    backend = OpenVinoBackend(tmp_path / MODEL_FILE, threads=1)
+    for asked in (request, request_of(random_edges(5, 9), 5)):
+        assert agrees(program, asked, backend.run(feeds(program, asked))["logits"])
+    backend.close()
 
 
 @pytest.mark.parametrize("name", ["gcn", "gat", "sage-max"])
