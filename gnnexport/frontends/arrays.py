@@ -6,6 +6,7 @@ from pathlib import Path
 
 from gnnexport.errors import DataError
 from gnnexport.frontends.graph_sets import KNOWN, Arrays, unused_note
+from gnnexport.frontends.hetero import is_of_kind, kind_arrays
 from gnnexport.frontends.npz import read_npz
 from gnnexport.frontends.pickled_graphs import load_pickled
 from gnnexport.frontends.plain import arrays_of
@@ -19,12 +20,16 @@ def read_arrays(path: Path, *, trust: bool = False, code: Path | None = None) ->
 
     Raises:
         DataError: an unknown format, a damaged file, or no arrays in it.
-        UnsupportedError: a graph with several types of nodes, or with times.
+        UnsupportedError: several graphs with several types of nodes, or one with times.
         UnsafeFileError: a pickle that names something not on the safe list.
     """
     _require_readable(path)
     if path.suffix == ".npz":
-        tensors, others = read_npz(path, KNOWN)
+        tensors, others = read_npz(path, lambda name: name in KNOWN or is_of_kind(name))
+        if any(is_of_kind(name) for name in tensors):
+            found = kind_arrays(tensors, str(path))
+            found.notes += unused_note(set(others))
+            return found
         return Arrays(tensors, notes=unused_note(set(others)))
     if path.suffix in TORCH_SUFFIXES:
         return arrays_of(load_pickled(path, trust=trust, code=code), str(path))

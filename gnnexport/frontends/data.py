@@ -10,6 +10,7 @@ from torch import Tensor
 from gnnexport.frontends.arrays import read_arrays
 from gnnexport.frontends.columns import Columns
 from gnnexport.frontends.graph_sets import Arrays
+from gnnexport.frontends.hetero import build_hetero
 from gnnexport.frontends.labels import LEVELS, Labels, graph_split, labelled_only, with_validation
 from gnnexport.frontends.loader import call_loader, is_loader
 from gnnexport.frontends.memory import require_memory
@@ -43,7 +44,7 @@ def load_data(
 
     Raises:
         DataError: arrays that are missing, of the wrong shape, out of range or not finite.
-        UnsupportedError: a graph with several types of nodes, or with times.
+        UnsupportedError: several graphs with several types of nodes, or one with times.
         UnsafeFileError: a pickle that names something not on the safe list.
         UsageError: a loader function that does not exist or fails.
     """
@@ -62,6 +63,8 @@ def build_data(
     Raises:
         DataError: as `load_data`.
     """
+    if arrays.kinds:
+        return build_hetero(arrays, where, name, split, kind)
     notes: list[str] = []
     tensors = dict(arrays.tensors)
     columns = Columns(tensors, where)

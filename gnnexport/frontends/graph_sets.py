@@ -14,7 +14,7 @@ from gnnexport.frontends.columns import LARGEST, type_name
 from gnnexport.frontends.memory import require_memory
 from gnnexport.frontends.npz import as_tensors
 from gnnexport.frontends.refusal import quoted
-from gnnexport.program.data import Split
+from gnnexport.program.data import Kind, Split
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 MASKS = tuple(f"{split}_mask" for split in SPLITS)
@@ -46,11 +46,14 @@ class Arrays:
         tensors: by name, with the names in `KNOWN`.
         graph_masks: bool [graphs], where the source gave one list of graphs for each split.
         notes: what there is to tell.
+        kinds: what PyG calls each kind of nodes and edges, by what stands behind the names of its arrays; empty for
+            one kind.
     """
 
     tensors: dict[str, Tensor]
     graph_masks: dict[Split, Tensor] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    kinds: dict[str, Kind] = field(default_factory=dict)
 
 
 def known_arrays(attributes: Mapping[Any, Any], where: str) -> tuple[dict[str, Tensor], set[str]]:

@@ -6,7 +6,7 @@ import math
 import tokenize
 import warnings
 import zipfile
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -35,7 +35,7 @@ KINDS = {"S": "text", "U": "text", "M": "dates", "m": "durations", "V": "records
 """What kinds of numpy arrays that are not numbers hold."""
 
 
-def read_npz(path: Path, names: Collection[str]) -> tuple[dict[str, Tensor], list[str]]:
+def read_npz(path: Path, is_known: Callable[[str], bool]) -> tuple[dict[str, Tensor], list[str]]:
     """Read the arrays with known names, and list the others; sparse features come dense, as `x`.
 
     Raises:
@@ -44,7 +44,7 @@ def read_npz(path: Path, names: Collection[str]) -> tuple[dict[str, Tensor], lis
     try:
         with path.open("rb") as file, zipfile.ZipFile(file) as archive:
             members = _members(path, archive)
-            wanted = [name for name in members if name in names or name in CSR]
+            wanted = [name for name in members if is_known(name) or name in CSR]
             if "x" in members or not all(name in members for name in CSR):
                 wanted = [name for name in wanted if name not in CSR]
             arrays: dict[str, Any] = {}

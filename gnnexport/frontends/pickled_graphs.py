@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch_geometric.data import Batch, Data
+from torch_geometric.data import Batch, Data, HeteroData
 
 from gnnexport.errors import DataError, GnnExportError, UnsafeFileError, UnsupportedError, UsageError
 from gnnexport.frontends import vocabulary
 from gnnexport.frontends.archive import Archive
-from gnnexport.frontends.attributes import read_data_attributes
+from gnnexport.frontends.attributes import read_data_attributes, read_kinds
 from gnnexport.frontends.graph_sets import GRAPH_MEND
+from gnnexport.frontends.hetero import KindAttributes
 from gnnexport.frontends.modules import ModuleRebuilder
 from gnnexport.frontends.names import names_in
 from gnnexport.frontends.records import Global, New, Pairs, Value, read_records
@@ -30,12 +31,10 @@ IN_PASSING = frozenset(("collections.defaultdict", "torch_geometric.data.storage
 """Names in what PyG caches beside the attributes of a graph: read past, never used."""
 
 OWN_GRAPHS_MEND = f"Give the script that defines it: --trust --code train.py. Or: {GRAPH_MEND}"
-HETERO_MEND = "Give a graph with one type of nodes and edges: data.to_homogeneous()"
 TEMPORAL_MEND = "Give a graph of one moment, with edge_index"
 SPARSE_MEND = "Leave out ToSparseTensor, or set edge_index from torch_geometric.utils.to_edge_index(data.adj_t)"
 META_MEND = "Make the tensors on the CPU, not on the device 'meta'"
 UNSUPPORTED: Mapping[str, tuple[str, str]] = {
-    "torch_geometric.data.hetero_data.HeteroData": ("holds a HeteroData", HETERO_MEND),
     "torch_geometric.data.temporal.TemporalData": ("holds a TemporalData", TEMPORAL_MEND),
     "torch._utils._rebuild_sparse_tensor": ("holds a sparse tensor", SPARSE_MEND),
     "torch_sparse.tensor.SparseTensor": ("holds a sparse tensor", SPARSE_MEND),
@@ -46,11 +45,6 @@ UNSUPPORTED: Mapping[str, tuple[str, str]] = {
 EXPECTED = frozenset(
     (
         *UNSUPPORTED,
-        "torch_geometric.data.graph_store.EdgeAttr",
-        "torch_geometric.data.feature_store.TensorAttr",
-        "torch_geometric.data.storage.BaseStorage",
-        "torch_geometric.data.storage.NodeStorage",
-        "torch_geometric.data.storage.EdgeStorage",
         "torch_sparse.storage.SparseStorage",
         "torch.serialization._get_layout",
     )
@@ -110,6 +104,10 @@ def plain(loaded: Any, where: str, depth: int = 0) -> Any:
     if isinstance(loaded, list | tuple):
         values = [plain(value, where, depth + 1) for value in loaded]
         return tuple(values) if isinstance(loaded, tuple) else values
+    if isinstance(loaded, HeteroData):
+        return KindAttributes(
+            ((kind, store.to_dict()) for kind, store in (*loaded.node_items(), *loaded.edge_items())), where
+        )
     if isinstance(loaded, Data):
         counted = {"num_graphs": loaded.num_graphs} if isinstance(loaded, Batch) else {}
         return {**loaded.to_dict(), **counted}
@@ -172,6 +170,8 @@ class _Reader:
                 return read_data_attributes(record, self._path, self._rebuilder)
             case New(cls=Global(name=vocabulary.BATCH), args=(Global(name=vocabulary.DATA),)):
                 return read_data_attributes(record, self._path, self._rebuilder)
+            case New(cls=Global(name=vocabulary.HETERO_DATA), args=()):
+                return read_kinds(record, self._path, self._rebuilder)
             case Global(name=vocabulary.DATA):
                 # The class that a data set names last in its file.
                 return None

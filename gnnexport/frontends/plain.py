@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gnnexport.errors import DataError
+from gnnexport.errors import DataError, UnsupportedError
 from gnnexport.frontends.graph_sets import (
     COUNTS,
     GRAPH_MEND,
@@ -26,6 +26,7 @@ from gnnexport.frontends.graph_sets import (
     known_arrays,
     unused_note,
 )
+from gnnexport.frontends.hetero import KindAttributes, is_of_kind, kind_arrays
 from gnnexport.frontends.memory import require_memory
 from gnnexport.program.data import Split
 
@@ -34,6 +35,7 @@ SPLIT_NAMES: Mapping[str, Split] = {
     "val": "val", "valid": "val", "validation": "val", "dev": "val",
     "test": "test", "testing": "test",
 }  # fmt: skip
+KINDS_MEND = "Give one HeteroData, or graphs with one type of nodes and edges: data.to_homogeneous()"
 MESSAGES = ("x", "edge_index", "edge_weight", "edge_attr", "edge_type", "node_type")
 
 
@@ -48,12 +50,20 @@ def arrays_of(loaded: Any, where: str) -> Arrays:
     Raises:
         DataError: something else, or graphs that do not go together.
     """
+    if isinstance(loaded, KindAttributes):
+        return kind_arrays(loaded, where, loaded.kinds)
     if isinstance(loaded, Mapping):
+        if any(is_of_kind(str(key)) for key in loaded):
+            return kind_arrays(loaded, where)
         if loaded and all(key in SPLIT_NAMES for key in loaded):
             return _by_split({SPLIT_NAMES[key]: value for key, value in loaded.items()}, len(loaded), where)
         return _one(loaded, where)
     if not isinstance(loaded, list | tuple):
         raise DataError.at(where, f"holds a {type(loaded).__name__}, not a graph", GRAPH_MEND)
+    if any(isinstance(graph, KindAttributes) for graph in loaded):
+        if len(loaded) == 1:
+            return arrays_of(loaded[0], where)
+        raise UnsupportedError.at(where, "holds several graphs of several kinds of nodes", KINDS_MEND)
     if _is_dataset_file(loaded):
         return _dataset_file(loaded[0], loaded[1], where)
     if loaded and all(isinstance(graph, Mapping) for graph in loaded):

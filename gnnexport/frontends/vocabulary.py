@@ -101,6 +101,9 @@ PARAMETER = "torch._utils._rebuild_parameter"
 GETATTR = "builtins.getattr"
 DEVICE = "torch.device"
 DATA = "torch_geometric.data.data.Data"
+HETERO_DATA = "torch_geometric.data.hetero_data.HeteroData"
+KIND_STORES = tuple(f"torch_geometric.data.storage.{name}" for name in ("NodeStorage", "EdgeStorage"))
+GRAPH_STORE = "torch_geometric.data.storage.BaseStorage"
 BATCH = "torch_geometric.data.batch.Batch"
 DATA_STORE = "torch_geometric.data.storage.GlobalStorage"
 INSPECTOR = "torch_geometric.inspector.Inspector"
@@ -125,6 +128,11 @@ STRUCTURE = frozenset(
         TORCH,
         DATA,
         DATA_STORE,
+        HETERO_DATA,
+        *KIND_STORES,
+        GRAPH_STORE,
+        "torch_geometric.data.graph_store.EdgeAttr",
+        "torch_geometric.data.feature_store.TensorAttr",
         "torch_geometric.data.data.DataEdgeAttr",
         "torch_geometric.data.data.DataTensorAttr",
         INSPECTOR,

@@ -14,6 +14,8 @@ from gnnexport.errors import DataError, ParityError, UnsupportedError, UsageErro
 from gnnexport.frontends.data import load_data
 from gnnexport.frontends.data_forward import wrap_data_forward, wrap_without_data
 from gnnexport.frontends.declared import generated_data, parse_inputs
+from gnnexport.frontends.hetero import by_type
+from gnnexport.frontends.hetero_forward import takes_dictionaries, wrap_hetero_forward
 from gnnexport.frontends.model import model_digest, read_model
 from gnnexport.frontends.sidecar import Sidecar
 from gnnexport.frontends.signature import arguments_of, match_inputs, run_once
@@ -138,7 +140,12 @@ def load_source(given: Given, sidecar: Sidecar) -> Source:
         data = generated_data(model, widths)
     else:
         data, _ = found
-        model, notes = wrap_data_forward(loaded.model, data.inputs)
+        if not data.keys and {"node_type", "edge_type"} <= data.inputs.keys() and takes_dictionaries(loaded.model):
+            data = by_type(data)
+        if data.keys:
+            (model, data), notes = wrap_hetero_forward(loaded.model, data), []
+        else:
+            model, notes = wrap_data_forward(loaded.model, data.inputs)
         notes = [*found[1], *notes]
     data = _with_graph_ids(data, model, mode)
     labelled = data.y is not None or bool(data.masks)

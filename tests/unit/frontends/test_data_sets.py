@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch_geometric.data import Batch, Data, HeteroData, InMemoryDataset, TemporalData
+from torch_geometric.data import Batch, Data, InMemoryDataset, TemporalData
 from torch_geometric.transforms import ToSparseTensor
 
 from gnnexport.errors import DataError, GnnExportError, UnsupportedError
@@ -348,13 +348,6 @@ def test_graphs_without_features_keep_their_nodes_in_every_form(trust: bool, tmp
         assert torch.bincount(data.inputs["batch"]).tolist() == [3, 2, 5]
 
 
-def hetero() -> HeteroData:
-    """Make a graph with types."""
-    made = HeteroData()
-    made["paper"].x = torch.ones(2, 2)
-    return made
-
-
 def temporal() -> TemporalData:
     """Make a stream of events."""
     return TemporalData(src=torch.tensor([0]), dst=torch.tensor([1]), t=torch.tensor([3]))
@@ -376,7 +369,6 @@ def meta() -> Data:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (hetero, "HeteroData.*to_homogeneous"),
         (temporal, "TemporalData.*Give a graph of one moment"),
         (sparse, "(sparse tensor|matrix adj_t).*ToSparseTensor"),
         (meta, "values.*on the CPU, not on the device 'meta'"),
@@ -385,7 +377,7 @@ def meta() -> Data:
 @pytest.mark.parametrize("trust", [False, True], ids=["safe", "trusted"])
 @pytest.mark.parametrize("listed", [False, True], ids=["one", "list"])
 def test_other_kinds_of_graphs_are_refused(make: Any, words: str, trust: bool, listed: bool, tmp_path: Path) -> None:
-    """Graphs with types, with times, with a sparse matrix or without values say which way in remains."""
+    """Graphs with times, with a sparse matrix or without values say which way in remains."""
     thing = make()
     with pytest.raises(GnnExportError, match=words) as caught:
         load(tmp_path, [thing, thing] if listed else thing, trust=trust)
