@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import onnx_ir as ir
 import onnxscript
 import torch
 from onnxscript.function_libs.torch_lib.ops import core as torch_lib
@@ -41,8 +42,9 @@ def _table(index: Any, num_rows: Any, least: int) -> Any:
     """
     zero, one = op.Constant(value_ints=[0]), op.Constant(value_ints=[1])
     rows, count = op.Reshape(num_rows, [-1]), op.Shape(index)
-    row, perm = op.TopK(index, count, axis=0, largest=0, sorted=1)
     number = op.Range(op.Constant(value_int=0), op.Squeeze(count, zero), op.Constant(value_int=1))
+    perm = _stable_order(index, count, number)
+    row = op.Gather(index, perm, axis=0)
     between = op.Concat(op.Constant(value_ints=[-1]), row, rows, axis=0)
     past = op.Expand(zero, op.Add(rows, one))
 
@@ -58,3 +60,15 @@ def _table(index: Any, num_rows: Any, least: int) -> Any:
     items = op.ScatterElements(op.Expand(count, op.Mul(rows, columns)), cell, perm, axis=0)
     table = op.Reshape(items, op.Concat(rows, columns, axis=0), allowzero=1)
     return table, op.ScatterElements(op.Expand(zero, count), perm, cell, axis=0)
+
+
+def _stable_order(index: Any, count: Any, number: Any) -> Any:
+    """Return the items in the order of their rows, those of a row in the order given.
+
+    Most often that is the order they come in. It is told apart because OpenVINO does not keep the order of equal
+    values, which ONNX asks of `TopK`.
+    """
+    descends = op.Less(op.Slice(index, [1], [1 << 62], [0]), op.Slice(index, [0], [-1], [0]))
+    drops = op.ReduceSum(op.Cast(descends, to=int(ir.DataType.INT64)), [0], keepdims=1)
+    _, perm = op.TopK(index, count, axis=0, largest=0, sorted=1)
+    return op.Where(op.Equal(drops, op.Constant(value_ints=[0])), number, perm)
