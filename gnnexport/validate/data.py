@@ -20,6 +20,9 @@ from gnnexport.measure.metrics import find
 from gnnexport.validate.graph_sets import Request, read_count, select_graphs, set_pointers
 
 _SAME = "Give the .npz the model was compressed with"
+_OF = "__"
+"""Stands before the kind in the names of arrays, where there are several kinds of nodes."""
+
 _BAKED = "Give the data the bundle was made from: its graph is baked in"
 
 
@@ -37,17 +40,42 @@ def read_test_data(path: Path, stored: EvalData, graph: Graph | None) -> EvalDat
         DataError: unreadable, incomplete, or other data than the bundle was made from.
     """
     arrays = _load(path)
+    if any(_OF in name for name in stored.digests):
+        return _of_kinds(path, stored, arrays)
     x = _features(path, arrays)
     if graph is not None:
         _check_graph(path, arrays, x, graph)
     inputs, rows = _request(path, stored, arrays, x)
     y = _labels(path, stored, arrays, rows)
+    return _same_as(path, stored, inputs, y[rows.rows])
+
+
+def _same_as(path: Path, stored: EvalData, inputs: Mapping[str, NDArray[Any]], y: NDArray[Any]) -> EvalData:
+    """Fill in what the original model was judged on, and refuse anything else."""
     for name, array in inputs.items():
         known = stored.digests.get(name)
         if known is not None and known != input_digest(array):
             what = f"its {name} is not the one the original model was judged on"
             raise DataError.at(str(path), what, _SAME)
-    return replace(stored, inputs=inputs, y=y[rows.rows][stored.rows])
+    return replace(stored, inputs=inputs, y=y[stored.rows])
+
+
+def _of_kinds(path: Path, stored: EvalData, arrays: Mapping[str, NDArray[Any]]) -> EvalData:
+    """Read a graph of several kinds of nodes, whose arrays are called as the inputs are; one kind has labels."""
+    inputs: dict[str, NDArray[Any]] = {}
+    for name in stored.digests:
+        if name not in arrays:
+            raise DataError.at(str(path), f"has no '{name}'", _SAME)
+        if arrays[name].dtype.kind not in "biuf":
+            raise DataError.at(str(path), f"{name} is {arrays[name].dtype}, not real numbers", _SAME)
+        inputs[name] = arrays[name].astype(np.int64 if name.startswith("edge_index") else np.float32)
+    labels = [name for name in arrays if name.startswith(f"y{_OF}")]
+    if len(labels) != 1:
+        mend = "Name the labels by the kind of nodes that the model answers for, y__paper, and give no others"
+        raise DataError.at(str(path), f"has labels for {len(labels)} kinds of nodes", mend)
+    rows = len(arrays[labels[0]])
+    y = _labels(path, stored, {"y": arrays[labels[0]]}, Request({}, np.arange(rows), rows))
+    return _same_as(path, stored, inputs, y)
 
 
 def _request(
@@ -58,14 +86,18 @@ def _request(
     if stored.graphs is None and "num_graphs" not in wanted and "batch" not in wanted:
         values = {"x": x, **_columns(path, arrays, wanted, len(x))}
         count = {"node": len(x), "pair": _num_pairs(values)}.get(stored.level, 1)
-        return {name: values[name] for name in wanted}, Request({}, np.arange(count), count)
+        return _wanted(path, values, wanted), Request({}, np.arange(count), count)
     edges = _columns(path, arrays, ("edge_index", *wanted), len(x))
     pointers = set_pointers(path, arrays, len(x))
     request = select_graphs(path, {"x": x, **edges}, pointers, stored.graphs, stored.level)
-    missing = [name for name in wanted if name not in request.inputs]
+    return _wanted(path, request.inputs, wanted), request
+
+
+def _wanted(path: Path, values: Mapping[str, NDArray[Any]], wanted: Iterable[str]) -> dict[str, NDArray[Any]]:
+    missing = [name for name in wanted if name not in values]
     if missing:
         raise DataError.at(str(path), f"has no '{missing[0]}'", _SAME)
-    return {name: request.inputs[name] for name in wanted}, request
+    return {name: values[name] for name in wanted}
 
 
 def _features(path: Path, arrays: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
@@ -96,6 +128,8 @@ def _columns(
     """Read what belongs to edges and pairs, in the types that models read; other names are left alone."""
     found: dict[str, NDArray[Any]] = {}
     for name in dict.fromkeys(wanted):
+        if name == "node_type" and name in arrays and arrays[name].size == num_nodes:
+            found[name] = arrays[name].reshape(-1).astype(np.int64)
         if not name.startswith("edge_"):
             continue
         if name not in arrays:

@@ -107,7 +107,8 @@ def select_graphs(
     found = select(str(path), owner, values["edge_index"], num_graphs, graphs)
     of_edges = ("edge_weight", "edge_attr", "edge_type")
     inputs = {name: value[found.edges] for name, value in values.items() if name in of_edges}
-    inputs |= {"x": values["x"][found.nodes], "edge_index": found.edge_index}
+    inputs |= {name: values[name][found.nodes] for name in ("x", "node_type") if name in values}
+    inputs["edge_index"] = found.edge_index
     inputs |= {"batch": found.batch, "num_graphs": np.array(len(graphs))}
     if level == "graph":
         return Request(inputs, graphs, num_graphs)

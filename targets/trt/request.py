@@ -13,7 +13,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from gnnexport.errors import Problem, UnsupportedError
-from gnnexport.program.inputs import NUM_EDGES, NUM_NODES, NUM_PAIRS, Mode, Role
+from gnnexport.program.inputs import NUM_EDGES, NUM_NODES, NUM_PAIRS, OF, Mode, Role
 from gnnexport.program.program import Program
 from gnnexport.runtime.ort import OrtBackend
 from gnnexport.targets.contract import DialectModel
@@ -105,6 +105,14 @@ def unreached(program: Program, mode: Mode, told: Mapping[str, int | None], wher
         for name, count in told.items()
         if count is not None and name not in reached
     ]
+
+
+def several_kinds(program: Program, mode: Mode, where: str) -> list[Problem]:
+    """Return a problem where requests bring several kinds of nodes or edges, of which no limits can be told."""
+    if mode != "graphs" or not any(OF in item.name for item in program.inputs):
+        return []
+    what = "the limits of a request are those of one kind of nodes and edges, and this model reads several"
+    return [Problem(where, what, "Bake the graph in with --mode=full, or use --target=ort")]
 
 
 def is_open(model: ir.Model) -> bool:

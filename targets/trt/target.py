@@ -32,7 +32,15 @@ from gnnexport.targets.onnx.split_prepare import split_prepare
 from gnnexport.targets.onnx.target import OnnxTarget
 from gnnexport.targets.ort import OLDEST
 from gnnexport.targets.trt.engine import WHERE, Engine, Library, build_engine, choose_library
-from gnnexport.targets.trt.request import Limits, Profile, features_of, is_open, profile_of, unreached
+from gnnexport.targets.trt.request import (
+    Limits,
+    Profile,
+    features_of,
+    is_open,
+    profile_of,
+    several_kinds,
+    unreached,
+)
 
 Rows = tuple[Mapping[str, Any], ...]
 
@@ -94,7 +102,10 @@ class TrtTarget(OnnxTarget):
 
     def check(self, program: Program, mode: Mode = "full") -> list[Problem]:
         """Name each op that ONNX or TensorRT lacks, and each limit that bounds nothing."""
-        return super().check(program, mode) + scattering(program) + unreached(program, mode, self._told(), WHERE)
+        problems = [*scattering(program), *several_kinds(program, mode, WHERE)]
+        return (
+            super().check(program, mode) + scattering(program) + kinds + unreached(program, mode, self._told(), WHERE)
+        )
 
     def emit(self, dialect: DialectModel, folder: Path, ctx: EmitContext) -> Artefact:
         """Lower the dialect without scatter, write that, and build its engine.

@@ -23,6 +23,7 @@ from gnnexport.runtime.ort import OrtBackend
 from gnnexport.targets.contract import EmitContext
 from gnnexport.targets.onnx.translate_graphs import translate_graphs
 from gnnexport.targets.ort import OrtTarget
+from gnnexport.targets.trt.target import TrtTarget
 
 WRITES, BY = "__author__writes__paper", "__paper__by__author"
 INPUTS = (
@@ -126,6 +127,13 @@ def test_onnx_for_graphs_of_any_size(program: Program, tmp_path: Path) -> None:
                 assert relative_error(Kinds().eval()(**given), torch.from_numpy(np.array(answer))) < 1e-5
     finally:
         backend.close()
+
+
+def test_engines_for_graphs_of_any_size_are_refused(program: Program) -> None:
+    """Limits of requests have no kinds; the graph may be baked in."""
+    (problem,) = TrtTarget().check(program, "graphs")
+    assert "this model reads several" in problem.what
+    assert TrtTarget().check(program, "full") == []
 
 
 def test_generated_graphs_have_all_kinds() -> None:

@@ -194,3 +194,23 @@ def test_types_that_the_model_does_not_know():
         runner((X, EDGES, types, BATCH, COUNT))(given)
     unlimited = types.model_copy(update={"types": None})
     assert runner((X, EDGES, unlimited, BATCH, COUNT))(given)["edge_type"][3] == 3
+
+
+def test_edges_between_two_kinds_of_nodes():
+    """Each row counts the nodes of its own kind, of which there may be none."""
+    papers = Tensor(name="x__paper", dtype="float32", shape=("num_nodes__paper", 3), role="node_features")
+    authors = Tensor(name="x__author", dtype="float32", shape=("num_nodes__author", 2), role="node_features")
+    ends = ("num_nodes__author", "num_nodes__paper")
+    edges = Tensor(name="edges", dtype="int64", shape=(2, "num_edges__by"), role="edge_index", ends=ends)
+    given = {"x__paper": np.ones((2, 3), np.float32), "x__author": np.ones((4, 2), np.float32)}
+    hetero = runner((papers, authors, edges))
+    assert hetero({**given, "edges": np.array([[3, 0], [1, 0]])})["edges"].shape == (2, 2)
+    assert hetero.request_sizes({**given, "edges": np.array([[3], [1]])}) == {
+        "num_nodes__paper": 2, "num_nodes__author": 4, "num_edges__by": 1
+    }  # fmt: skip
+    with pytest.raises(UsageError, match="input 'edges': holds 4, which is none of the 4 author nodes"):
+        hetero({**given, "edges": np.array([[4], [1]])})
+    with pytest.raises(UsageError, match="input 'edges': holds 2, which is none of the 2 paper nodes"):
+        hetero({**given, "edges": np.array([[3], [2]])})
+    empty = {**given, "x__author": np.ones((0, 2), np.float32), "edges": np.zeros((2, 0), np.int64)}
+    assert len(hetero(empty)["x__author"]) == 0

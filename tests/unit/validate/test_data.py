@@ -227,3 +227,51 @@ def test_odd_arrays_are_refused(tmp_path, name, value):
     kept, _ = stored(tmp_path / "eval.npz", data, torch.tensor([1, 3]))
     with pytest.raises(DataError, match=r"other\.npz"):
         read_test_data(save(tmp_path / "other.npz", **{**changes.get(name, {}), name: value}), kept, None)
+
+
+def test_types_of_edges_and_nodes(tmp_path):
+    """They go with their edges and nodes, as int64, of a whole set and of some of its graphs."""
+    types = {"edge_type": np.arange(7, dtype=np.int8)[:, None], "node_type": np.arange(10, dtype=np.int16)}
+    path = save(tmp_path / "data.npz", **types)
+    data, _ = load_data(path)
+    for graphs in (None, torch.tensor([1, 3])):
+        kept, whole = stored(tmp_path / "eval.npz", data, graphs)
+        assert same(read_test_data(path, kept, None), whole)
+
+
+def hetero(path, **changes):
+    """Write a graph of several kinds of nodes, changed."""
+    arrays = {
+        "x__paper": np.ones((3, 2), np.float32),
+        "x__author": np.zeros((2, 1)),
+        "edge_index__author__writes__paper": np.array([[0, 1], [2, 0]], np.int32),
+        "y__paper": np.array([0, 1, 1]),
+        **changes,
+    }
+    np.savez(path, **{name: value for name, value in arrays.items() if value is not None})
+    return path
+
+
+def test_several_kinds_of_nodes(tmp_path):
+    """Arrays are called as the inputs of the bundle are."""
+    path = hetero(tmp_path / "data.npz")
+    data, _ = load_data(path)
+    kept, whole = stored(tmp_path / "eval.npz", data)
+    assert same(read_test_data(path, kept, None), whole)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"x__author": None}, "has no 'x__author'"),
+        ({"x__author": np.ones((2, 1))}, "its x__author is not the one the original model was judged on"),
+        ({"x__author": np.array([["a"], ["b"]])}, "x__author is <U1, not real numbers"),
+        ({"y__author": np.array([0, 1])}, "has labels for 2 kinds of nodes. Name the labels by the kind"),
+        ({"y__paper": None}, "has labels for 0 kinds of nodes"),
+    ],
+)
+def test_other_data_of_several_kinds_is_refused(tmp_path, changes, message):
+    """Each message names the array."""
+    kept, _ = stored(tmp_path / "eval.npz", load_data(hetero(tmp_path / "data.npz"))[0])
+    with pytest.raises(DataError, match=message):
+        read_test_data(hetero(tmp_path / "other.npz", **changes), kept, None)
