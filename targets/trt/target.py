@@ -103,9 +103,7 @@ class TrtTarget(OnnxTarget):
     def check(self, program: Program, mode: Mode = "full") -> list[Problem]:
         """Name each op that ONNX or TensorRT lacks, and each limit that bounds nothing."""
         problems = [*scattering(program), *several_kinds(program, mode, WHERE)]
-        return (
-            super().check(program, mode) + scattering(program) + kinds + unreached(program, mode, self._told(), WHERE)
-        )
+        return super().check(program, mode) + problems + unreached(program, mode, self._told(), WHERE)
 
     def emit(self, dialect: DialectModel, folder: Path, ctx: EmitContext) -> Artefact:
         """Lower the dialect without scatter, write that, and build its engine.
