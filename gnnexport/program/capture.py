@@ -17,6 +17,7 @@ from torch import Tensor, fx, nn
 from torch.export import Dim
 
 from gnnexport.errors import DataError, UnsupportedError
+from gnnexport.program.explanation import explain
 from gnnexport.program.functional import functionalise, training_argument, training_arguments_cleared
 from gnnexport.program.graphs import args_of, module_of, output_node
 from gnnexport.program.inputs import LEVELS, NUM_GRAPHS, ROWS, Input, Level, Role, suffix_of
@@ -123,18 +124,22 @@ def _export(
                 found = torch.export.export(model, (), kwargs=arguments, dynamic_shapes=dynamic, strict=strict)
             return found.module()
 
+    def run() -> object:
+        return model(*arguments.values()) if positional else model(**arguments)
+
     try:
         return export(strict=False)
     except Exception as error:
         if (asked := columns_asked(error) or 0) > columns:
             return _export(model, inputs, example, asked)
         if all(item.role is not Role.GRAPH_IDS for item in inputs):
-            raise _explain(error) from error
+            raise explain(model, run, error) from error
+        traced = error
     # Tracing stumbles over `int(batch.max()) + 1`, which only the compiler of bytecode can follow.
     try:
         return export(strict=True)
-    except Exception as error:
-        raise _explain(error) from error
+    except Exception:
+        raise explain(model, run, traced) from traced
 
 
 @contextmanager
@@ -159,18 +164,6 @@ def _collected_arguments(model: nn.Module) -> str | None:
     """Return the name of `*args` where `forward` takes only that: PyG's Sequential, when it cannot write its code."""
     first = next(iter(inspect.signature(model.forward).parameters.values()), None)
     return first.name if first is not None and first.kind is first.VAR_POSITIONAL else None
-
-
-def _explain(error: Exception) -> UnsupportedError:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    what = lines[0] if lines else type(error).__name__
-    return UnsupportedError(
-        *UnsupportedError.at(
-            "capture",
-            f"torch.export cannot follow this model: {type(error).__name__}: {what[:300]}",
-            "Look for control flow on tensor values, or for a layer that is not traceable, in the model's forward",
-        ).problems
-    )
 
 
 def _plain_graph(captured: fx.GraphModule, inputs: Sequence[Input]) -> fx.Graph:

@@ -151,6 +151,12 @@ def pooled(layer: Callable[..., Any], x: Tensor, edge_index: Tensor, batch: Tens
     return pyg.global_mean_pool(x, batch, num_graphs)
 
 
+def merged(layer: Callable[..., Any], x: Tensor, edge_index: Tensor, batch: Tensor, num_graphs: int) -> Tensor:
+    """Merge the nodes of some edges and take the mean of what is left."""
+    x, _, batch, _ = layer(x, edge_index, batch)
+    return pyg.global_mean_pool(x, batch, num_graphs)
+
+
 READOUTS = (
     readout("sum", lambda: pyg.global_add_pool, by_size),
     readout("mean", lambda: pyg.global_mean_pool, by_size),
@@ -169,5 +175,5 @@ READOUTS = (
     readout("top-k pooling by score", lambda: pyg.TopKPooling(WIDTH, min_score=0.1), pooled),
     readout("SAG pooling", lambda: pyg.SAGPooling(WIDTH, 0.5), pooled),
     readout("ASA pooling", lambda: pyg.ASAPooling(WIDTH, 0.5), pooled),
-    readout("edge pooling", lambda: pyg.EdgePooling(WIDTH), pooled),
+    readout("edge pooling", lambda: pyg.EdgePooling(WIDTH), merged),
 )
