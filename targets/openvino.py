@@ -59,6 +59,7 @@ class OpenVinoTarget(OnnxTarget):
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             write(model, Path(scratch))
             converted = _convert(engine, Path(scratch) / ONNX_FILE)
+            _keep_ties_in_order(converted)
             _name(converted, model)
             _save(engine, converted, folder / MODEL_FILE)
         files = (MODEL_FILE, DATA_FILE)
@@ -99,6 +100,25 @@ def _convert(engine: Any, path: Path) -> Any:
     except RuntimeError as error:
         what = f"openvino {engine.__version__} cannot convert the model ({reason(error)})"
         raise UnsupportedError.at(WHERE, what, "Use --target=ort, or run: pip install --upgrade openvino") from error
+
+
+def _keep_ties_in_order(converted: Any) -> None:
+    """Let `TopK` give equal values in the order of their places, as ONNX wants it and OpenVINO's reader forgets.
+
+    Edges are sorted by destination with it, and aggregations that hang on the order of edges need them in the order
+    given.
+    """
+    from openvino import opset11
+    from openvino.utils import replace_node
+
+    for node in converted.get_ordered_ops():
+        if node.get_type_name() != "TopK":
+            continue
+        given = node.get_attributes()
+        told = (given["axis"], given["mode"], given["sort"], given["index_element_type"])
+        stable = opset11.topk(node.input_value(0), node.input_value(1), *told, stable=True)
+        stable.set_friendly_name(node.get_friendly_name())
+        replace_node(node, stable)
 
 
 def _save(engine: Any, converted: Any, path: Path) -> None:
