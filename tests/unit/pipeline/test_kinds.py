@@ -1,0 +1,81 @@
+"""Models over several kinds of nodes on their way in."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from gnnexport.errors import DataError
+from gnnexport.frontends.sidecar import Sidecar
+from gnnexport.pipeline.source import Given, capture_source, load_source
+
+SCRIPT = """
+import torch
+from torch_geometric.nn import HeteroConv, SAGEConv
+
+class Sides(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = SAGEConv((2, 3), 2)
+
+    def forward(self, x_src, x_dst, edge_index):
+        return self.conv((x_src, x_dst), edge_index)
+
+class Numbered(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = HeteroConv({key: SAGEConv((2, 2), 2) for key in (("0", "0", "1"), ("1", "1", "0"))})
+
+    def forward(self, x_dict, edge_index_dict):
+        return self.conv(x_dict, edge_index_dict)
+"""
+
+
+def given(folder: Path, name: str, mode: str | None = None) -> Given:
+    """Write a model of the script, and say how it is loaded."""
+    (folder / "net.py").write_text(SCRIPT)
+    model = runpy.run_path(str(folder / "net.py"))[name]
+    torch.manual_seed(0)
+    torch.save(model().state_dict(), folder / "model.pt")
+    return Given(folder / "model.pt", str(folder / "data.npz"), mode, builder=f"{folder / 'net.py'}:{name}")
+
+
+@pytest.mark.parametrize("mode", ["full", "graphs"])
+def test_a_model_of_two_sides_is_captured(mode: str, tmp_path: Path) -> None:
+    """The capture answers for destinations, as the model does on the data."""
+    random = np.random.default_rng(0)
+    edges = np.stack([random.integers(0, 9, 30), random.integers(0, 6, 30)])
+    split = {f"{name}_mask__item": np.arange(6) % 3 == place for place, name in enumerate(("train", "val", "test"))}
+    np.savez(
+        tmp_path / "data.npz", x__user=random.normal(size=(9, 2)), x__item=random.normal(size=(6, 3)),
+        edge_index__user__buys__item=edges, y__item=np.arange(6) // 3, **split,
+    )  # fmt: skip
+    source = load_source(given(tmp_path, "Sides", mode), Sidecar())
+    program = capture_source(source)
+    assert (source.mode, source.data.target, source.logits.shape) == (mode, "__item", (6, 2))
+    assert program.rows == "num_nodes__item"
+
+
+def typed(folder: Path, edge_type: list[int]) -> None:
+    """Write one graph whose nodes and edges have types, as numbers."""
+    np.savez(
+        folder / "data.npz", x=np.arange(10, dtype=np.float32).reshape(5, 2), node_type=np.array([0, 1, 0, 1, 0]),
+        edge_index=np.array([[0, 2, 1, 3], [1, 3, 2, 4]]), edge_type=np.array(edge_type),
+        y=np.array([0, -1, 1, -1, 0]), **{f"{name}_mask": np.arange(5) == 2 * place
+                                          for place, name in enumerate(("train", "val", "test"))},
+    )  # fmt: skip
+
+
+def test_types_become_the_kinds_of_a_model_that_takes_dictionaries(tmp_path: Path) -> None:
+    """Its dictionaries are by the numbers of the types; the labelled type is answered."""
+    typed(tmp_path, [0, 0, 1, 1])
+    source = load_source(given(tmp_path, "Numbered"), Sidecar())
+    assert [item.name for item in source.inputs] == ["x__0", "x__1", "edge_index__0__0__1", "edge_index__1__1__0"]
+    assert (source.mode, source.data.target, source.logits.shape) == ("full", "__0", (3, 2))
+    typed(tmp_path, [0, 0, 0, 0])
+    with pytest.raises(DataError, match="edges of type 0 join nodes of several types"):
+        load_source(given(tmp_path, "Numbered"), Sidecar())
