@@ -38,6 +38,24 @@ class Links(torch.nn.Module):
         h = self.conv(x, edge_index)
         return (h[edge_label_index[0]] * h[edge_label_index[1]]).sum(-1)
 
+class Single(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = GCNConv(6, 3)
+
+    def forward(self, x, edge_index):
+        return self.conv(x, edge_index) @ torch.ones(3, 3, dtype=torch.float32)
+
+class Sorted(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = GCNConv(6, 3)
+
+    def forward(self, x, edge_index):
+        if not torch.compiler.is_exporting() and (edge_index[1].diff() < 0).any():
+            raise ValueError("sort the edges")
+        return self.conv(x, edge_index)
+
 class WithoutLoops(torch.nn.Module):
     def forward(self, x, edge_index):
         messages = x[edge_index[0]]
@@ -171,3 +189,23 @@ def test_a_capture_that_is_right_for_the_data_alone(tmp_path: Path) -> None:
         ParityError, match=r"on the graph 'fifty graphs'; outputs first diverge in conv \(WithoutLoops\)"
     ):
         cases_of(model, "graphs", builder=builder)
+
+
+def test_a_model_that_computes_in_float32_whatever_it_is_given(tmp_path: Path) -> None:
+    """Nothing can be told of its rounding, so that no case is left out for that."""
+    _, cases, notes = cases_of(write_road(tmp_path), "graphs", builder=built(tmp_path, "Single"))
+    assert "mixed graphs" in {case.name for case in cases}
+    assert not any("left out" in note for note in notes)
+
+
+def test_a_model_that_wants_sorted_edges_gets_them(tmp_path: Path) -> None:
+    """Made-up edges are sorted by destination where the model refuses any others, with all that belongs to them."""
+
+    def sort(arrays: Arrays) -> Arrays:
+        order = np.argsort(arrays["edge_index"][1], kind="stable")
+        return {**arrays, "edge_index": arrays["edge_index"][:, order]}
+
+    _, cases, notes = cases_of(write_road(tmp_path, sort), "graphs", builder=built(tmp_path, "Sorted"))
+    assert all((np.diff(case.feeds()["edge_index"][1]) >= 0).all() for case in cases)
+    assert "permuted edges" in {case.name for case in cases}
+    assert not any("left out" in note for note in notes)
