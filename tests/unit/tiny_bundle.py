@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from gnnexport.bundle.digest import structure_digest
 from gnnexport.bundle.evaluation import EvalData, write_eval
 from gnnexport.bundle.features import Features
-from gnnexport.bundle.golden import GoldenCase, make_features, write_golden
+from gnnexport.bundle.golden import GoldenCase, Laws, make_features, write_golden
 from gnnexport.bundle.layout import EVAL, GOLDEN
 from gnnexport.bundle.manifest import Graph, Manifest, SourceModel, Target, Tensor
 from gnnexport.bundle.processor import this_processor
@@ -60,14 +60,20 @@ def golden_cases() -> list[GoldenCase]:
 
 
 def write_tiny_bundle(
-    path: Path, *, weight: np.ndarray = WEIGHT, force: bool = False, embed: int = 1 << 20, **changes: object
+    path: Path,
+    *,
+    weight: np.ndarray = WEIGHT,
+    force: bool = False,
+    embed: int = 1 << 20,
+    laws: Laws | None = None,
+    **changes: object,
 ) -> Path:
     """Write the bundle; `weight` other than `WEIGHT` makes its golden cases fail."""
     rows = np.array([1, 3, 4])
     with BundleWriter(path, force=force) as writer:
         write_model(writer.folder / "model.onnx", weight)
         writer.write_decisions({"lowering": "dense"})
-        write_golden(writer.folder / GOLDEN, golden_cases())
+        write_golden(writer.folder / GOLDEN, golden_cases(), laws)
         data = EvalData("accuracy", rows, baseline=LABELS[rows], y=LABELS[rows], inputs={"x": X})
         write_eval(writer.folder / EVAL, data, limit_bytes=embed)
         writer.seal(manifest(**changes))
