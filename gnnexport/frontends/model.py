@@ -131,7 +131,7 @@ def _unwrapped(loaded: object) -> object:
 
 def _require_module(loaded: object, path: Path, *, lightning: bool) -> torch.nn.Module:
     if isinstance(loaded, torch.jit.ScriptModule | torch.fx.GraphModule):
-        mend = "Save the torch.nn.Module it was made from"
+        mend = "Save the torch.nn.Module it was made from; of what to_hetero made save the state_dict(), for --builder"
         raise UnsupportedError.at(str(path), f"holds a {type(loaded).__name__}, not an ordinary module", mend)
     if isinstance(loaded, torch.nn.Module):
         return loaded

@@ -18,6 +18,7 @@ from gnnexport.program.data import GraphData
 from gnnexport.program.generated import generate
 from gnnexport.program.inputs import Input, Role, ends_of, role_of, suffix_of
 from gnnexport.program.program import Program, example_inputs
+from gnnexport.program.text import to_text
 from gnnexport.program.verify import relative_error
 from gnnexport.runtime.ort import OrtBackend
 from gnnexport.targets.contract import EmitContext
@@ -134,6 +135,13 @@ def test_engines_for_graphs_of_any_size_are_refused(program: Program) -> None:
     (problem,) = TrtTarget().check(program, "graphs")
     assert "this model reads several" in problem.what
     assert TrtTarget().check(program, "full") == []
+
+
+def test_text_names_the_kind_of_each_size(program: Program) -> None:
+    """Rows of papers and authors are told apart, and so are pointers of edges to either."""
+    text = to_text(program)
+    assert "%x__author: float32 [num_nodes__author, 2] = input" in text
+    assert "int64 [num_nodes__paper+1]" in text
 
 
 def test_generated_graphs_have_all_kinds() -> None:
