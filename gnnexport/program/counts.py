@@ -17,7 +17,7 @@ from torch_geometric.utils.num_nodes import maybe_num_nodes
 
 def one_more_than_largest(index: Tensor) -> Any:
     """Return one more than the largest index, 0 where there is none."""
-    index = index.flatten()
+    index = index.flatten() if index.dim() > 1 else index
     if not statically_known_true(index.size(0) > 0):
         index = torch.cat([index, index.new_full((1,), -1)])
     return index.max().item() + 1
