@@ -65,6 +65,17 @@ def test_planted_faults(
     assert case in str(found.problems("artefact")[0])
 
 
+def test_files_that_were_changed_afterwards(
+    workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where lowering once more gives the right numbers, no module is blamed."""
+    with workshop.bundle(tmp_path, monkeypatch, planted.swapped) as (bundle, emission):
+        with load(bundle) as runner:
+            found = run_kit(bundle, runner)
+        monkeypatch.undo()
+        assert "the files were changed" in blame(workshop.emitter, emission, bundle, found.failures)
+
+
 def test_a_law_alone_finds_what_no_case_asks(
     workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

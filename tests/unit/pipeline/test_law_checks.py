@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from gnnexport import api
 from gnnexport.bundle.golden import Laws, read_laws, write_golden
+from gnnexport.bundle.reader import open_bundle
 from gnnexport.frontends.sidecar import read_sidecar
 from gnnexport.pipeline.golden_cases import golden_cases
 from gnnexport.pipeline.law_checks import law_checks
@@ -108,3 +110,46 @@ def test_on_one_graph_features_reach_as_far_as_in_pytorch(tmp_path: Path) -> Non
     assert check.still is not None
     assert set(check.still.tolist()) == set(range(NODES)) - reached
     assert len(reached) > 1
+
+
+SIDES = """
+import torch
+from torch_geometric.nn import SAGEConv
+
+class Sides(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = SAGEConv((2, 3), 2, aggr="max")
+
+    def forward(self, x_src, x_dst, edge_index):
+        return self.conv((x_src, x_dst), edge_index)
+"""
+
+
+def test_kinds_of_nodes(tmp_path: Path) -> None:
+    """Where there are several kinds, each is renumbered apart, and one may be without any node; the target agrees."""
+    (tmp_path / "made.py").write_text(SIDES)
+    scope: dict[str, type[torch.nn.Module]] = {}
+    exec(SIDES, scope)
+    torch.manual_seed(0)
+    torch.save(scope["Sides"]().state_dict(), tmp_path / "model.pt")
+    random = np.random.default_rng(0)
+    edges = np.stack([random.integers(0, 9, 30), random.integers(0, 6, 30)])
+    features = {"x__user": random.normal(size=(9, 2)), "x__item": random.normal(size=(6, 3))}
+    split = {f"{name}_mask__item": np.arange(6) % 3 == place for place, name in enumerate(("train", "val", "test"))}
+    labels = {"y__item": np.arange(6) // 3, **split}
+    np.savez(tmp_path / "data.npz", edge_index__user__buys__item=edges, **features, **labels)
+    outcome = api.export(
+        tmp_path / "model.pt",
+        builder=f"{tmp_path / 'made.py'}:Sides",
+        data=str(tmp_path / "data.npz"),
+        mode="graphs",
+        target="ort{aggregate=ell}",
+        output=tmp_path / "bundle",
+        time_budget="1s",
+    )
+    laws = {result.law: result.exempt for result in outcome.report.laws}
+    assert laws == dict.fromkeys(("node-permutation", "edge-order", "int32-indices"))
+    lacking = next(case for case in open_bundle(tmp_path / "bundle").golden() if case.name == "no user")
+    assert lacking.feeds()["x__user"].shape == (0, 2)
+    assert lacking.feeds()["edge_index__user__buys__item"].shape == (2, 0)
