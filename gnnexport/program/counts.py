@@ -10,17 +10,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx.experimental.symbolic_shapes import statically_known_true
 from torch_geometric import utils
 from torch_geometric.utils.num_nodes import maybe_num_nodes
 
 
 def one_more_than_largest(index: Tensor) -> Any:
     """Return one more than the largest index, 0 where there is none."""
-    index = index.flatten() if index.dim() > 1 else index
-    if not statically_known_true(index.size(0) > 0):
-        index = torch.cat([index, index.new_full((1,), -1)])
-    return index.max().item() + 1
+    flat = index.flatten() if index.dim() > 1 else index
+    return torch.cat([flat, flat.new_full((1,), -1)]).max().item() + 1
 
 
 def _counted(original: Callable[..., Tensor]) -> Callable[..., Tensor]:

@@ -61,9 +61,18 @@ def _is_largest_id(node: Any) -> bool:
 
 
 def _is_batch(node: Any) -> bool:
-    while isinstance(node, fx.Node) and node.target in _VIEWS:
+    while isinstance(node, fx.Node) and (node.target in _VIEWS or _starts_from_none(node)):
         node = args_of(node)[0]
+        node = node[0] if isinstance(node, list | tuple) else node
     return isinstance(node, fx.Node) and node.op == "placeholder" and NAMES.get(str(node.target)) is Role.GRAPH_IDS
+
+
+def _starts_from_none(node: fx.Node) -> bool:
+    """Tell whether a node puts a -1 behind a tensor, so that the largest of nothing is that."""
+    if node.target is not aten.cat.default or len(args_of(node)[0]) != 2:
+        return False
+    last = args_of(node)[0][1]
+    return isinstance(last, fx.Node) and last.target is aten.new_full.default and args_of(last)[1:3] == ([1], -1)
 
 
 def _adds_one(node: Any) -> bool:
