@@ -29,6 +29,7 @@ from gnnexport.program.recurrent import expand_cells
 from gnnexport.program.relations import choose_after_product, one_by_one
 from gnnexport.program.simplify import drop_dead
 from gnnexport.program.standins import standins
+from gnnexport.program.strides import LEAST_ROWS, even_parts, uneven_parts
 
 aten = torch.ops.aten
 _ASSERTIONS = {aten._assert_scalar.default, aten._assert_tensor_metadata.default, aten._assert_async.msg}
@@ -99,10 +100,10 @@ def _functional_capture(model: nn.Module, inputs: Sequence[Input], example: Mapp
 
 
 def _export(
-    model: nn.Module, inputs: Sequence[Input], example: Mapping[str, Tensor], columns: int = 1
+    model: nn.Module, inputs: Sequence[Input], example: Mapping[str, Tensor], columns: int = 1, even: bool = False
 ) -> fx.GraphModule:
     sizes = dict.fromkeys(size for item in inputs for size in item.shape if isinstance(size, str))
-    dims = {name: Dim(name, min=_MINIMUM, max=_MAXIMUM) for name in sizes}
+    dims = {name: Dim(name, min=LEAST_ROWS if even else _MINIMUM, max=_MAXIMUM) for name in sizes}
     dynamic: dict[str, Any] = {
         item.name: {axis: dims[size] for axis, size in enumerate(item.shape) if isinstance(size, str)}
         for item in inputs
@@ -117,7 +118,7 @@ def _export(
     positional = collected is not None or _takes_positional(model)
 
     def export(strict: bool) -> fx.GraphModule:
-        with _quiet(), one_by_one(), standins(model, columns):
+        with _quiet(), one_by_one(), standins(model, columns), even_parts(even):
             if positional:
                 found = torch.export.export(model, tuple(arguments.values()), dynamic_shapes=shapes, strict=strict)
             else:
@@ -131,7 +132,9 @@ def _export(
         return export(strict=False)
     except Exception as error:
         if (asked := columns_asked(error) or 0) > columns:
-            return _export(model, inputs, example, asked)
+            return _export(model, inputs, example, asked, even)
+        if not even and uneven_parts(error):
+            return _export(model, inputs, example, columns, even=True)
         if all(item.role is not Role.GRAPH_IDS for item in inputs):
             raise explain(model, run, error) from error
         traced = error

@@ -1,0 +1,41 @@
+"""Models that cut edges into every so manieth are captured for multiples of the step."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch_geometric.nn import MeshCNNConv
+
+from gnnexport.program.capture import capture
+from gnnexport.program.program import example_inputs
+from tests.small_models import WIDTH, inputs_of, run
+
+
+class Halves(nn.Module):
+    """Edges stand in pairs; the two of a pair exchange what they carry."""
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        """Sum what arrives."""
+        carried = x[edge_index[0]]
+        swapped = torch.empty(carried.shape)
+        swapped[0::2] = carried[1::2] - carried[0::2]
+        swapped[1::2] = carried[0::2].sin()
+        return x.new_zeros(x.shape).index_add(0, edge_index[1], swapped)
+
+
+@pytest.mark.parametrize("num_nodes", [1, 12, 23])
+@pytest.mark.parametrize(("make", "step"), [(lambda: MeshCNNConv(WIDTH, 5), 4), (Halves, 2)], ids=["mesh", "pairs"])
+def test_parts_of_edges_are_captured(make: type[nn.Module], step: int, num_nodes: int) -> None:
+    """The numbers are those of the model on graphs of other sizes, and the Program can be retrained."""
+    torch.manual_seed(0)
+    module, inputs = make().eval(), inputs_of("GCN")
+    program = capture(module, inputs, example_inputs(inputs))
+    generator = torch.Generator().manual_seed(num_nodes)
+    given = {
+        "x": torch.randn(num_nodes, WIDTH, generator=generator),
+        "edge_index": torch.randint(0, num_nodes, (2, step * num_nodes), generator=generator),
+    }
+    with torch.no_grad():
+        torch.testing.assert_close(run(program, given), module(**given), rtol=1e-5, atol=1e-5)
+    assert program.training_blocker is None
