@@ -106,7 +106,7 @@ def _keep_ties_in_order(converted: Any) -> None:
     """Let `TopK` give equal values in the order of their places, as ONNX wants it and OpenVINO's reader forgets.
 
     Sorts of features need it. OpenVINO compares all pairs then: 40,000 numbers take ten seconds instead of hundredths.
-    What sorts destinations, a single column, does without.
+    What sorts destinations has one dimension and does without.
     """
     from openvino import opset11
     from openvino.utils import replace_node

@@ -18,9 +18,12 @@ from torch.overrides import TorchFunctionMode
 from torch_geometric.nn.aggr import Aggregation
 from torch_geometric.utils import cumsum, to_dense_batch
 
-from gnnexport.program.counts import COUNTS
+from gnnexport.program.counts import COUNTS, one_more_than_largest
 from gnnexport.program.dialect import tables as _tables  # noqa: F401  registers the ops
 from gnnexport.program.matrices import MATRICES
+
+_AGGREGATE = [Aggregation.__call__]
+"""In a list, for by its name it would be replaced here too."""
 
 _CELLS = "_gnnexport_cells"
 
@@ -37,6 +40,7 @@ def standins(model: nn.Module, least: int = 1) -> Iterator[None]:
         to_dense_batch: _dense_batch(least),
         cumsum: _cumsum,
         Aggregation.assert_sorted_index: _accept_any_order,
+        Aggregation.__call__: _aggregate,
         **COUNTS,
         **MATRICES,
     }
@@ -79,6 +83,15 @@ def _accept_any_order(self: Aggregation, index: Tensor | None) -> None:
     """Check nothing: what sorts items into a table puts up with any order."""
 
 
+def _aggregate(self: Aggregation, x: Tensor, index: Tensor | None = None, *args: Any, **kwargs: Any) -> Tensor:
+    """Aggregate into as many rows as the index needs, unless told."""
+    told = kwargs.get("ptr") is not None or kwargs.get("dim_size") is not None
+    if index is not None and not args and not told:
+        kwargs["dim_size"] = one_more_than_largest(index)
+    answer: Tensor = _AGGREGATE[0](self, x, index, *args, **kwargs)
+    return answer
+
+
 def _cumsum(x: Tensor, dim: int = 0) -> Tensor:
     """Put a zero in front of the sums, without writing into parts of a tensor."""
     return torch.cat([torch.zeros_like(x.narrow(dim, 0, 1)), x.cumsum(dim)], dim)
@@ -101,7 +114,7 @@ def _dense_batch(least: int) -> Callable[..., tuple[Tensor, Tensor]]:
         if batch is None:
             batch, batch_size = x.new_zeros(x.size(0), dtype=torch.long), 1
         if batch_size is None:
-            batch_size = batch.max().item() + 1  # type: ignore[assignment]
+            batch_size = one_more_than_largest(batch)
         table, cells = torch.ops.gnn.table(batch, batch_size, max_num_nodes or least)
         if max_num_nodes is not None:
             table = table[:, :max_num_nodes]

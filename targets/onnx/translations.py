@@ -28,10 +28,17 @@ def standard() -> dict[Any, Any]:
 
 
 def _sort_stable(values: Any, *, stable: bool | None = None, dim: int = -1, descending: bool = False) -> Any:
-    """Sort all of a dimension; of equal values `TopK` takes the one with the lower index first."""
+    """Sort all of a dimension; of equal values `TopK` takes the one with the lower index first.
+
+    A single column keeps its second dimension, by which a target tells it from destinations, of which none has.
+    """
     del stable
+    single = len(values.shape) == 1
+    if single:
+        values, dim = op.Unsqueeze(values, [1]), 0
     count = op.Reshape(op.Gather(op.Shape(values), dim, axis=0), [-1])
-    return op.TopK(values, count, axis=dim, largest=int(descending), sorted=1)
+    found = op.TopK(values, count, axis=dim, largest=int(descending), sorted=1)
+    return tuple(op.Squeeze(item, [1]) for item in found) if single else found
 
 
 def _table(index: Any, num_rows: Any, least: int) -> Any:
