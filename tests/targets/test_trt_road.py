@@ -144,7 +144,7 @@ def test_cora(more: list[str], code: int, tmp_path: Path, capsys: pytest.Capture
 def test_auto_judges_by_size(model: Path, tmp_path: Path) -> None:
     """Where nothing can be timed a pass is kept if it makes the files smaller, and its note says so."""
     report = api.compress(
-        model, target=TARGET, passes="auto", max_drop="100pp", time_budget="8s", output=tmp_path / "b"
+        model, target=TARGET, passes="auto", max_drop="100pp", time_budget="30s", output=tmp_path / "b"
     ).report
     tried = [step for step in report.steps if step.name.startswith("prune-channels")]
     assert tried[-1].kept
