@@ -104,6 +104,12 @@ def multiplied(model: Handwritten, x: Tensor, edge_index: Tensor) -> Tensor:
     return model.last(summed(model.first(x).sigmoid() + 0.5, edge_index, "mul"))
 
 
+def switched(model: Handwritten, x: Tensor, edge_index: Tensor) -> Tensor:
+    """Multiply messages by what is true or false of their edges."""
+    keep = (edge_index[0] != edge_index[1]).view(-1, 1)
+    return model.last(scatter(model.first(x)[edge_index[0]] * keep, edge_index[1], 0, x.size(0), "sum"))
+
+
 def stacked(model: Handwritten, x: Tensor, edge_index: Tensor) -> Tensor:
     """Sum weighted neighbours in three stacks at once: nodes and edges are the second dimension."""
     h = model.first(x) * torch.arange(1.0, 4.0).view(3, 1, 1)
@@ -154,7 +160,7 @@ def shared_norm(model: Handwritten, x: Tensor, edge_index: Tensor) -> Tensor:
 
 WRITTEN: dict[str, Forward] = {
     forward.__name__: forward
-    for forward in (index_add, zeros_like, views, two_structures, masked, narrow_index, multiplied,
+    for forward in (index_add, zeros_like, views, two_structures, masked, narrow_index, multiplied, switched,
                     stacked, stacked_max, attended, sorted_channels,
                     residual, edge_dropout,
                     shared_norm)

@@ -21,7 +21,7 @@ from gnnexport.frontends.signature import (
     told_kinds,
 )
 from gnnexport.program.data import GraphData
-from gnnexport.program.generated import EDGES_PER_NODE, generate
+from gnnexport.program.generated import EDGES_PER_NODE, by_destination, generate
 from gnnexport.program.inputs import NAMES, NUM_GRAPHS, TYPES, Input, Role
 
 GENERATED = "generated graphs"
@@ -65,7 +65,10 @@ def generated_data(model: torch.nn.Module, given: Mapping[str, int | None], seed
         UnsupportedError: a required argument with a name PyG does not use.
     """
     inputs = declared_inputs(model, given)
-    return GraphData(name=GENERATED, inputs=_generate(inputs, seed))
+    data = GraphData(name=GENERATED, inputs=_generate(inputs, seed))
+    # An aggregation that depends on the order of neighbours, such as lstm, refuses edges in any order.
+    in_order = GraphData(name=GENERATED, inputs=by_destination(inputs, data.inputs))
+    return in_order if not _runs(model, data, inputs) and _runs(model, in_order, inputs) else data
 
 
 def declared_inputs(model: torch.nn.Module, given: Mapping[str, int | None]) -> tuple[Input, ...]:
@@ -141,17 +144,22 @@ def _tried_width(model: torch.nn.Module, names: Sequence[str], widths: Mapping[s
     """
     for width in dict.fromkeys(read_widths(model)):
         inputs = tuple(_input(item, width if item == name else widths[item]) for item in names)
-        data = GraphData(name=GENERATED, inputs=_generate(inputs, 0))
-        try:
-            with torch.inference_mode():
-                model(**call_arguments(data, inputs))
-        except (Exception, SystemExit):
-            # A model fails on a width that is not its own in ways of its own.
-            continue
-        return width
+        values = _generate(inputs, 0)
+        if any(_runs(model, GraphData(GENERATED, each), inputs) for each in (values, by_destination(inputs, values))):
+            return width
     what = f"nothing tells how wide '{name}' of {type(model).__name__} is, and no data is given"
     mend = f"Give it with --input {name}={_ROWS[NAMES[name]]},16, or give the graph with --data FILE"
     raise UsageError.at("model", what, mend)
+
+
+def _runs(model: torch.nn.Module, data: GraphData, inputs: Sequence[Input]) -> bool:
+    """Tell whether a model runs: on what does not suit it, it fails in ways of its own."""
+    try:
+        with torch.inference_mode():
+            model(**call_arguments(data, tuple(inputs)))
+    except (Exception, SystemExit):
+        return False
+    return True
 
 
 def read_widths(model: torch.nn.Module) -> Iterator[int]:

@@ -107,6 +107,9 @@ def run_once(model: torch.nn.Module, data: GraphData, inputs: tuple[Input, ...])
 
 
 def _level(name: str, output: Any, data: GraphData, inputs: tuple[Input, ...]) -> Level:
+    if NUM_NODES + data.target not in data.sizes:
+        mend = "Give labels y to the kind of nodes that the model answers for"
+        raise DataError.at(data.name, "has several kinds of nodes, and none has labels", mend)
     rows: dict[Level, int] = {"node": data.sizes[NUM_NODES + data.target]}
     roles = {item.role for item in inputs}
     if Role.GRAPH_IDS in roles:

@@ -9,7 +9,7 @@ import torch
 from torch import fx
 
 from gnnexport.program.graphs import args_of, calls
-from gnnexport.program.shapes import SHAPES, like, rank_of, shape_of, sizes_of
+from gnnexport.program.shapes import DTYPE, SHAPES, like, rank_of, shape_of, sizes_of
 
 aten = torch.ops.aten
 gnn = torch.ops.gnn
@@ -100,6 +100,8 @@ def _gathered(messages: Any, rowptr: Any, reduce: Any) -> _Gathered | None:
             continue
         full, narrow = shape_of(messages), shape_of(weight)
         if full is None or narrow is None or shape_of(gather) != full or len(narrow) != len(full):
+            continue
+        if weight.meta.get(DTYPE) != gather.meta.get(DTYPE):  # a mask is no weight
             continue
         of_each_head = len(full) in (2, 3) and narrow[-1] == 1 and narrow[1:-1] == full[1:-1]
         if (of_each_head or _serves_all_heads(weight, messages)) and sizes_of(weight, 0) == sizes_of(messages, 0):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -71,6 +71,16 @@ def generate(
         else:
             made[item.name] = torch.randn(shape, generator=generator)
     return made
+
+
+def by_destination(inputs: Sequence[Input], values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Sort the edges of graphs by destination, with all that belongs to them; several edge inputs stay as they are."""
+    edges = [item.name for item in inputs if item.role is Role.EDGE_INDEX]
+    if len(edges) != 1:
+        return dict(values)
+    order = values[edges[0]][1].argsort(stable=True)
+    axes = {item.name: item.shape.index(NUM_EDGES) for item in inputs if NUM_EDGES in item.shape}
+    return {name: value.index_select(axes[name], order) if name in axes else value for name, value in values.items()}
 
 
 def _edges(sources: Sequence[int], destinations: Sequence[int], generator: torch.Generator) -> Tensor:

@@ -72,6 +72,11 @@ def run(recipe: Recipe, columns: Sequence[str] = COLUMNS) -> dict[str, Cell]:
     return cells
 
 
+def _run_at(position: int) -> dict[str, Cell]:
+    """Run the row at a position: recipes themselves hold functions, which do not travel between processes."""
+    return run(RECIPES[position])
+
+
 def render(rows: Mapping[str, Mapping[str, Cells]]) -> str:
     """Write the document.
 
@@ -137,7 +142,7 @@ def main() -> None:
     """Run all rows and write the document."""
     rows: dict[str, dict[str, Cells]] = {}
     with ProcessPoolExecutor(WORKERS, get_context("spawn")) as pool:
-        for recipe, cells in zip(RECIPES, pool.map(run, RECIPES), strict=True):
+        for recipe, cells in zip(RECIPES, pool.map(_run_at, range(len(RECIPES))), strict=True):
             rows.setdefault(recipe.group, {})[recipe.name] = cells
             print(recipe.group, recipe.name, [cell.outcome for cell in cells.values()], flush=True)
     DOCUMENT.write_text(render(rows))

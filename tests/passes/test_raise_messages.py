@@ -22,6 +22,7 @@ from tests.small_models import captured, ops
         ("zeros_like", {"gnn.csr": 1, "gnn.aggregate": 1, "aten.zeros_like": 0}),
         ("views", {"gnn.csr": 1, "gnn.aggregate": 1}),
         ("multiplied", {"gnn.csr": 1, "gnn.aggregate": 1, "gnn.reduce_edges": 0}),
+        ("switched", {"gnn.csr": 1, "gnn.reduce_edges": 1}),
         ("stacked", {"gnn.csr": 1, "gnn.aggregate": 1, "gnn.reduce_edges": 0}),
         ("stacked_max", {"gnn.csr": 1, "gnn.aggregate": 1, "gnn.reduce_edges": 0}),
         ("attended", {"gnn.gather_source": 1, "gnn.gather_destination": 1, "gnn.reduce_edges": 1}),

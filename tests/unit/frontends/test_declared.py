@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor, nn
-from torch_geometric.nn import GAT, GCN, GATConv, GCNConv, RGCNConv
+from torch_geometric.nn import GAT, GCN, GATConv, GCNConv, GraphSAGE, RGCNConv
 
 from gnnexport.errors import DataError, UnsupportedError, UsageError
 from gnnexport.frontends.declared import declared_inputs, generated_data, parse_inputs
@@ -135,3 +135,12 @@ def test_data_with_more_types_than_the_model_knows() -> None:
     data.inputs["edge_type"][0] = 4
     with pytest.raises(DataError, match="edge_type holds 4, but RGCNConv knows 4 types, numbered from 0"):
         match_inputs(layer, data)
+
+
+def test_edges_are_sorted_for_a_model_that_wants_them_so() -> None:
+    """An lstm over neighbours refuses edges in any order; others get them as they come."""
+    torch.manual_seed(0)
+    wants = generated_data(GraphSAGE(4, 8, 2, 3, aggr="lstm").eval(), {}).inputs["edge_index"][1]
+    plain = generated_data(GraphSAGE(4, 8, 2, 3).eval(), {}).inputs["edge_index"][1]
+    assert wants.equal(wants.sort().values)
+    assert not plain.equal(plain.sort().values)
