@@ -56,6 +56,10 @@ For `trt` an engine is built, and the numbers are those of the ONNX model that i
 between two linear layers. Of the 49 convolutions of PyG that take `(x, edge_index)` with edge weights or features, six
 are out of scope: the two of cuGraph, SplineConv (needs a compiled package), WLConv, WLConvContinuous and SimpleConv
 (nothing to train).
+
+Not in the table, as they take graphs of another form: models over several kinds of nodes, made by `to_hetero` or with
+`HeteroConv`, and models of two sides, `(x_src, x_dst)`. They go to `ort` and `openvino` in both modes and to `trt` in
+mode `full`; [ways in](models.md) has the details.
 """
 
 
