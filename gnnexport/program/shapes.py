@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
 
 SHAPES = "shapes"
 DTYPE = "dtype"
@@ -60,11 +60,15 @@ def annotate(module: fx.GraphModule, runs: Sequence[Sequence[Any]]) -> None:
 
 
 def record_shapes(module: fx.GraphModule, inputs: Sequence[Any]) -> dict[fx.Node, tuple[int, ...]]:
-    """Return the shape of every tensor node for these inputs, without computing anything."""
-    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
-        fakes = [mode.from_tensor(value) if isinstance(value, Tensor) else value for value in inputs]
+    """Return the shape of every tensor node for these inputs, computing only where a size depends on values."""
+    recorder = _Recorder(module)
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+            recorder.run(*(mode.from_tensor(value) if isinstance(value, Tensor) else value for value in inputs))
+    except (DynamicOutputShapeException, DataDependentOutputException):
         recorder = _Recorder(module)
-        recorder.run(*fakes)
+        with torch.no_grad():
+            recorder.run(*inputs)
     return recorder.shapes
 
 
