@@ -26,11 +26,13 @@ def read_arrays(path: Path, *, trust: bool = False, code: Path | None = None) ->
     _require_readable(path)
     if path.suffix == ".npz":
         tensors, others = read_npz(path, lambda name: name in KNOWN or is_of_kind(name))
-        if any(is_of_kind(name) for name in tensors):
+        of_kinds = {name for name in tensors if is_of_kind(name)}
+        if of_kinds and "edge_index" not in tensors:
             found = kind_arrays(tensors, str(path))
             found.notes += unused_note(set(others))
             return found
-        return Arrays(tensors, notes=unused_note(set(others)))
+        plain = {name: value for name, value in tensors.items() if name not in of_kinds}
+        return Arrays(plain, notes=unused_note({*others, *of_kinds}))
     if path.suffix in TORCH_SUFFIXES:
         return arrays_of(load_pickled(path, trust=trust, code=code), str(path))
     raise DataError.at(str(path), f"unknown kind of data file '{path.suffix}'", FORMAT_MEND)

@@ -53,7 +53,7 @@ def arrays_of(loaded: Any, where: str) -> Arrays:
     if isinstance(loaded, KindAttributes):
         return kind_arrays(loaded, where, loaded.kinds)
     if isinstance(loaded, Mapping):
-        if any(is_of_kind(str(key)) for key in loaded):
+        if "edge_index" not in loaded and any(is_of_kind(str(key)) for key in loaded):
             return kind_arrays(loaded, where)
         if loaded and all(key in SPLIT_NAMES for key in loaded):
             return _by_split({SPLIT_NAMES[key]: value for key, value in loaded.items()}, len(loaded), where)

@@ -20,7 +20,6 @@ from gnnexport.bundle.golden import GoldenCase
 from gnnexport.bundle.reader import Bundle
 from gnnexport.bundle.writer import BundleWriter
 from gnnexport.conformance.laws import derive
-from gnnexport.errors import GnnExportError
 from gnnexport.pipeline.capture_divergence import Recorder
 from gnnexport.pipeline.emission import Emission, Emitter
 from gnnexport.program.graphs import module_of, output_node, rebuild
@@ -104,7 +103,7 @@ def blame(emitter: Emitter, emission: Emission, bundle: Bundle, failures: Sequen
             found = first_divergence(emitter, emission, feeds)
             if found is not None:
                 return f"on '{first.case}' {found}"
-    except (GnnExportError, RuntimeError) as error:  # it only helps to understand an error that is told anyway
+    except Exception as error:  # it only helps to understand an error that is told anyway
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         return f"which module is at fault could not be found out: {reason}"
     return "no module is at fault: lowered again, the model gives the right numbers, so the files were changed"

@@ -197,7 +197,7 @@ def _scalar(value: Any) -> Any:
 def _widened(value: Any, tensor: Tensor) -> Any:
     """Bring whole numbers that are narrower than declared, as indices of 32 bits are, to the type declared."""
     whole = isinstance(value, np.ndarray) and value.dtype.kind in "iu" and np.dtype(tensor.dtype).kind == "i"
-    return value.astype(tensor.dtype) if whole and np.can_cast(value.dtype, tensor.dtype) else value
+    return value.astype(tensor.dtype, copy=False) if whole and np.can_cast(value.dtype, tensor.dtype) else value
 
 
 def _is_one(value: Any) -> bool:

@@ -284,3 +284,10 @@ def test_types_survive_a_list_of_graphs(tmp_path: Path) -> None:
     data, _ = load_data(tmp_path / "graphs.pt")
     assert data.inputs["edge_type"].tolist() == [0, 0, 1, 0, 2, 0, 3, 0]
     assert data.select(torch.tensor([2, 1])).inputs["edge_type"].tolist() == [2, 0, 1, 0]
+
+
+def test_a_name_with_two_underscores_does_not_make_several_kinds(tmp_path: Path) -> None:
+    """Beside plain edges, an array that is named as one of a kind of nodes is one of those that are not used."""
+    data, notes = load_data(write(tmp_path, x__raw=np.ones((6, 2), np.float32)))
+    assert data.num_nodes == 6
+    assert notes == ["data: not used: 'x__raw'"]

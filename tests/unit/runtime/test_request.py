@@ -4,6 +4,7 @@ import pytest
 from gnnexport.bundle.manifest import Graph, Manifest, SourceModel, Target, Tensor
 from gnnexport.errors import UsageError
 from gnnexport.runtime.backend import Backend
+from gnnexport.runtime.request import _widened
 from gnnexport.runtime.runner import Runner
 
 X = Tensor(name="x", dtype="float32", shape=("num_nodes", 3), role="node_features")
@@ -214,3 +215,10 @@ def test_edges_between_two_kinds_of_nodes():
         hetero({**given, "edges": np.array([[3], [2]])})
     empty = {**given, "x__author": np.ones((0, 2), np.float32), "edges": np.zeros((2, 0), np.int64)}
     assert len(hetero(empty)["x__author"]) == 0
+
+
+def test_whole_numbers_of_the_type_declared_are_not_copied():
+    """A request of many edges costs no copy of them; narrower ones are widened."""
+    edges = np.zeros((2, 3), np.int64)
+    assert _widened(edges, EDGES) is edges
+    assert _widened(edges.astype(np.int32), EDGES).dtype == np.int64
