@@ -89,8 +89,11 @@ def _written_out(original: Callable[..., Tensor]) -> Callable[..., Any]:
         place = (edge_index[0], edge_index[1])
         ones = torch.ones(edge_index.size(1))
         empty = torch.zeros(rows, columns)
+        stored = empty.index_put(place, ones)
+        if edge_attr is None and not is_coalesced:  # PyG makes one edge of several before it gives them ones
+            return Matrix(stored, stored)
         cells = empty.index_put(place, ones if edge_attr is None else edge_attr, accumulate=True)
-        return Matrix(cells, empty.index_put(place, ones))
+        return Matrix(cells, stored)
 
     return matrix
 

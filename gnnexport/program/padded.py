@@ -46,7 +46,7 @@ def check_padding(model: nn.Module, body: fx.GraphModule, inputs: Sequence[Input
     padded = [node for node in calls(body.graph, torch.ops.gnn.table.default) if args_of(node)[2] > 1]
     if not padded:
         return
-    example = one_item_each(inputs)
+    example = {NUM_GRAPHS: torch.tensor(_NODES), **one_item_each(inputs)}
     arguments = arguments_of(example, [item.name for item in inputs])
     given = {item.name: value for item, value in zip(inputs, arguments, strict=True)}
     with torch.no_grad():

@@ -27,7 +27,9 @@ def commuting_arguments(node: fx.Node, rows: tuple[int, ...] | None) -> frozense
     call = args_of(node)[0] if node.target is operator.getitem else node
     if not isinstance(call, fx.Node) or not _is_plain(call) or rows is None:
         return None
-    having = [item for item in call.all_input_nodes if sizes_of(item, 0) == rows]
+    if min(rows) < 2:  # there is no other order of one row to try
+        return None
+    having = [item for item in call.all_input_nodes if item.op != "get_attr" and sizes_of(item, 0) == rows]
     highest = max((rank_of(item) for item in having), default=0)
     # A tensor of lower rank may be broadcast: then its first dimension is not the rows.
     for chosen in (frozenset(having), frozenset(item for item in having if rank_of(item) == highest)):

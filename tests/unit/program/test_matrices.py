@@ -64,3 +64,11 @@ def test_powers_of_an_adjacency_are_captured() -> None:
         expected = module(given["x"], given["edge_index"])
     torch.testing.assert_close(run(program, given), expected, rtol=1e-5, atol=1e-5)
     assert utils.to_torch_csr_tensor(EDGES, size=(5, 5)).is_sparse_csr
+
+
+def test_edges_that_stand_there_twice_are_one() -> None:
+    """Without values of their own, several equal edges make one of value one, as PyG has it."""
+    twice = torch.cat([EDGES, EDGES[:, :2]], 1)
+    make = utils.to_torch_csr_tensor
+    x = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(MATRICES[make](twice, None, (5, 5)) @ x, make(twice, None, (5, 5)) @ x)

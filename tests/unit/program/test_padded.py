@@ -166,3 +166,26 @@ def test_sets_of_one_item() -> None:
     example = one_item_each(inputs())
     assert example["batch"].unique().numel() == len(example["x"]) == int(example[NUM_GRAPHS])
     assert example["edge_index"][1].unique().numel() == example["edge_index"].shape[1]
+
+
+class CountsItself(nn.Module):
+    """Sort each graph's nodes, without being told how many graphs there are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sort = aggr.SortAggregation(k=3)
+
+    def forward(self, x: Tensor, edge_index: Tensor, batch: Tensor) -> Tensor:
+        """Answer for graphs."""
+        return self.sort(x + x[edge_index[0]].sum(), batch)
+
+
+def test_graphs_that_a_model_counts_itself() -> None:
+    """The number of graphs becomes an input, and padding is checked all the same."""
+    inputs = (
+        Input("x", Role.NODE_FEATURES, "float32", ("num_nodes", 4)),
+        Input("edge_index", Role.EDGE_INDEX, "int64", (2, "num_edges")),
+        Input("batch", Role.GRAPH_IDS, "int64", ("num_nodes",)),
+    )
+    program = capture(CountsItself(), inputs, example_inputs(inputs))
+    assert [item.name for item in program.inputs][-1] == NUM_GRAPHS
