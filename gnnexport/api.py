@@ -318,7 +318,7 @@ def _run(request: Request, sidecar: Any, given: Given) -> Outcome:
         source = load_source(given, sidecar)
         budgets = _with_default(request.budgets, source.task.metric, labelled=source.labelled)
         product = run(replace(request, budgets=budgets), source, judged)
-    return Outcome(product.reports, product.bundles, _gravest(codes))
+    return Outcome(product.reports, product.bundles, gravest(codes))
 
 
 @contextmanager
@@ -340,11 +340,6 @@ def _judged(validation: Validation) -> Outcome:
     verdict = judge(validation.report)
     report = verdict.write_into(validation.report)
     return Outcome({report.target or "bundle": report}, {}, verdict.exit_code)
-
-
-def _gravest(codes: Sequence[int]) -> int:
-    """Return the code of the target that fared worst."""
-    return gravest(codes)
 
 
 def _timing_s(time_budget: str | None) -> float:
@@ -385,7 +380,7 @@ def _request(
         embed_bytes=parse_bytes(embed_data),
         decisions=None if decisions is None else _read_decisions(Path(decisions)),
         dry_run=dry_run,
-        progress=progress or (lambda line: None),
+        progress=progress or _silent,
     )
 
 

@@ -100,7 +100,7 @@ def build_hetero(
     inputs: dict[str, Tensor] = {}
     sizes: dict[str, int] = {}
     for suffix, part in nodes.items():
-        x = Columns({"x": torch.empty(0), **part} if "x" in part else {}, f"{where}: {suffix[len(OF) :]}").features()
+        x = Columns(part if "x" in part else {}, f"{where}: {suffix[len(OF) :]}").features()
         assert x is not None
         inputs[f"x{suffix}"], sizes[NUM_NODES + suffix] = x, len(x)
     for suffix, part in parts.items():

@@ -20,7 +20,7 @@ from gnnexport.pipeline.model_answers import ask_model, check_capture
 from gnnexport.pipeline.source import Source
 from gnnexport.program.cost import measure_cost
 from gnnexport.program.data import GraphData
-from gnnexport.program.generated import generate
+from gnnexport.program.generated import by_destination, generate
 from gnnexport.program.inputs import NUM_EDGES, NUM_NODES, Input, Role, ends_of, suffix_of
 from gnnexport.program.program import Program
 from gnnexport.program.verify import TOLERANCE, relative_error
@@ -203,13 +203,9 @@ def _tensors(given: Given) -> dict[str, Tensor]:
 
 def _by_destination(program: Program, given: Given) -> Given:
     """Sort the edges of a request by destination, with all that belongs to them."""
-    edges = next((item.name for item in program.inputs if item.role is Role.EDGE_INDEX), None)
-    if edges is None:
-        return given
-    values = {name: value.make() if isinstance(value, Features) else value for name, value in given.items()}
-    order = np.argsort(values[edges][1], kind="stable")
-    axes = {item.name: item.shape.index(NUM_EDGES) for item in program.inputs if NUM_EDGES in item.shape}
-    return {name: np.take(values[name], order, axes[name]) if name in axes else given[name] for name in given}
+    ordered = by_destination(program.inputs, _tensors(given))
+    along_edges = {item.name for item in program.inputs if NUM_EDGES in item.shape}
+    return {name: ordered[name].numpy() if name in along_edges else value for name, value in given.items()}
 
 
 def _timed(source: Source, program: Program, note: Note, with_real: bool, seed: int) -> dict[str, Made]:

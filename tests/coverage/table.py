@@ -2,7 +2,7 @@
 
     python -m tests.coverage.table
 
-takes some twenty minutes on two cores and writes `docs/coverage.md`.
+takes some ten minutes on two cores and writes `docs/coverage.md`.
 """
 
 from __future__ import annotations
@@ -45,8 +45,9 @@ Cells = Mapping[str, Cell]
 HEAD = """\
 # What is covered
 
-Made by running every row (`make coverage`); CI runs the rows again and fails when a cell gets worse. Each model is
-captured once, lowered, and run on graphs of other sizes than it was captured on, with a hub and nodes without edges.
+Made by running every row (`make coverage`). CI runs the cells of `ort` again and fails when one gets worse;
+`make accuracy` does so with all others. Each model is captured once, lowered, and run on graphs of other sizes than it
+was captured on, with a hub and nodes without edges.
 
 - **exact**: within 1e-4 of the largest output of PyTorch.
 - **slow**: exact, but some message passing was not recognised and runs as a scatter or gather over edges.

@@ -50,6 +50,6 @@ def test_an_outcome_without_bundles_says_so(bundle: Path) -> None:
 
 def test_the_worst_target_decides_the_exit_code() -> None:
     """Every code of a verdict is ordered, wrong numbers first."""
-    assert api._gravest([0, 7, 4, 3, 5]) == 5
-    assert api._gravest([0, 7]) == 7
-    assert api._gravest([]) == 0
+    assert api.gravest([0, 7, 4, 3, 5]) == 5
+    assert api.gravest([0, 7]) == 7
+    assert api.gravest([]) == 0
