@@ -37,6 +37,7 @@ class EvalData:
         level: what a row is about.
         digests: sha256 of each input, by name, to recognise the same data elsewhere; empty when not known.
         split: name of the split.
+        target: which nodes a row is about where there are several kinds: `__paper`; empty for one kind.
     """
 
     metric: str
@@ -48,6 +49,7 @@ class EvalData:
     level: Level = "node"
     digests: Mapping[str, str] = field(default_factory=dict)
     split: str = "test"
+    target: str = ""
 
 
 def input_digest(array: NDArray[Any]) -> str:
@@ -77,6 +79,7 @@ def write_eval(path: Path, data: EvalData, *, limit_bytes: int = 64_000_000) -> 
         "metric": data.metric,
         "split": data.split,
         "level": data.level,
+        "target": data.target,
         "inputs": None if data.inputs is None else list(data.inputs),
         "digests": dict(data.digests),
     }
@@ -102,6 +105,7 @@ def read_eval(path: Path) -> EvalData:
             level=description.get("level", "node"),
             digests=description.get("digests", {}),
             split=description["split"],
+            target=description.get("target", ""),
         )
     except KeyError as error:
         raise UsageError.at(str(path), f"lacks {error}", "Make the bundle again") from None

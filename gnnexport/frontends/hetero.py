@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gnnexport.errors import DataError
+from gnnexport.errors import DataError, UnsupportedError
 from gnnexport.frontends.columns import Columns
 from gnnexport.frontends.graph_sets import MASKS, Arrays, known_arrays, unused_note
 from gnnexport.frontends.labels import Labels, labelled_only, with_validation
@@ -167,7 +167,12 @@ def by_type(data: GraphData) -> GraphData:
 
     Raises:
         DataError: edges of one type join several kinds of nodes, or several kinds of nodes have labels.
+        UnsupportedError: several graphs, or labels of graphs or of pairs.
     """
+    if data.level != "node" or (data.num_graphs or 1) > 1:
+        what = "is a set of graphs, or judged by graphs or pairs, where the model takes dictionaries by kind of node"
+        mend = "Let forward take x, edge_index, node_type and edge_type, or give one graph with labels of nodes"
+        raise UnsupportedError.at(data.name, what, mend)
     node_type, edge_type = data.inputs["node_type"], data.inputs["edge_type"]
     place = torch.empty_like(node_type)
     rows = {int(kind): torch.nonzero(node_type == kind)[:, 0] for kind in node_type.unique()}

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gnnexport.errors import DataError, GnnExportError, UnsupportedError
 from gnnexport.frontends.exported import with_signature
@@ -74,17 +74,24 @@ def wrap_hetero_forward(model: nn.Module, data: GraphData) -> tuple[nn.Module, G
 
     Raises:
         UnsupportedError: the model takes neither dictionaries nor known names, or answers for several kinds.
+        DataError: the model takes something that the data has of no kind.
     """
-    required = _required(model)
+    arguments, required = arguments_of(model), _required(model)
     if required and all(argument.name in data.inputs for argument in required):
         return model, data
     name = type(model).__name__
     if {argument.name for argument in required} & set(SIDES):
-        return _bipartite(model, data, [argument.name for argument in required]), data
+        return _bipartite(model, data, arguments), data
     bases = {argument.name.removesuffix(DICT) for argument in required}
     if not required or not bases <= set(BASES):
         raise UnsupportedError.at(f"{name}.forward", f"takes {', '.join(item.name for item in required)}", MEND)
-    taken = tuple(item.name for item in arguments_of(model) if item.required or item.name.removesuffix(DICT) in bases)
+    held = {full.partition(OF)[0] for full in data.keys}
+    if bases - held:
+        base = min(bases - held)
+        mend = f"Add {base} to the kinds of edges that had it in training"
+        raise DataError.at(data.name, f"has no '{base}' of any kind, which {name}.forward takes", mend)
+    taken = tuple(item.name for item in arguments if item.name.removesuffix(DICT) in held)
+    bases = {item.removesuffix(DICT) for item in taken}
     keys = {full: key for full, key in data.keys.items() if full.partition(OF)[0] in bases}
     forward = with_signature(HeteroForward.forward, [(full, True) for full in keys])
     make: Any = type(name, (HeteroForward,), {"forward": forward})
@@ -101,20 +108,20 @@ class BipartiteForward(nn.Module):
 
         Args:
             model: takes `x_src`, `x_dst` and `edge_index`.
-            names: what each tensor is called there.
+            names: of the tensor that is given for each argument.
         """
         super().__init__()
         self.model, self.names = model, dict(names)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Call the model."""
-        values = dict(zip(self.names, args, strict=False))
+        values = dict(zip(dict.fromkeys(self.names.values()), args, strict=False))
         values.update(kwargs)
-        return self.model(**{self.names[full]: value for full, value in values.items()})
+        return self.model(**{argument: values[full] for argument, full in self.names.items()})
 
 
-def _bipartite(model: nn.Module, data: GraphData, taken: list[str]) -> nn.Module:
-    """Wrap a model that takes the two sides of one kind of edges."""
+def _bipartite(model: nn.Module, data: GraphData, arguments: list[Argument]) -> nn.Module:
+    """Wrap a model that takes the two sides of one kind of edges, which may be of one kind of nodes."""
     name = type(model).__name__
     kinds = sorted({suffix_of(full) for full, key in data.keys.items() if not isinstance(key, str)})
     if len(kinds) != 1:
@@ -122,11 +129,12 @@ def _bipartite(model: nn.Module, data: GraphData, taken: list[str]) -> nn.Module
         raise UnsupportedError.at(f"{name}.forward", what, MEND)
     (kind,) = kinds
     sides = dict(zip(SIDES, (suffix_of(end) for end in ends_of(f"edge_index{kind}")), strict=True))
-    names = {f"x{sides[item]}" if item in sides else f"{item}{kind}": item for item in taken}
-    lacking = [item for full, item in names.items() if full not in data.inputs]
+    names = {item.name: f"x{sides[item.name]}" if item.name in sides else f"{item.name}{kind}" for item in arguments}
+    lacking = [item.name for item in arguments if item.required and names[item.name] not in data.inputs]
     if lacking:
         raise DataError.at(data.name, f"has no '{lacking[0]}', which {name}.forward takes", "Add it to the data")
-    forward = with_signature(BipartiteForward.forward, [(full, True) for full in names])
+    names = {argument: full for argument, full in names.items() if full in data.inputs}
+    forward = with_signature(BipartiteForward.forward, [(full, True) for full in dict.fromkeys(names.values())])
     make: Any = type(name, (BipartiteForward,), {"forward": forward})
     wrapper: nn.Module = make(model, names).train(model.training)
     return wrapper
@@ -143,17 +151,17 @@ def _found_target(wrapper: nn.Module, data: GraphData) -> tuple[nn.Module, Graph
     except Exception:
         # What is wrong with it is told by the run that follows.
         return wrapper, data
-    kinds = {suffix_of(full): key for full, key in data.keys.items() if isinstance(key, str)}
-    if isinstance(answer, dict) and len(answer) == 1:
-        wrapper.target = next(iter(answer))
-    elif isinstance(answer, dict):
+    if isinstance(answer, dict) and len(answer) > 1:
         listed = ", ".join(str(key)[:40] for key in answer)
         what = f"answers for several kinds of nodes ({listed}), and no labels tell which is meant"
         raise UnsupportedError.at(type(wrapper).__name__, what, "Return the answer for one kind")
-    rows = len(answer[wrapper.target] if isinstance(answer, dict) else answer)
-    chosen = [
-        suffix for suffix, key in kinds.items() if key == wrapper.target or data.sizes[NUM_NODES + suffix] == rows
-    ]
+    if isinstance(answer, dict) and answer:
+        ((wrapper.target, answer),) = answer.items()
+    kinds = {suffix_of(full): key for full, key in data.keys.items() if isinstance(key, str)}
+    # What is no row for each node is told of by the run that follows.
+    rows = len(answer) if isinstance(answer, Tensor) and answer.dim() else None
+    chosen = [suffix for suffix, key in kinds.items() if key == wrapper.target]
+    chosen += [suffix for suffix in kinds if data.sizes[NUM_NODES + suffix] == rows]
     return wrapper, GraphData(data.name, data.inputs, target=chosen[0] if chosen else "", keys=data.keys)
 
 

@@ -107,20 +107,20 @@ def run_once(model: torch.nn.Module, data: GraphData, inputs: tuple[Input, ...])
 
 
 def _level(name: str, output: Any, data: GraphData, inputs: tuple[Input, ...]) -> Level:
-    if NUM_NODES + data.target not in data.sizes:
+    is_table = isinstance(output, Tensor) and output.dim() in (1, 2)
+    if is_table and NUM_NODES + data.target not in data.sizes:
         mend = "Give labels y to the kind of nodes that the model answers for"
         raise DataError.at(data.name, "has several kinds of nodes, and none has labels", mend)
-    rows: dict[Level, int] = {"node": data.sizes[NUM_NODES + data.target]}
+    rows: dict[Level, int] = {"node": data.sizes.get(NUM_NODES + data.target, data.num_nodes)}
     roles = {item.role for item in inputs}
     if Role.GRAPH_IDS in roles:
         assert data.num_graphs is not None
         rows = {"graph": data.num_graphs, **rows}
     if Role.LABEL_EDGES in roles:
         rows = {"pair": int(data.by_role(Role.LABEL_EDGES).shape[1]), **rows}
-    if isinstance(output, Tensor) and output.dim() in (1, 2):
-        for level, count in rows.items():
-            if output.shape[0] == count:
-                return level
+    for level, count in rows.items():
+        if is_table and output.shape[0] == count:
+            return level
     got = f"shape {list(output.shape)}" if isinstance(output, Tensor) else f"a {type(output).__name__}"
     counted = " and ".join(f"{count} {level}s" for level, count in rows.items())
     what = f"returns {got} for {counted}"

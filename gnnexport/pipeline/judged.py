@@ -41,4 +41,5 @@ def judged_split(source: Source, names: Sequence[str]) -> EvalData | None:
         inputs={name: chosen.inputs[name].numpy() for name in names},
         graphs=None if graphs is None else graphs.numpy(),
         level=data.level,
+        target=data.target,
     )

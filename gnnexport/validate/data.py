@@ -32,7 +32,8 @@ def read_test_data(path: Path, stored: EvalData, graph: Graph | None) -> EvalDat
     Args:
         path: `.npz` with `x` (or `x_data`, `x_indices`, `x_indptr`, `x_shape`) and `y`, nodes in the bundle's order;
             where the bundle reads more, also `edge_index`, `edge_weight`, `edge_attr`, `edge_label_index` with
-            `edge_label`, and for a set of graphs `node_ptr` or `batch`.
+            `edge_label`, and for a set of graphs `node_ptr` or `batch`. With several kinds of nodes `x__paper` and
+            so on, or `node_type` and `edge_type` where these became the kinds.
         stored: the rows judged and what the original model answered there.
         graph: the graph baked into the bundle; `None` where none is.
 
@@ -61,21 +62,46 @@ def _same_as(path: Path, stored: EvalData, inputs: Mapping[str, NDArray[Any]], y
 
 
 def _of_kinds(path: Path, stored: EvalData, arrays: Mapping[str, NDArray[Any]]) -> EvalData:
-    """Read a graph of several kinds of nodes, whose arrays are called as the inputs are; one kind has labels."""
-    inputs: dict[str, NDArray[Any]] = {}
-    for name in stored.digests:
-        if name not in arrays:
-            raise DataError.at(str(path), f"has no '{name}'", _SAME)
-        if arrays[name].dtype.kind not in "biuf":
-            raise DataError.at(str(path), f"{name} is {arrays[name].dtype}, not real numbers", _SAME)
-        inputs[name] = arrays[name].astype(np.int64 if name.startswith("edge_index") else np.float32)
-    labels = [name for name in arrays if name.startswith(f"y{_OF}")]
-    if len(labels) != 1:
-        mend = "Name the labels by the kind of nodes that the model answers for, y__paper, and give no others"
-        raise DataError.at(str(path), f"has labels for {len(labels)} kinds of nodes", mend)
-    rows = len(arrays[labels[0]])
-    y = _labels(path, stored, {"y": arrays[labels[0]]}, Request({}, np.arange(rows), rows))
+    """Read a graph of several kinds of nodes: arrays called as the inputs are, or one graph with types as numbers."""
+    named = _by_type(path, stored, arrays) if "edge_index" in arrays else arrays
+    inputs = {name: _of_kind(path, name, named) for name in stored.digests}
+    count = len(_of_kind(path, f"x{stored.target}", named))
+    y = _labels(path, stored, named, Request({}, np.arange(count), count))
     return _same_as(path, stored, inputs, y)
+
+
+def _of_kind(path: Path, name: str, arrays: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+    """Read what belongs to one kind of nodes or edges, in the type and shape that models read."""
+    array = _required(path, name, arrays)
+    base, _, kind = name.partition(_OF)
+    if array.dtype.kind not in "biuf" or array.ndim == 0:
+        raise DataError.at(str(path), f"{name} is {array.dtype} {array.shape}, not rows of real numbers", _SAME)
+    if base in ("x", "edge_index"):
+        return array.astype(np.float32 if base == "x" else np.int64)
+    return _edge_values(path, name, array, _required(path, f"edge_index{_OF}{kind}", arrays))
+
+
+def _by_type(path: Path, stored: EvalData, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Name the arrays of one graph by the kinds that its `node_type` and `edge_type` number."""
+    x = _features(path, arrays)
+    of_edges = [name for name in ("edge_weight", "edge_attr") if name in arrays]
+    names = ("edge_index", "edge_type", "node_type", *of_edges)
+    values = _wanted(path, _columns(path, arrays, names, len(x)), names)
+    y = _labels(path, replace(stored, target=""), arrays, Request({}, np.arange(len(x)), len(x)))
+    node_type, edge_index = values["node_type"], values["edge_index"]
+    place = np.empty(len(x), np.int64)
+    found: dict[str, NDArray[Any]] = {}
+    for kind in np.unique(node_type):
+        rows = np.flatnonzero(node_type == kind)
+        place[rows] = np.arange(len(rows))
+        found |= {f"x{_OF}{kind}": x[rows], f"y{_OF}{kind}": y[rows]}
+    for relation in np.unique(values["edge_type"]):
+        columns = np.flatnonzero(values["edge_type"] == relation)
+        source, destination = node_type[edge_index[:, columns[0]]]
+        suffix = f"{_OF}{source}{_OF}{relation}{_OF}{destination}"
+        found[f"edge_index{suffix}"] = place[edge_index[:, columns]]
+        found |= {name + suffix: values[name][columns] for name in of_edges}
+    return found
 
 
 def _request(
@@ -94,10 +120,13 @@ def _request(
 
 
 def _wanted(path: Path, values: Mapping[str, NDArray[Any]], wanted: Iterable[str]) -> dict[str, NDArray[Any]]:
-    missing = [name for name in wanted if name not in values]
-    if missing:
-        raise DataError.at(str(path), f"has no '{missing[0]}'", _SAME)
-    return {name: values[name] for name in wanted}
+    return {name: _required(path, name, values) for name in wanted}
+
+
+def _required(path: Path, name: str, arrays: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+    if name not in arrays:
+        raise DataError.at(str(path), f"has no '{name}'", _SAME)
+    return arrays[name]
 
 
 def _features(path: Path, arrays: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
@@ -109,9 +138,9 @@ def _features(path: Path, arrays: Mapping[str, NDArray[Any]]) -> NDArray[np.floa
         raise DataError.at(str(path), f"features 'x' cannot be read ({error})", _SAME) from error
     if x is not None and x.ndim != 2:
         raise DataError.at(str(path), f"features 'x' are of shape {x.shape}", "Write x as float32 [num_nodes, n]")
-    if x is None and "num_nodes" in arrays and "edge_index" in arrays:
+    count = _num_nodes(path, arrays) if x is None and "edge_index" in arrays else None
+    if count is not None:
         # Without features the model was given the in-degree of each node.
-        count = read_count(path, arrays, "num_nodes")
         edges = _columns(path, arrays, ("edge_index",), count)["edge_index"]
         x = np.bincount(edges[1], minlength=count).astype(np.float32)[:, None]
     if x is None:
@@ -120,6 +149,15 @@ def _features(path: Path, arrays: Mapping[str, NDArray[Any]]) -> NDArray[np.floa
         mend = "Clean the features and write the file again"
         raise DataError.at(str(path), "features 'x' hold NaN or infinity", mend)
     return x
+
+
+def _num_nodes(path: Path, arrays: Mapping[str, NDArray[Any]]) -> int | None:
+    """Count the nodes of data without features, by the first array that tells; `None` where none does."""
+    for name in ("num_nodes", "node_ptr", "ptr"):
+        if name in arrays:
+            last = arrays[name] if name == "num_nodes" else arrays[name].reshape(-1)[-1:]
+            return read_count(path, {"num_nodes": last}, "num_nodes")
+    return arrays["batch"].size if "batch" in arrays else None
 
 
 def _columns(
@@ -132,24 +170,26 @@ def _columns(
             found[name] = arrays[name].reshape(-1).astype(np.int64)
         if not name.startswith("edge_"):
             continue
-        if name not in arrays:
-            raise DataError.at(str(path), f"has no '{name}'", _SAME)
-        array = arrays[name]
+        array = _required(path, name, arrays)
         if name.endswith("_index"):
             found[name] = _indices(path, name, array, num_nodes)
-            continue
-        edges = arrays["edge_index"].shape[-1] if "edge_index" in arrays else len(array)
-        if array.ndim not in (1, 2) or len(array) != edges or array.dtype.kind not in "biuf":
-            what = f"{name} is {array.dtype} {array.shape} for {edges} edges"
-            raise DataError.at(str(path), what, "Give one row of numbers an edge")
-        if name == "edge_type":
-            found[name] = array.reshape(-1).astype(np.int64)
-        elif name == "edge_attr" and array.ndim == 1:
-            found[name] = array.astype(np.float32)[:, None]
         else:
-            flat = name == "edge_weight" and array.ndim == 2 and array.shape[1] == 1
-            found[name] = (array[:, 0] if flat else array).astype(np.float32)
+            found[name] = _edge_values(path, name, array, _required(path, "edge_index", arrays))
     return found
+
+
+def _edge_values(path: Path, name: str, array: NDArray[Any], edge_index: NDArray[Any]) -> NDArray[Any]:
+    """Read a row for each edge: `edge_type` and `edge_weight` [num_edges], `edge_attr` [num_edges, channels]."""
+    edges = edge_index.size // 2
+    if array.ndim not in (1, 2) or len(array) != edges or array.dtype.kind not in "biuf":
+        what = f"{name} is {array.dtype} {array.shape} for {edges} edges"
+        raise DataError.at(str(path), what, "Give one row of numbers an edge")
+    if name.startswith("edge_type"):
+        return array.reshape(-1).astype(np.int64)
+    if name.startswith("edge_attr"):
+        return (array[:, None] if array.ndim == 1 else array).astype(np.float32)
+    flat = array.ndim == 2 and array.shape[1] == 1
+    return (array[:, 0] if flat else array).astype(np.float32)
 
 
 def _indices(path: Path, name: str, array: NDArray[Any], num_nodes: int) -> NDArray[np.int64]:
@@ -163,19 +203,21 @@ def _indices(path: Path, name: str, array: NDArray[Any], num_nodes: int) -> NDAr
 
 def _labels(path: Path, stored: EvalData, arrays: Mapping[str, NDArray[Any]], request: Request) -> NDArray[Any]:
     """Read labels in the form that the metric takes: classes int64, anything else float32."""
-    name = "edge_label" if stored.level == "pair" and "edge_label" in arrays else "y"
+    name = "edge_label" if stored.level == "pair" and "edge_label" in arrays else f"y{stored.target}"
     if name not in arrays:
         raise DataError.at(str(path), f"has no labels '{name}'", _SAME)
-    y = arrays[name]
+    y = np.atleast_1d(arrays[name])
     y = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
     if y.ndim not in (1, 2) or len(y) != request.count or y.dtype.kind not in "biuf":
         what = f"labels '{name}' are {y.dtype} {y.shape} for {request.count} {stored.level}s"
         raise DataError.at(str(path), what, f"Give one label a {stored.level}, as a number")
     if find(stored.metric).reads == "class":
-        if y.ndim == 2 or not np.array_equal(y, np.round(y)):
+        # Classes may come as floats, NaN where unknown.
+        known = ~np.isnan(y)
+        if y.ndim == 2 or np.isinf(y).any() or not np.array_equal(y[known], np.round(y[known])):
             what = f"labels '{name}' are {y.dtype} {y.shape}, where {stored.metric} wants one class a row"
             raise DataError.at(str(path), what, f"Give one integer label a {stored.level}")
-        return y.astype(np.int64)
+        return np.where(known, y, -1).astype(np.int64)
     if y.ndim == 2 and y.dtype.kind in "iu" and find(stored.metric).reads != "value":
         return np.where(y < 0, np.nan, y).astype(np.float32)
     return y.astype(np.float32)

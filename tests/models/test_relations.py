@@ -130,6 +130,79 @@ def test_graphsage_over_three_kinds_of_nodes_keeps_its_metric(mode: str, tmp_pat
         assert {tensor.name for tensor in runner.inputs if tensor.role == "node_features"} == wanted
 
 
+CONVS = """
+import torch
+from torch_geometric.nn import GATConv, GCNConv, HeteroConv, SAGEConv
+
+CITES, WRITES, BY = ("paper", "cites", "paper"), ("author", "writes", "paper"), ("paper", "by-hand", "author")
+
+class Mixed(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        attention = {"edge_dim": 2, "add_self_loops": False}
+        layers = {CITES: GCNConv(5, 8), WRITES: SAGEConv((4, 5), 8), BY: GATConv((5, 4), 8, **attention)}
+        self.first = HeteroConv(layers)
+        layers = {CITES: GCNConv(8, 3), WRITES: GATConv((8, 8), 3, add_self_loops=False), BY: SAGEConv((8, 8), 3)}
+        self.last = HeteroConv(layers, aggr="mean")
+
+    def forward(self, x_dict, edge_index_dict, edge_weight_dict=None, edge_attr_dict=None):
+        values = {"edge_weight_dict": edge_weight_dict or {}, "edge_attr_dict": edge_attr_dict or {}}
+        found = self.first(x_dict, edge_index_dict, **values)
+        found = {kind: value.relu() for kind, value in found.items()}
+        return self.last(found, edge_index_dict, edge_weight_dict=values["edge_weight_dict"])
+"""
+
+
+def library(seed: int, papers: int, authors: int, edges: list[tuple[str, str, str]]) -> HeteroData:
+    """Make papers and authors, with weights on citations and features on what papers are by."""
+    generator = torch.Generator().manual_seed(seed)
+    counts, made = {"paper": papers, "author": authors}, HeteroData()
+    for kind, width in (("paper", 5), ("author", 4)):
+        made[kind].x = torch.randn(counts[kind], width, generator=generator)
+    for key in edges:
+        ends = [torch.randint(0, counts[key[side]], (3 * papers,), generator=generator) for side in (0, 2)]
+        made[key].edge_index = torch.stack(ends)
+    made[edges[0]].edge_weight = torch.rand(3 * papers, generator=generator)
+    made[edges[2]].edge_attr = torch.randn(3 * papers, 2, generator=generator)
+    made["paper"].y = torch.arange(papers) % 3
+    for place, split in enumerate(("train", "val", "test")):
+        made["paper"][f"{split}_mask"] = torch.arange(papers) // 3 % 3 == place
+    return made
+
+
+@pytest.mark.parametrize("mode", ["full", "graphs"])
+def test_layers_of_all_sorts_by_relation_keep_their_numbers(mode: str, tmp_path: Path) -> None:
+    """`HeteroConv` of GCN, GraphSAGE and GAT, some between two kinds, with values on some edges that are optional."""
+    script = tmp_path / "net.py"
+    script.write_text(CONVS)
+    names = runpy.run_path(str(script))
+    edges = [names["CITES"], names["WRITES"], names["BY"]]
+    torch.manual_seed(0)
+    model = names["Mixed"]().eval()
+    torch.save(model.state_dict(), tmp_path / "weights.pt")
+    data = library(0, 40, 30, edges)
+    torch.save(data, tmp_path / "library.pt")
+    bundle = api.export(
+        tmp_path / "weights.pt", builder=f"{script}:Mixed", data=str(tmp_path / "library.pt"), mode=mode,
+        output=tmp_path / "bundle", time_budget="1s",
+    ).bundle  # fmt: skip
+    before, after = metrics_of(bundle)
+    assert before == after
+    others = [library(1, 17, 50, edges), library(2, 6, 1, edges)] if mode == "graphs" else []
+    with gnnexport.load(bundle) as runner:
+        for asked in (data, *others):
+            with torch.no_grad():
+                weights, features = asked.edge_weight_dict, asked.edge_attr_dict
+                wanted = model(asked.x_dict, asked.edge_index_dict, weights, features)["paper"].numpy()
+            torch.save(asked, tmp_path / "asked.pt")
+            arrays = load_data(tmp_path / "asked.pt")[0].inputs
+            read = [tensor.name for tensor in runner.inputs]
+            (found,) = runner({name: arrays[name].numpy() for name in read}).values()
+            np.testing.assert_allclose(found, wanted, atol=1e-5 * np.abs(wanted).max())
+    of_edges = {"edge_weight__paper__cites__paper", "edge_attr__paper__by_hand__author"}
+    assert of_edges <= set(read) if mode == "graphs" else set(read) == {"x__paper", "x__author"}
+
+
 @pytest.mark.parametrize("mode", ["full", "graphs"])
 def test_an_rgcn_on_papers_keeps_its_metric(mode: str, tmp_path: Path) -> None:
     """As many test papers are told right by the export as by PyTorch."""

@@ -180,3 +180,19 @@ def test_types_that_are_no_kinds(changes: dict[str, Any], message: str, tmp_path
     """Each type of edges joins one kind of nodes with one, and one kind has labels."""
     with pytest.raises(DataError, match=message):
         by_type(load_data(typed(tmp_path, **changes))[0])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"batch": np.zeros(5, np.int64), "num_graphs": np.array(2)},
+        {"num_graphs": np.array(2), "batch": np.zeros(5, np.int64), "y": np.array([0, 1]), "test_mask": np.ones(2)},
+        {"edge_label_index": np.array([[0], [1]]), "edge_label": np.array([1]), "test_mask": np.array([True])},
+    ],
+    ids=["graphs", "labels of graphs", "pairs"],
+)
+def test_types_of_several_graphs_or_pairs_are_refused(changes: dict[str, Any], tmp_path: Path) -> None:
+    """Kinds are those of one graph and its nodes; a model that takes the types themselves takes the rest too."""
+    data, _ = load_data(typed(tmp_path, **changes))
+    with pytest.raises(UnsupportedError, match=r"typed: is a set of graphs, or judged by graphs or pairs.*node_type"):
+        by_type(data)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch_geometric.nn import HeteroConv, SAGEConv, to_hetero
+from torch_geometric.nn import GraphConv, HeteroConv, SAGEConv, to_hetero
 
 from gnnexport.errors import DataError, UnsupportedError
 from gnnexport.frontends.hetero_forward import takes_dictionaries, wrap_hetero_forward
@@ -112,6 +113,92 @@ def test_the_labelled_kind_is_answered(make: Any) -> None:
     assert torch.equal(wrapper(**given.inputs), model(*dictionaries(given))["paper"])
 
 
+class Weighted(Convs):
+    """Scale papers by what lies on their edges, where it is given."""
+
+    def forward(
+        self, x_dict: Any, edge_index_dict: Any, edge_weight_dict: Any = None, edge_attr_dict: Any = None
+    ) -> Any:
+        """Answer for papers."""
+        found = self.conv(x_dict, edge_index_dict)["paper"]
+        for values in (edge_weight_dict or {}, edge_attr_dict or {}):
+            for value in values.values():
+                found = found * value.sum()
+        return found
+
+
+class Attributed(Weighted):
+    """Ask for edge features."""
+
+    def forward(self, x_dict: Any, edge_index_dict: Any, edge_attr_dict: Any) -> Any:
+        """Answer for papers."""
+        return super().forward(x_dict, edge_index_dict, None, edge_attr_dict)
+
+
+def valued(**values: Tensor) -> GraphData:
+    """Return the data with values on the edges between papers."""
+    plain = data()
+    names = {"__".join((name, *CITES)): value for name, value in values.items()}
+    return replace(plain, inputs={**plain.inputs, **names}, keys={**plain.keys, **dict.fromkeys(names, CITES)})
+
+
+@pytest.mark.parametrize("names", [(), ("edge_weight",), ("edge_attr",), ("edge_weight", "edge_attr")])
+def test_optional_values_of_edges_are_given_where_there_are_any(names: tuple[str, ...]) -> None:
+    """What the data has of some kinds of edges reaches the model as a call in PyG gives it, required or not."""
+    values = {"edge_weight": torch.full((6,), 2.0), "edge_attr": torch.full((6, 2), 3.0)}
+    given, model = valued(**{name: values[name] for name in names}), Weighted().eval()
+    wrapper, _ = wrap_hetero_forward(model, given)
+    assert [item.name for item in arguments_of(wrapper)] == list(given.inputs)
+    output, _ = run_once(wrapper, given, match_inputs(wrapper, given))
+    x, edges = dictionaries(data())
+    assert torch.equal(output, model(x, edges, **{f"{name}_dict": {CITES: values[name]} for name in names}))
+
+
+def test_values_of_edges_that_are_needed_and_lacking() -> None:
+    """A model that needs them of some kind is not called without."""
+    wrapper, _ = wrap_hetero_forward(Attributed().eval(), valued(edge_attr=torch.ones(6, 1)))
+    assert arguments_of(wrapper)[-1].name == "edge_attr__paper__cites__paper"
+    with pytest.raises(DataError, match=r"acm: has no 'edge_attr' of any kind, which Attributed.forward takes"):
+        wrap_hetero_forward(Attributed().eval(), data())
+
+
+class Answering(Convs):
+    """Answer what it is told to."""
+
+    def __init__(self, answer: Any) -> None:
+        super().__init__()
+        self.answer = answer
+
+    def forward(self, x_dict: Any, edge_index_dict: Any) -> Any:
+        """Answer."""
+        return self.answer
+
+
+@pytest.mark.parametrize("target", ["", "__paper"], ids=["unlabelled", "labelled"])
+@pytest.mark.parametrize(
+    ("answer", "returned"),
+    [
+        (None, "a NoneType"),
+        (torch.tensor(1.0), r"shape \[\]"),
+        ((torch.ones(5, 2), torch.ones(4, 2)), "a tuple"),
+        ({}, "a dict"),
+    ],
+    ids=["nothing", "a number", "a tuple", "no kind"],
+)
+def test_answers_without_a_row_for_each_node_are_refused(answer: Any, returned: str, target: str) -> None:
+    """What the model returns is told, whether or not labels say which kind is meant."""
+    wrapper, given = wrap_hetero_forward(Answering(answer).eval(), data(target))
+    with pytest.raises(UnsupportedError, match=f"Answering: returns {returned} for . nodes. Return one tensor"):
+        run_once(wrapper, given, match_inputs(wrapper, given))
+
+
+def test_the_kind_that_is_answered_counts_before_its_rows() -> None:
+    """Of kinds with equally many nodes the one that the answer names is meant."""
+    plain = data("")
+    given = replace(plain, inputs={**plain.inputs, "x__author": torch.ones(5, 2)})
+    assert wrap_hetero_forward(Answering({"author": torch.ones(5, 2)}).eval(), given)[1].target == "__author"
+
+
 def test_without_labels_the_answer_tells() -> None:
     """One tensor is for the kind with as many nodes; several answers are refused, as nothing says which is meant."""
     assert wrap_hetero_forward(Convs().eval(), data(""))[1].target == "__paper"
@@ -130,6 +217,34 @@ def test_the_two_sides_of_one_kind_of_edges() -> None:
     assert torch.equal(wrapper(**given.inputs), model(paper, author, edges))
     with pytest.raises(UnsupportedError, match="two sides of one kind of edges, where acm has 3 kinds"):
         wrap_hetero_forward(model, data())
+
+
+class Within(nn.Module):
+    """Pass messages within one kind, which stands on both sides."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = GraphConv((3, 3), 2)
+
+    def forward(self, x_src: Tensor, x_dst: Tensor, edge_index: Tensor, edge_weight: Any = None) -> Tensor:
+        """Answer for destinations."""
+        return self.conv((x_src, x_dst), edge_index, edge_weight)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_both_sides_of_one_kind_and_optional_weights(weighted: bool) -> None:
+    """One array stands for both sides; weights are given where there are any."""
+    given, model = data(edges=(CITES,)), Within().eval()
+    name, weight = "__".join(("edge_weight", *CITES)), torch.arange(6.0) if weighted else None
+    if weight is not None:
+        given = replace(given, inputs={**given.inputs, name: weight}, keys={**given.keys, name: CITES})
+    wrapper, _ = wrap_hetero_forward(model, given)
+    inputs = match_inputs(wrapper, given)
+    names = ["x__paper", "edge_index__paper__cites__paper", *([name] if weighted else [])]
+    assert [item.name for item in inputs] == names
+    x, edges = (given.inputs[name] for name in names[:2])
+    assert torch.equal(run_once(wrapper, given, inputs)[0], model(x, x, edges, weight))
 
 
 def test_what_the_data_lacks_and_what_is_not_known() -> None:

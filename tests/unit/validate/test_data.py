@@ -11,6 +11,7 @@ from gnnexport.bundle.evaluation import EvalData, read_eval, write_eval
 from gnnexport.bundle.matrix import pack_matrix
 from gnnexport.errors import DataError
 from gnnexport.frontends.data import load_data
+from gnnexport.frontends.hetero import by_type
 from gnnexport.program.data import GraphData
 from gnnexport.validate.data import read_test_data
 
@@ -44,7 +45,7 @@ def stored(path, data: GraphData, graphs=None, rows=None, metric="accuracy") -> 
     inputs = {name: value.numpy() for name, value in chosen.inputs.items()}
     whole = EvalData(
         metric, rows.numpy(), np.zeros(len(rows)), y=chosen.y[rows].numpy(), inputs=inputs,
-        graphs=None if graphs is None else graphs.numpy(), level=data.level,
+        graphs=None if graphs is None else graphs.numpy(), level=data.level, target=data.target,
     )  # fmt: skip
     write_eval(path, whole, limit_bytes=0)
     kept = read_eval(path)
@@ -103,6 +104,24 @@ def test_several_labels_and_targets(tmp_path):
     assert same(read_test_data(path, kept, None), whole)
 
 
+@pytest.mark.parametrize("y", [np.array([0, np.nan, 1, np.nan]), np.array([[0.0], [1], [1], [np.nan]])])
+def test_classes_as_floats(y, tmp_path):
+    """Classes may come as floats, NaN where unknown, as many chemical sets have them."""
+    path = save(tmp_path / "set.npz", y=y, test_mask=None, train_mask=None)
+    data, _ = load_data(path, kind="graph-classification")
+    assert data.y.dtype is torch.int64
+    kept, whole = stored(tmp_path / "eval.npz", data)
+    assert same(read_test_data(path, kept, None), whole)
+
+
+def test_the_label_of_one_graph(tmp_path):
+    """A graph of its own may have its label as a plain number."""
+    path = save(tmp_path / "one.npz", node_ptr=None, test_mask=None, train_mask=None, y=np.array(1))
+    data, _ = load_data(path, kind="graph-classification")
+    kept, whole = stored(tmp_path / "eval.npz", data)
+    assert same(read_test_data(path, kept, None), whole)
+
+
 def test_pairs_of_nodes(tmp_path):
     """Pairs come from the file, with their own labels."""
     pairs = np.array([[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]])
@@ -117,9 +136,19 @@ def test_pairs_of_nodes(tmp_path):
         read_test_data(save(tmp_path / "less.npz"), kept, None)
 
 
-def test_degrees_stand_in_for_features(tmp_path):
-    """Data without features has the in-degrees, as when it was compressed."""
-    path = save(tmp_path / "set.npz", x=None, num_nodes=np.array(10))
+@pytest.mark.parametrize(
+    "counts",
+    [
+        {"num_nodes": np.array(10)},
+        {"num_nodes": None},
+        {"node_ptr": None, "ptr": POINTERS},
+        {"node_ptr": None, "batch": np.repeat(np.arange(4), COUNTS)},
+    ],
+    ids=["num_nodes", "node_ptr", "ptr", "batch"],
+)
+def test_degrees_stand_in_for_features(counts, tmp_path):
+    """Data without features has the in-degrees, as when it was compressed, whatever tells how many nodes there are."""
+    path = save(tmp_path / "set.npz", x=None, **counts)
     data, _ = load_data(path)
     kept, whole = stored(tmp_path / "eval.npz", data, torch.tensor([1, 3]))
     assert same(read_test_data(path, kept, None), whole)
@@ -142,8 +171,10 @@ def test_degrees_stand_in_for_features(tmp_path):
         ({"node_ptr": None, "batch": np.arange(10)[::-1]}, "batch is not ascending"),
         ({"y": np.array([0, 1, 1])}, r"labels 'y' are int64 \(3,\) for 4 graphs"),
         ({"y": np.array([0.5, 1, 1, 0])}, "wants one class a row"),
+        ({"y": np.array([np.inf, 1, 1, 0])}, "wants one class a row"),
         ({"y": np.array(["a", "b", "c", "d"])}, "Give one label a graph, as a number"),
-        ({"x": None}, "has no features 'x'"),
+        ({"x": None}, "its x is not the one the original model was judged on"),
+        ({"x": None, "node_ptr": None}, "has no features 'x'"),
     ],
 )
 def test_other_data_is_refused(tmp_path, changes, words):
@@ -252,12 +283,70 @@ def hetero(path, **changes):
     return path
 
 
-def test_several_kinds_of_nodes(tmp_path):
-    """Arrays are called as the inputs of the bundle are."""
-    path = hetero(tmp_path / "data.npz")
+WRITES = "author__writes__paper"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {f"edge_attr__{WRITES}": np.arange(2), f"edge_weight__{WRITES}": np.ones((2, 1))},
+        {"y__author": np.array([0, 1]), "test_mask__paper": np.array([True, False, True])},
+    ],
+    ids=["plain", "one column", "two with labels"],
+)
+def test_several_kinds_of_nodes(changes, tmp_path):
+    """Arrays are called as the inputs of the bundle are, and take the shapes of these; other labels are left alone."""
+    path = hetero(tmp_path / "data.npz", **changes)
     data, _ = load_data(path)
+    assert data.target == "__paper"
     kept, whole = stored(tmp_path / "eval.npz", data)
     assert same(read_test_data(path, kept, None), whole)
+
+
+def typed(path, **changes):
+    """Write one graph with types of nodes and edges as numbers, changed."""
+    arrays = {
+        "x": np.arange(10).reshape(5, 2),
+        "node_type": np.array([[1], [0], [1], [0], [0]], np.int8),
+        "edge_index": np.array([[1, 3, 0, 2], [0, 2, 3, 4]], np.int32),
+        "edge_type": np.array([0, 0, 1, 1]),
+        "edge_weight": np.arange(4.0)[:, None],
+        "edge_attr": np.arange(4),
+        "y": np.array([2, -1, 0, -1, -1]),
+        **changes,
+    }
+    np.savez(path, **{name: value for name, value in arrays.items() if value is not None})
+    return path
+
+
+@pytest.mark.parametrize("y", [np.array([2, -1, 0, -1, -1]), np.array([2.5, np.nan, 0, np.nan, np.nan])])
+def test_types_that_became_kinds(y, tmp_path):
+    """The file that types were read from is read for the kinds they became, edges and labels with them."""
+    path = typed(tmp_path / "data.npz", y=y)
+    data = by_type(load_data(path)[0])
+    kept, whole = stored(tmp_path / "eval.npz", data, metric="accuracy" if y.dtype.kind == "i" else "mae")
+    assert {"x__0", "edge_index__1__1__0", "edge_weight__0__0__1", "edge_attr__0__0__1"} <= set(whole.inputs)
+    assert same(read_test_data(path, kept, None), whole)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"node_type": None}, "has no 'node_type'"),
+        ({"x": np.ones((5, 2))}, "its x__0 is not the one the original model was judged on"),
+        ({"node_type": np.zeros(5, np.int64)}, "has no 'edge_attr__0__0__1'"),
+        ({"edge_type": np.array([0, 0, 2, 2])}, "has no 'edge_attr__1__1__0'"),
+        ({"edge_index": np.array([[3, 1, 0, 2], [0, 2, 3, 4]])}, "its edge_index__0__0__1 is not the one"),
+        ({"y": np.array([2, 0])}, r"labels 'y' are int64 \(2,\) for 5 nodes"),
+        ({"edge_weight": None}, "has no 'edge_weight__0__0__1'"),
+    ],
+)
+def test_other_types_are_refused(changes, message, tmp_path):
+    """Types that make other kinds than those of the bundle are refused by the first array that differs."""
+    kept, _ = stored(tmp_path / "eval.npz", by_type(load_data(typed(tmp_path / "data.npz"))[0]))
+    with pytest.raises(DataError, match=message):
+        read_test_data(typed(tmp_path / "other.npz", **changes), kept, None)
 
 
 @pytest.mark.parametrize(
@@ -265,9 +354,11 @@ def test_several_kinds_of_nodes(tmp_path):
     [
         ({"x__author": None}, "has no 'x__author'"),
         ({"x__author": np.ones((2, 1))}, "its x__author is not the one the original model was judged on"),
-        ({"x__author": np.array([["a"], ["b"]])}, "x__author is <U1, not real numbers"),
-        ({"y__author": np.array([0, 1])}, "has labels for 2 kinds of nodes. Name the labels by the kind"),
-        ({"y__paper": None}, "has labels for 0 kinds of nodes"),
+        ({"x__author": np.array([["a"], ["b"]])}, r"x__author is <U1 \(2, 1\), not rows of real numbers"),
+        ({"x__author": np.array(1.0)}, r"x__author is float64 \(\), not rows of real numbers"),
+        ({"y__paper": None, "y__author": np.array([0, 1])}, "has no labels 'y__paper'"),
+        ({"y__paper": np.array([0, 1])}, r"labels 'y__paper' are int64 \(2,\) for 3 nodes"),
+        ({"edge_index": np.zeros((2, 1), np.int64), "x": np.ones((3, 2)), "y": np.zeros(3)}, "has no 'edge_type'"),
     ],
 )
 def test_other_data_of_several_kinds_is_refused(tmp_path, changes, message):
