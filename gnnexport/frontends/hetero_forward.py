@@ -84,7 +84,8 @@ def wrap_hetero_forward(model: nn.Module, data: GraphData) -> tuple[nn.Module, G
         return _bipartite(model, data, arguments), data
     bases = {argument.name.removesuffix(DICT) for argument in required}
     if not required or not bases <= set(BASES):
-        raise UnsupportedError.at(f"{name}.forward", f"takes {', '.join(item.name for item in required)}", MEND)
+        listed = ", ".join(item.name for item in required) or "nothing by name"
+        raise UnsupportedError.at(f"{name}.forward", f"takes {listed}", MEND)
     held = {full.partition(OF)[0] for full in data.keys}
     if bases - held:
         base = min(bases - held)

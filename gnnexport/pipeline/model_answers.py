@@ -70,5 +70,7 @@ def _arguments(source: Source, inputs: Mapping[str, Tensor], sizes: Sequence[int
         elif item.role is Role.GRAPH_IDS:
             arguments[item.name] = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(list(sizes)))
         else:
-            arguments[item.name] = inputs[item.name]
+            # A kind that the answer does not depend on is not in the Program; the model gets none of it.
+            none = [size if isinstance(size, int) else 0 for size in item.shape]
+            arguments[item.name] = inputs.get(item.name, torch.zeros(none, dtype=getattr(torch, item.dtype)))
     return arguments

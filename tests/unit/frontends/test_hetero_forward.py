@@ -264,6 +264,8 @@ def test_what_the_data_lacks_and_what_is_not_known() -> None:
 
     with pytest.raises(UnsupportedError, match=r"Strange.forward: takes x_dict, times. Let forward take x_dict and"):
         wrap_hetero_forward(Strange(), given)
+    with pytest.raises(UnsupportedError, match=r"HeteroConv.forward: takes nothing by name. Let forward take x_dict"):
+        wrap_hetero_forward(Convs().conv, given)
 
 
 def test_which_models_take_dictionaries() -> None:

@@ -11,6 +11,7 @@ import torch
 
 from gnnexport.errors import DataError
 from gnnexport.frontends.sidecar import Sidecar
+from gnnexport.pipeline.model_answers import ask_model
 from gnnexport.pipeline.source import Given, capture_source, load_source
 
 SCRIPT = """
@@ -79,3 +80,15 @@ def test_types_become_the_kinds_of_a_model_that_takes_dictionaries(tmp_path: Pat
     typed(tmp_path, [0, 0, 0, 0])
     with pytest.raises(DataError, match="edges of type 0 join nodes of several types"):
         load_source(given(tmp_path, "Numbered"), Sidecar())
+
+
+def test_the_model_answers_without_the_kinds_that_its_answer_does_not_need(tmp_path: Path) -> None:
+    """One layer answers for the first kind without the edges to the other, which made-up graphs then do not have."""
+    typed(tmp_path, [0, 0, 1, 1])
+    source = load_source(given(tmp_path, "Numbered", "graphs"), Sidecar())
+    program = capture_source(source)
+    inputs = {item.name: source.data.inputs[item.name] for item in program.inputs}
+    assert list(inputs) == ["x__0", "x__1", "edge_index__1__1__0"]
+    answer = ask_model(source, inputs, [5])
+    assert answer is not None
+    assert torch.equal(answer, source.logits)
