@@ -55,6 +55,7 @@ class LawCheck:
         case: name of the golden case whose request is changed.
         seed: of the change.
         node: whose features change, where the law changes those of one node.
+        features: the input that holds them; the first with features of nodes unless it is told.
         still: int64, rows of the output that the change must not reach.
     """
 
@@ -63,6 +64,7 @@ class LawCheck:
     seed: int = 0
     node: int | None = None
     still: NDArray[np.int64] | None = None
+    features: str | None = None
 
 
 @dataclass(frozen=True)
@@ -72,10 +74,12 @@ class Laws:
     Args:
         checks: laws to be checked.
         exempt: laws that the model itself does not obey, each with what was seen in PyTorch.
+        unchecked: laws of which a golden case is missing, or all are, each with the reason.
     """
 
     checks: tuple[LawCheck, ...] = ()
     exempt: Mapping[str, str] = field(default_factory=dict)
+    unchecked: Mapping[str, str] = field(default_factory=dict)
 
 
 def make_features(
@@ -142,7 +146,7 @@ def write_golden(path: Path, cases: Sequence[GoldenCase], laws: Laws | None = No
     description: dict[str, Any] = {"schema": 1, "cases": [_describe(case, arrays) for case in cases]}
     if laws is not None:
         description["laws"] = [_describe_law(check, arrays) for check in laws.checks]
-        description["exempt"] = dict(laws.exempt)
+        description |= {"exempt": dict(laws.exempt), "unchecked": dict(laws.unchecked)}
     write_arrays(path, description, arrays)
     if path.stat().st_size > LIMIT_BYTES:
         size = path.stat().st_size
@@ -177,10 +181,12 @@ def read_laws(path: Path) -> Laws:
         stored = {law["still"] for law in described if law["still"] is not None}
         arrays = load_arrays(path, UsageError, MEND, names=stored) if stored else {}
         checks = tuple(_restore_law(law, arrays) for law in described)
-        exempt = {str(law): str(why) for law, why in description.get("exempt", {}).items()}
+        exempt, unchecked = (
+            {str(law): str(why) for law, why in description.get(key, {}).items()} for key in ("exempt", "unchecked")
+        )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UsageError.at(str(path), f"is not a golden file ({error})", MEND) from error
-    return Laws(checks, exempt)
+    return Laws(checks, exempt, unchecked)
 
 
 def _describe_law(check: LawCheck, arrays: dict[str, NDArray[Any]]) -> dict[str, Any]:
@@ -191,13 +197,14 @@ def _describe_law(check: LawCheck, arrays: dict[str, NDArray[Any]]) -> dict[str,
         kept = np.zeros(int(check.still.max(initial=-1)) + 1, bool)
         kept[check.still] = True
         arrays[still] = np.packbits(kept)
-    return {"law": check.law, "case": check.case, "seed": check.seed, "node": check.node, "still": still}
+    described = {"law": check.law, "case": check.case, "seed": check.seed, "node": check.node, "still": still}
+    return described if check.features is None else {**described, "features": check.features}
 
 
 def _restore_law(law: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> LawCheck:
     still = None if law["still"] is None else np.flatnonzero(np.unpackbits(arrays[law["still"]]))
     node = None if law["node"] is None else int(law["node"])
-    return LawCheck(str(law["law"]), str(law["case"]), int(law["seed"]), node, still)
+    return LawCheck(str(law["law"]), str(law["case"]), int(law["seed"]), node, still, law.get("features"))
 
 
 def _arrays_of(case: dict[str, Any]) -> set[str]:

@@ -158,12 +158,14 @@ class LawResult(Record):
         max_rel_error: largest difference between answers that have to be the same, relative to the largest output;
             null where none was run.
         exempt: why it is not demanded: how the model itself breaks it in PyTorch.
+        unchecked: why it is not checked, or not on every graph that it is meant for.
     """
 
     law: str
     requests: int = 0
     max_rel_error: float | None = None
     exempt: str | None = None
+    unchecked: str | None = None
 
 
 class Step(Record):
@@ -230,7 +232,7 @@ class Report(Record):
     """The whole report.
 
     Args:
-        laws: of message passing that were checked on the target, and those that the model itself does not obey.
+        laws: of message passing: checked on the target, not obeyed by the model itself, or not checked.
         engine_not_run: why the engine could not run where this was measured; accuracy and parity are then those of the
             model it was built from, and its latency and memory are null. Null when the engine ran.
     """

@@ -20,7 +20,7 @@ from gnnexport.conformance.graphs import shuffled
 NUM_NODES, NUM_EDGES, NUM_GRAPHS, NUM_PAIRS = "num_nodes", "num_edges", "num_graphs", "num_pairs"
 _EDGE_INDEX, _GRAPH_IDS, _LABEL_EDGES = "edge_index", "graph_ids", "label_edges"
 _ENDPOINTS = (_EDGE_INDEX, _LABEL_EDGES)
-_INDICES = (*_ENDPOINTS, _GRAPH_IDS)
+_WHOLE = (*_ENDPOINTS, _GRAPH_IDS, "edge_type", "node_type")
 
 Array = NDArray[Any]
 Feeds = Mapping[str, Array]
@@ -188,9 +188,9 @@ def _part(tensor: Tensor, array: Array, nodes: Array, edges: Array) -> Array:
 
 
 def _narrow(check: LawCheck, case: GoldenCase, feeds: Feeds, inputs: Sequence[Tensor], rows: str) -> Iterator[Derived]:
-    """Give every index as int32, as most files hold it."""
+    """Give indices and types as int32, as most files hold them: what has to put up with it is the runner."""
     del check, case, rows
-    narrow = [tensor.name for tensor in inputs if tensor.role in _INDICES]
+    narrow = [tensor.name for tensor in inputs if tensor.role in _WHOLE]
     if narrow:
         yield Derived({**feeds, **{name: feeds[name].astype(np.int32) for name in narrow}})
 
@@ -202,13 +202,13 @@ def _locality(
     del case, rows
     assert check.node is not None
     assert check.still is not None
-    changed = with_node_changed(feeds, inputs, check.node)
+    name = check.features or next(tensor.name for tensor in inputs if tensor.role == "node_features")
+    changed = with_node_changed(feeds, name, check.node)
     yield Derived(changed, base=check.still, rows=check.still)
 
 
-def with_node_changed(feeds: Feeds, inputs: Sequence[Tensor], node: int) -> dict[str, Array]:
-    """Return a request in which one node has other features."""
-    name = next(tensor.name for tensor in inputs if tensor.role == "node_features")
+def with_node_changed(feeds: Feeds, name: str, node: int) -> dict[str, Array]:
+    """Return a request in which one node has other features, in the input of that name."""
     x = feeds[name].copy()
     x[node] = 1 - 2 * x[node]
     return {**feeds, name: x}

@@ -16,9 +16,11 @@ from gnnexport.conformance import laws
 from gnnexport.conformance.graphs import MIXED, ONE_WAY
 from gnnexport.pipeline.model_answers import ask_model
 from gnnexport.pipeline.source import Source
-from gnnexport.program.inputs import Input, Role, ends_of
+from gnnexport.program.data import GraphData
+from gnnexport.program.inputs import Input, Role, ends_of, role_of
 from gnnexport.program.program import Program
-from gnnexport.program.verify import TOLERANCE, relative_error
+from gnnexport.program.verify import TOLERANCE
+from gnnexport.validate.conformance import law_error
 
 REFUSED = "the model cannot run on the changed request"
 EVERYWHERE = "features of a node reach every row of the output"
@@ -35,6 +37,11 @@ ON_NEW_GRAPHS = {
 ON_SEVERAL_KINDS = dict.fromkeys((laws.NODE_PERMUTATION, laws.EDGE_ORDER, laws.INT32_INDICES), ("one graph",))
 """Likewise, for graphs of several kinds of nodes and edges."""
 
+ON_ONE_GRAPH = "noise"
+"""The golden case that laws are checked on in mode `full`."""
+
+_LEFT_OUT, _NOTHING = "was left out", "has nothing to change"
+
 
 def law_checks(source: Source, program: Program, cases: Sequence[GoldenCase], *, seed: int) -> Laws:
     """Return the laws to be checked, each with the cases it is checked on, and those that the model does not obey.
@@ -45,12 +52,10 @@ def law_checks(source: Source, program: Program, cases: Sequence[GoldenCase], *,
         cases: the golden cases of the bundle.
         seed: of the changes.
     """
+    by_name = {case.name: case for case in cases}
     if source.mode == "graphs":
-        asked = ON_SEVERAL_KINDS if source.data.keys else ON_NEW_GRAPHS
-        return _on_new_graphs(source, program, {case.name: case for case in cases}, asked, seed)
-    if source.data.keys:
-        return Laws()  # where everything is fixed but features, the one law is about the nodes of one kind
-    return _on_one_graph(source, program, cases, seed)
+        return _on_new_graphs(source, program, by_name, seed)
+    return _on_one_graph(source, program, by_name.get(ON_ONE_GRAPH), seed)
 
 
 def declared(inputs: Sequence[Input]) -> tuple[Declared, ...]:
@@ -67,25 +72,34 @@ def declared(inputs: Sequence[Input]) -> tuple[Declared, ...]:
     )
 
 
-def _on_new_graphs(
-    source: Source,
-    program: Program,
-    cases: Mapping[str, GoldenCase],
-    laws_asked: Mapping[str, tuple[str, ...]],
-    seed: int,
-) -> Laws:
+def _on_new_graphs(source: Source, program: Program, cases: Mapping[str, GoldenCase], seed: int) -> Laws:
     checks: list[LawCheck] = []
     exempt: dict[str, str] = {}
+    unchecked: dict[str, str] = {}
+    laws_asked = ON_SEVERAL_KINDS if source.data.keys else ON_NEW_GRAPHS
     for place, (law, names) in enumerate(laws_asked.items()):
-        if law == laws.GRAPHS_ALONE and program.level == "pair":
+        if not _is_about(law, program):
             continue
         asked = [LawCheck(law, name, seed + place) for name in names if name in cases]
         why = None if law == laws.INT32_INDICES else _disobeys(source, program, asked, cases)
         if why is not None:
             exempt[law] = why
-        else:
-            checks += [check for check in asked if _changes(program, check, cases[check.case])]
-    return Laws(tuple(checks), exempt)
+            continue
+        able = [check for check in asked if _changes(program, check, cases[check.case])]
+        checks += able
+        idle = {check.case for check in asked} - {check.case for check in able}
+        reasons = [
+            f"'{name}' {_NOTHING if name in idle else _LEFT_OUT}" for name in names if name in idle or name not in cases
+        ]
+        if reasons:
+            unchecked[law] = f"golden case {', '.join(reasons)}"
+    return Laws(tuple(checks), exempt, unchecked)
+
+
+def _is_about(law: str, program: Program) -> bool:
+    """Tell whether a law says anything of a model: pairs may join graphs, and not every model is asked about pairs."""
+    pairs = any(item.role is Role.LABEL_EDGES for item in program.inputs)
+    return not (law == laws.GRAPHS_ALONE and pairs) and not (law == laws.PAIR_ORDER and not pairs)
 
 
 def _changes(program: Program, check: LawCheck, case: GoldenCase) -> bool:
@@ -108,29 +122,32 @@ def _disobeys(
             answer = ask_model(source, _tensors(changed.feeds), changed.sizes or case.sizes)
             if answer is None:
                 return REFUSED
-            error = relative_error(_picked(base, changed.base), _picked(answer, changed.rows))
+            error = law_error(changed, {"": base.numpy()}, {"": answer.numpy()})
             if error > TOLERANCE / 10:
                 return f"the model's own answer changes by {error:.2g} of the largest on the graph '{check.case}'"
     return None
 
 
-def _on_one_graph(source: Source, program: Program, cases: Sequence[GoldenCase], seed: int) -> Laws:
+def _on_one_graph(source: Source, program: Program, case: GoldenCase | None, seed: int) -> Laws:
     """Check how far features reach, and the order of pairs where the model is asked about pairs."""
-    case = next((item for item in cases if item.name == "noise"), None)
+    about = [laws.PAIR_ORDER, laws.INT32_INDICES] if _is_about(laws.PAIR_ORDER, program) else []
     if case is None:
-        return Laws()
-    checks = []
-    if any(item.role is Role.LABEL_EDGES for item in program.features):
-        asked = [LawCheck(laws.PAIR_ORDER, case.name, seed), LawCheck(laws.INT32_INDICES, case.name, seed)]
-        checks += [check for check in asked if _changes(program, check, case)]
+        return Laws(unchecked=dict.fromkeys((*about, laws.ROW_LOCALITY), f"golden case '{ON_ONE_GRAPH}' {_LEFT_OUT}"))
+    asked = [LawCheck(law, case.name, seed) for law in about]
+    checks = [check for check in asked if _changes(program, check, case)]
+    unchecked = {check.law: f"golden case '{case.name}' {_NOTHING}" for check in asked if check not in checks}
     local = _locality(source, program, case)
-    if local is None:
-        return Laws(tuple(checks), {laws.ROW_LOCALITY: EVERYWHERE})
-    return Laws((*checks, local))
+    limited = [check for check in local if check.still is not None and len(check.still)]
+    if not limited:
+        return Laws(tuple(checks), {laws.ROW_LOCALITY: EVERYWHERE}, unchecked)
+    if len(limited) < len(local):
+        wide = ", ".join(f"'{check.features}'" for check in local if check not in limited)
+        unchecked[laws.ROW_LOCALITY] = f"not of {wide}, where {EVERYWHERE}"
+    return Laws((*checks, *limited), unchecked=unchecked)
 
 
-def _locality(source: Source, program: Program, case: GoldenCase) -> LawCheck | None:
-    """Change the features of one node of few neighbours in PyTorch, and keep which rows stay as they are."""
+def _locality(source: Source, program: Program, case: GoldenCase) -> list[LawCheck]:
+    """Change the features of one node of few neighbours in PyTorch, of each kind, and keep which rows stay."""
     inputs = source.data.inputs
     structure = program.structure(inputs)
 
@@ -138,23 +155,37 @@ def _locality(source: Source, program: Program, case: GoldenCase) -> LawCheck | 
         with torch.no_grad():
             return program.run_body({**inputs, **_tensors(feeds)}, structure)
 
-    feeds, node = case.feeds(), _quiet_node(inputs["edge_index"], source.data.num_nodes)
-    before, after = run(feeds), run(laws.with_node_changed(feeds, declared(program.features), node))
-    same = (before == after) | (before.isnan() & after.isnan())
-    still = torch.nonzero(same.reshape(len(same), -1).all(1)).flatten().numpy()
-    return None if len(still) == 0 else LawCheck(laws.ROW_LOCALITY, case.name, 0, node, still)
+    feeds = case.feeds()
+    before = run(feeds)
+    checks = []
+    for item in program.features:
+        if item.role is Role.NODE_FEATURES:
+            node = _quiet_node(source.data, str(item.shape[0]))
+            after = run(laws.with_node_changed(feeds, item.name, node))
+            same = (before == after) | (before.isnan() & after.isnan())
+            still = torch.nonzero(same.reshape(len(same), -1).all(1)).flatten().numpy()
+            checks.append(LawCheck(laws.ROW_LOCALITY, case.name, 0, node, still, item.name))
+    return checks
 
 
-def _quiet_node(edge_index: Tensor, num_nodes: int) -> int:
-    """Return a node with few edges, but with some where there are any: what it changes must reach a neighbour."""
-    degree = torch.bincount(edge_index.flatten(), minlength=num_nodes)
+def _quiet_node(data: GraphData, kind: str) -> int:
+    """Return a node with few edges, but with some where there are any: what it changes must reach a neighbour.
+
+    Args:
+        data: the graph.
+        kind: name of the number of nodes of its kind, such as `num_nodes`.
+    """
+    ends = [
+        row
+        for name, edges in data.inputs.items()
+        if role_of(name) is Role.EDGE_INDEX
+        for end, row in zip(ends_of(name), edges, strict=True)
+        if end == kind
+    ]
+    degree = torch.bincount(torch.cat([*ends, torch.zeros(0, dtype=torch.int64)]), minlength=data.sizes[kind])
     degree[degree == 0] = degree.max() + 1
     return int(degree.argmin())
 
 
 def _tensors(feeds: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
     return {name: torch.from_numpy(np.ascontiguousarray(array).reshape(array.shape)) for name, array in feeds.items()}
-
-
-def _picked(answer: Tensor, rows: NDArray[np.int64] | None) -> Tensor:
-    return answer if rows is None else answer[torch.from_numpy(rows)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -160,12 +160,13 @@ class Prover:
 
         Raises:
             ParityError: names golden cases, laws and the PyTorch module where outputs first diverge.
+            UnsupportedError: the engine gives up on a request.
         """
         bundle = open_bundle(form.folder)
         found = run_kit(bundle, runner)
         if found.failures:
-            blamed = blame(self.emitter, form.emission, bundle, found.failures)
-            raise ParityError(*(replace(each, what=f"{each.what}; {blamed}") for each in found.problems("artefact")))
+            blamed = f"; {blame(self.emitter, form.emission, bundle, found.wrong)}" if found.wrong else ""
+            raise found.error("artefact", blamed)
         return found
 
     def _feeds(self, runner: Runner) -> dict[str, np.ndarray]:

@@ -85,9 +85,11 @@ def _laws(report: Report) -> Table:
     rows = tuple(
         (
             result.law,
-            count(result.requests) if result.requests else "not demanded",
+            count(result.requests) if result.requests else "not demanded" if result.exempt else "not checked",
             "" if result.max_rel_error is None else f"{result.max_rel_error:.2g}",
-            "" if result.exempt is None else f"the model itself does not obey it: {result.exempt}",
+            (result.unchecked or "")
+            if result.exempt is None
+            else f"the model itself does not obey it: {result.exempt}",
         )
         for result in report.laws
     )

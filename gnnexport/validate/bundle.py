@@ -12,7 +12,7 @@ from gnnexport.bundle.evaluation import EvalData
 from gnnexport.bundle.features import noise
 from gnnexport.bundle.reader import Bundle, open_bundle
 from gnnexport.bundle.report_schema import Drop, MetricValue, Report
-from gnnexport.errors import DataError, ParityError, UsageError
+from gnnexport.errors import DataError, UsageError
 from gnnexport.measure.budgets import parse_budget
 from gnnexport.measure.timing import Timing, compare
 from gnnexport.runtime.peak import peak_memory_bytes
@@ -72,6 +72,7 @@ def validate_bundle(
 
     Raises:
         ParityError: an output differs by more than the tolerance of the manifest, or a law is broken.
+        UnsupportedError: the engine gives up on a request.
         UsageError: not a bundle, damaged, or data that does not fit.
     """
     progress(f"verifying {path}")
@@ -127,12 +128,13 @@ def check_conformance(bundle: Bundle, runner: Runner, notes: list[str]) -> Confo
 
     Raises:
         ParityError: an output differs by more than the tolerance; names every case and every law.
+        UnsupportedError: the engine gives up on a request.
     """
     found = run_kit(bundle, runner)
     if found.parity is None:
         notes.append("parity not checked: the bundle holds no golden cases")
     if found.failures:
-        raise ParityError(*found.problems(str(bundle.path)))
+        raise found.error(str(bundle.path))
     return found
 
 

@@ -13,14 +13,14 @@ from gnnexport.bundle.golden import GoldenCase, LawCheck
 from gnnexport.bundle.manifest import Manifest
 from gnnexport.bundle.reader import Bundle
 from gnnexport.bundle.report_schema import LawResult
-from gnnexport.conformance.laws import LAWS, derive
-from gnnexport.errors import Problem, UnsupportedError, UsageError
+from gnnexport.conformance.laws import LAWS, Derived, derive
+from gnnexport.errors import GnnExportError, ParityError, Problem, UnsupportedError, UsageError
 from gnnexport.runtime.runner import Runner
 from gnnexport.validate.parity import EXACT, Parity, compare_outputs
 
 MEND = "Make the bundle again on this machine; if it still differs, report it with manifest.json"
 
-Outputs = dict[str, NDArray[Any]]
+Outputs = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -31,19 +31,19 @@ class Failure:
         case: name of the golden case.
         law: that is broken there; `None` where the answer itself is not the expected one.
         error: relative to the largest output.
-        reason: why the engine gave up; `None` where it answered.
+        gave_up: what the engine said instead of an answer; `None` where it answered.
     """
 
     case: str
     law: str | None
     error: float
-    reason: str | None = None
+    gave_up: Problem | None = None
 
     def __str__(self) -> str:
-        size = f"by {self.error:.2g}" if self.reason is None else f"cannot be run: {self.reason}"
-        if self.law is None:
-            return f"'{self.case}' {size}"
-        return f"{self.law} on '{self.case}' {size} ({LAWS[self.law].what})"
+        where = f"'{self.case}'" if self.law is None else f"{self.law} on '{self.case}'"
+        if self.gave_up is not None:
+            return f"{where}: {self.gave_up.what}"
+        return f"{where} by {self.error:.2g}" + ("" if self.law is None else f" ({LAWS[self.law].what})")
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Conformance:
 
     Args:
         parity: over all golden cases; `None` where the bundle holds none.
-        laws: one for each law, checked or not demanded.
+        laws: one for each law: checked, not demanded, or not checked.
         failures: everything that differs by more than the tolerance, golden cases first.
         tolerance: of the manifest.
     """
@@ -62,18 +62,32 @@ class Conformance:
     failures: tuple[Failure, ...]
     tolerance: float
 
-    def problems(self, where: str) -> list[Problem]:
-        """Say what is wrong: golden cases in one problem, laws in another."""
-        cases = [str(failure) for failure in self.failures if failure.law is None]
-        broken = [str(failure) for failure in self.failures if failure.law is not None]
+    @property
+    def wrong(self) -> tuple[Failure, ...]:
+        """What was answered, and answered wrongly."""
+        return tuple(failure for failure in self.failures if failure.gave_up is None)
+
+    def error(self, where: str, blamed: str = "") -> GnnExportError:
+        """Return the error of all failures: what cannot be run in one problem, golden cases and laws in two more.
+
+        Args:
+            where: names the bundle.
+            blamed: what is known of the reason why numbers are wrong.
+        """
+        unable = [failure.gave_up for failure in self.failures if failure.gave_up is not None]
+        cases = [str(failure) for failure in self.wrong if failure.law is None]
+        broken = [str(failure) for failure in self.wrong if failure.law is not None]
         found = []
+        if unable:
+            told = ", ".join(str(failure) for failure in self.failures if failure.gave_up is not None)
+            found.append(Problem(where, f"the engine gave up on golden cases: {told}", unable[0].mend))
         if cases:
             what = f"golden cases differ by more than {self.tolerance:g} of the largest output: {', '.join(cases)}"
-            found.append(Problem(where, what, MEND))
+            found.append(Problem(where, what + blamed, MEND))
         if broken:
             what = f"laws that the model obeys in PyTorch are broken: {', '.join(broken)}"
-            found.append(Problem(where, what, MEND))
-        return found
+            found.append(Problem(where, what + blamed, MEND))
+        return UnsupportedError(*found) if unable else ParityError(*found)
 
 
 def run_kit(bundle: Bundle, runner: Runner) -> Conformance:
@@ -85,51 +99,69 @@ def run_kit(bundle: Bundle, runner: Runner) -> Conformance:
     cases, laws = bundle.golden(), bundle.laws()
     _check_known(bundle, laws.checks, cases)
     tolerance = bundle.manifest.tolerance
-    kept: dict[str, Outputs] = {check.case: {} for check in laws.checks}
+    asked = {check.case for check in laws.checks}
+    kept: dict[str, Outputs] = {}
     failures: list[Failure] = []
     total = EXACT
     for case in cases:
         answer = _run(runner, case.feeds())
-        outputs = {} if isinstance(answer, str) else answer
-        if case.name in kept:
-            kept[case.name] = outputs
-        parity = compare_outputs(case.expected, outputs, case.rows)
+        if isinstance(answer, Problem):
+            failures.append(Failure(case.name, None, np.inf, answer))
+            continue
+        if case.name in asked:
+            kept[case.name] = answer
+        parity = compare_outputs(case.expected, answer, case.rows)
         total = total.merge(parity)
         if not parity.max_rel_error <= tolerance:
-            why = answer if isinstance(answer, str) else None
-            failures.append(Failure(case.name, None, parity.max_rel_error, why))
+            failures.append(Failure(case.name, None, parity.max_rel_error))
     found = {law: LawResult(law=law, exempt=why) for law, why in laws.exempt.items()}
-    by_name = {case.name: case for case in cases}
+    found |= {law: LawResult(law=law, unchecked=why) for law, why in laws.unchecked.items()}
+    by_name = {case.name: case for case in cases if case.name in kept}
     for check in laws.checks:
-        error, count, why = _broken_by(check, by_name[check.case], bundle.manifest, kept[check.case], runner)
-        if not error <= tolerance:
-            failures.append(Failure(check.case, check.law, error, why))
-        found[check.law] = _with(found.get(check.law, LawResult(law=check.law)), count, error)
+        if check.case not in kept:
+            continue  # the engine gave up on the case itself, which is told
+        broken, count = _broken_by(check, by_name[check.case], bundle.manifest, kept[check.case], runner)
+        if not broken.error <= tolerance:
+            failures.append(broken)
+        found[check.law] = _with(found.get(check.law, LawResult(law=check.law)), count, broken.error)
     return Conformance(total if cases else None, tuple(found.values()), tuple(failures), tolerance)
 
 
-def _run(runner: Runner, feeds: Mapping[str, NDArray[Any]]) -> Outputs | str:
-    """Return the answers, or why the engine gave up."""
+def law_error(changed: Derived, base: Outputs, answer: Outputs) -> float:
+    """Return how far answers are apart that a law says are the same; infinite where one of them lacks rows.
+
+    The error is relative to the largest magnitude of the whole base answer, as that of a golden case is: a graph whose
+    own answers lie near zero is not held to more digits than the others.
+
+    Args:
+        changed: says which rows have to agree.
+        base: outputs by name for the original request, `[n, …]`.
+        answer: those for the changed request.
+    """
+    wanted = {name: _picked(array, changed.base) for name, array in base.items()}
+    return compare_outputs(wanted, answer, changed.rows, whole=base).max_rel_error
+
+
+def _run(runner: Runner, feeds: Mapping[str, NDArray[Any]]) -> Outputs | Problem:
+    """Return the answers, or what the engine said when it gave up."""
     try:
         return runner(feeds)
     except UnsupportedError as error:
-        return error.problems[0].what
+        return error.problems[0]
 
 
 def _broken_by(
     check: LawCheck, case: GoldenCase, manifest: Manifest, base: Outputs, runner: Runner
-) -> tuple[float, int, str | None]:
-    """Return the largest error of a law on a case, how many requests were run, and why the engine gave up, if so."""
+) -> tuple[Failure, int]:
+    """Return the largest error of a law on a case, whether or not that is a failure, and how many requests were run."""
     largest, count = 0.0, 0
     for changed in derive(check, case, manifest.inputs, str(manifest.outputs[0].shape[0])):
         answer = _run(runner, changed.feeds)
         count += 1
-        if isinstance(answer, str):
-            return np.inf, count, answer
-        wanted = {name: _picked(array, changed.base) for name, array in base.items()}
-        found = compare_outputs(wanted, answer, changed.rows)
-        largest = max(largest, found.max_rel_error)
-    return (largest if base else np.inf), count, None
+        if isinstance(answer, Problem):
+            return Failure(check.case, check.law, np.inf, answer), count
+        largest = max(largest, law_error(changed, base, answer))
+    return Failure(check.case, check.law, largest), count
 
 
 def _picked(array: NDArray[Any], rows: NDArray[Any] | None) -> NDArray[Any]:

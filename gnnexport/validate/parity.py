@@ -58,6 +58,7 @@ def compare_outputs(
     expected: Mapping[str, NDArray[Any]],
     actual: Mapping[str, NDArray[Any]],
     rows: NDArray[np.int64] | None = None,
+    whole: Mapping[str, NDArray[Any]] | None = None,
 ) -> Parity:
     """Compare every expected output with what came out.
 
@@ -65,6 +66,7 @@ def compare_outputs(
         expected: by output name, `[n, …]`.
         actual: by output name, all rows.
         rows: int64 [n], the rows of `actual` that `expected` holds; `None` for all.
+        whole: by output name, what relative errors are relative to; `expected` itself unless given.
     """
     total = EXACT
     for name, wanted in expected.items():
@@ -73,20 +75,19 @@ def compare_outputs(
         if rows is not None and len(actual[name]) <= rows.max(initial=-1):
             return Parity(np.inf, np.inf, 0, 0)
         given = actual[name] if rows is None else actual[name][rows]
-        total = total.merge(compare_arrays(wanted, given))
+        total = total.merge(compare_arrays(wanted, given, wanted if whole is None else whole[name]))
     return total
 
 
-def compare_arrays(expected: NDArray[Any], actual: NDArray[Any]) -> Parity:
-    """Compare one output; the last axis holds the classes."""
+def compare_arrays(expected: NDArray[Any], actual: NDArray[Any], whole: NDArray[Any] | None = None) -> Parity:
+    """Compare one output; the last axis holds the classes. Relative errors are relative to `whole`, where given."""
     if expected.shape != actual.shape:
         return Parity(np.inf, np.inf, 0, 0)
     if expected.size == 0:
         return EXACT
     wanted, given = expected.astype(np.float64), actual.astype(np.float64)
     error = _largest_difference(wanted, given)
-    finite = np.abs(wanted[np.isfinite(wanted)])
-    scale = float(finite.max()) if finite.size else 0.0
+    scale = _largest_magnitude(expected if whole is None else whole)
     relative = error / scale if scale > 0 else error
     if wanted.ndim != 2 or wanted.shape[1] < 2:
         return Parity(error, relative, 0, 0)
@@ -95,6 +96,10 @@ def compare_arrays(expected: NDArray[Any], actual: NDArray[Any]) -> Parity:
         near = ~(top[:, 1] - top[:, 0] > 2 * error)
     moved = wanted.argmax(axis=1) != given.argmax(axis=1)
     return Parity(error, relative, int(np.sum(moved)), int(np.sum(near)))
+
+
+def _largest_magnitude(values: NDArray[Any]) -> float:
+    return float(np.abs(values[np.isfinite(values)]).max(initial=0.0))
 
 
 def _largest_difference(wanted: NDArray[np.float64], given: NDArray[np.float64]) -> float:

@@ -6,10 +6,15 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 import pytest
+import torch
 
 from gnnexport import api
+from gnnexport.bundle.manifest import Tensor
 from gnnexport.errors import ParityError
 from gnnexport.pipeline.divergence import blame
+from gnnexport.program.graphs import output_node
+from gnnexport.program.program import Program
+from gnnexport.runtime import request
 from gnnexport.runtime.runner import load
 from gnnexport.targets.onnx import lower
 from gnnexport.targets.onnx.operators import Operator
@@ -62,7 +67,7 @@ def test_planted_faults(
         assert case in {failure.case for failure in found.failures if failure.law is None}
         blamed = blame(workshop.emitter, emission, bundle, found.failures)
     assert f"outputs first diverge in {module}" in blamed, blamed
-    assert case in str(found.problems("artefact")[0])
+    assert case in str(found.error("artefact"))
 
 
 def test_files_that_were_changed_afterwards(
@@ -91,6 +96,45 @@ def test_a_law_alone_finds_what_no_case_asks(
         check_conformance(bundle, runner, [])
     assert caught.value.exit_code == 5
     assert "golden cases differ" not in str(caught.value)
+
+
+def test_indices_that_a_runner_widens_wrongly(
+    workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The law about indices of 32 bits is one about the runner, and finds out one that loses bits of them."""
+    right = request._widened
+
+    def wrong(value: np.ndarray, tensor: Tensor) -> np.ndarray:
+        return right(value & 15 if value.dtype == np.int32 else value, tensor)
+
+    monkeypatch.setattr(request, "_widened", wrong)
+    with workshop.bundle(tmp_path, monkeypatch, planted.nothing) as (bundle, _), load(bundle) as runner:
+        found = run_kit(bundle, runner)
+    assert [failure.law for failure in found.failures] == ["int32-indices"]
+
+
+def test_a_law_that_the_program_breaks(workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where what was captured breaks a law by itself, neither a module's lowering nor anybody's hand is blamed."""
+
+    def by_number(program: Program) -> Program:
+        program = program.clone()
+        last = output_node(program.body.graph)
+        (result,) = last.args
+        with program.body.graph.inserting_before(last):
+            count = program.body.graph.call_function(torch.ops.aten.sym_size.int, (result, 0))
+            last.args = (program.body.graph.call_function(torch.ops.aten.mul.Tensor, (result, count)),)
+        program.body.recompile()
+        return program
+
+    monkeypatch.setattr(workshop, "final", by_number(workshop.final))
+    monkeypatch.setattr(workshop, "_translated", {})
+    with workshop.bundle(tmp_path, monkeypatch, planted.nothing) as (bundle, emission):
+        with load(bundle) as runner:
+            failures = [failure for failure in run_kit(bundle, runner).failures if failure.law is not None]
+        assert {failure.law for failure in failures} == {"graphs-alone"}
+        blamed = blame(workshop.emitter, emission, bundle, failures)
+    assert "what was captured breaks the law by" in blamed
+    assert "files were changed" not in blamed
 
 
 def test_export_names_the_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,8 +51,8 @@ class Links(torch.nn.Module):
 """
 
 
-def laws_of(folder: Path, name: str, mode: str = "graphs") -> Laws:
-    """Find the laws of a class of `MODEL`, or of the road's model where the name is empty."""
+def laws_of(folder: Path, name: str, mode: str = "graphs", without: str = "") -> Laws:
+    """Find the laws of a class of `MODEL`, or of the road's model where the name is empty; one case may be left out."""
     builder = None
     model = write_road(folder)
     if name:
@@ -70,12 +70,14 @@ def laws_of(folder: Path, name: str, mode: str = "graphs") -> Laws:
     source = load_source(Given(model, mode=mode, builder=builder), read_sidecar(model))
     program = simplify(source).program
     cases = golden_cases(source, program, lambda line: None, with_real=True, seed=0)
+    cases = [case for case in cases if case.name != without]
     laws = law_checks(source, program, cases, seed=0)
     write_golden(folder / "golden.npz", cases, laws)
     stored = read_laws(folder / "golden.npz")
     assert [(check.law, check.case, check.seed, check.node) for check in stored.checks] == [
         (check.law, check.case, check.seed, check.node) for check in laws.checks
     ]
+    assert stored.unchecked == laws.unchecked
     return stored
 
 
@@ -97,6 +99,22 @@ def test_pairs_have_laws_of_their_own(tmp_path: Path, mode: str) -> None:
     laws = laws_of(tmp_path, "Links", mode)
     assert {"pair-order", "int32-indices"} <= {check.law for check in laws.checks}
     assert "graphs-alone" not in {check.law for check in laws.checks}
+
+
+def test_a_law_whose_golden_case_was_left_out_is_told(tmp_path: Path) -> None:
+    """What is checked on other graphs still is; what is checked on none does not vanish."""
+    laws = laws_of(tmp_path, "Links", without="mixed graphs")
+    checked = {check.law: check.case for check in laws.checks}
+    assert checked == dict.fromkeys(("node-permutation", "edge-order"), "one-way edges")
+    reason = "golden case 'mixed graphs' was left out"
+    assert laws.unchecked == dict.fromkeys(("node-permutation", "edge-order", "int32-indices", "pair-order"), reason)
+
+
+def test_without_noise_no_law_of_one_graph_is_checked(tmp_path: Path) -> None:
+    """That is told as well."""
+    laws = laws_of(tmp_path, "", "full", without="noise")
+    assert laws.checks == ()
+    assert laws.unchecked == {"row-locality": "golden case 'noise' was left out"}
 
 
 def test_on_one_graph_features_reach_as_far_as_in_pytorch(tmp_path: Path) -> None:
@@ -126,8 +144,9 @@ class Sides(torch.nn.Module):
 """
 
 
-def test_kinds_of_nodes(tmp_path: Path) -> None:
-    """Where there are several kinds, each is renumbered apart, and one may be without any node; the target agrees."""
+@pytest.mark.parametrize("mode", ["full", "graphs"])
+def test_kinds_of_nodes(tmp_path: Path, mode: str) -> None:
+    """Where there are several kinds, each has its share of every law, and one may be without any node."""
     (tmp_path / "made.py").write_text(SIDES)
     scope: dict[str, type[torch.nn.Module]] = {}
     exec(SIDES, scope)
@@ -143,12 +162,20 @@ def test_kinds_of_nodes(tmp_path: Path) -> None:
         tmp_path / "model.pt",
         builder=f"{tmp_path / 'made.py'}:Sides",
         data=str(tmp_path / "data.npz"),
-        mode="graphs",
+        mode=mode,
         target="ort{aggregate=ell}",
         output=tmp_path / "bundle",
         time_budget="1s",
     )
     laws = {result.law: result.exempt for result in outcome.report.laws}
+    if mode == "full":
+        assert laws == {"row-locality": None}
+        reached = {check.features: check for check in open_bundle(tmp_path / "bundle").laws().checks}
+        assert set(reached) == {"x__user", "x__item"}
+        user, item = reached["x__user"], reached["x__item"]
+        assert set(item.still) == set(range(6)) - {item.node}
+        assert set(user.still) >= set(range(6)) - set(edges[1][edges[0] == user.node])
+        return
     assert laws == dict.fromkeys(("node-permutation", "edge-order", "int32-indices"))
     lacking = next(case for case in open_bundle(tmp_path / "bundle").golden() if case.name == "no user")
     assert lacking.feeds()["x__user"].shape == (0, 2)

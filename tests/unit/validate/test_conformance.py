@@ -5,11 +5,13 @@ import pytest
 
 from gnnexport.bundle.golden import LawCheck, Laws
 from gnnexport.bundle.manifest import Tensor
+from gnnexport.conformance.laws import Derived
 from gnnexport.errors import ParityError, UnsupportedError, UsageError
 from gnnexport.report.markdown import to_markdown
 from gnnexport.runtime.ort import OrtBackend
 from gnnexport.validate.bundle import validate_bundle
-from tests.unit.tiny_bundle import CHANNELS, NODES, write_tiny_bundle
+from gnnexport.validate.conformance import law_error
+from tests.unit.tiny_bundle import CHANNELS, NODES, WEIGHT, write_tiny_bundle
 
 SHORT_S = 0.01
 INPUTS = (Tensor(name="x", dtype="float32", shape=(NODES, CHANNELS), role="node_features"),)
@@ -18,16 +20,19 @@ INPUTS = (Tensor(name="x", dtype="float32", shape=(NODES, CHANNELS), role="node_
 def write(path: Path, still: list[int], law: str = "row-locality", case: str = "noise") -> Path:
     """Write a bundle that says which rows stay when node 0 changes."""
     check = LawCheck(law, case, node=0, still=np.array(still))
-    return write_tiny_bundle(path, laws=Laws((check,), {"edge-order": "it sorts"}), inputs=INPUTS)
+    laws = Laws((check,), {"edge-order": "it sorts"}, {"graphs-alone": "golden case 'mixed graphs' was left out"})
+    return write_tiny_bundle(path, laws=laws, inputs=INPUTS)
 
 
 def test_laws_stand_in_the_report(tmp_path: Path) -> None:
-    """What was checked is counted; what the model breaks itself is told and not checked."""
+    """What was checked is counted; what the model breaks itself, and what could not be checked, is told."""
     report = validate_bundle(write(tmp_path / "m", [1, 2, 4]), time_budget_s=SHORT_S).report
-    exempt, checked = report.laws
+    exempt, unchecked, checked = report.laws
     assert (checked.law, checked.requests, checked.max_rel_error, checked.exempt) == ("row-locality", 1, 0.0, None)
     assert (exempt.law, exempt.requests, exempt.max_rel_error, exempt.exempt) == ("edge-order", 0, None, "it sorts")
+    assert (unchecked.law, unchecked.requests, unchecked.exempt) == ("graphs-alone", 0, None)
     text = to_markdown(report)
+    assert "| graphs-alone | not checked |  | golden case 'mixed graphs' was left out |" in text
     assert "| row-locality | 1 | 0 |" in text
     assert "| edge-order | not demanded |  | the model itself does not obey it: it sorts |" in text
 
@@ -52,12 +57,54 @@ def test_laws_that_cannot_be_checked(tmp_path: Path, law: str, case: str, words:
         validate_bundle(write(tmp_path / "m", [1], law, case), time_budget_s=SHORT_S)
 
 
-def test_an_engine_that_gives_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A case that cannot be run is a failure of the artefact, with the engine's reason."""
+@pytest.mark.parametrize(
+    ("answered", "words"), [(0, "'real': out of memory, 'noise': "), (6, "row-locality on 'noise'")]
+)
+def test_an_engine_that_gives_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answered: int, words: str) -> None:
+    """What the engine cannot run, a case or a request of a law, is no wrong number: exit code 6, with its reason."""
+    right, runs = OrtBackend.run, []
 
-    def fail(*_: object) -> None:
-        raise UnsupportedError.at("model.onnx", "index out of bounds", "")
+    def fail(backend: OrtBackend, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        runs.append(feeds)
+        if len(runs) > answered:
+            raise UnsupportedError.at("model.onnx", "out of memory", "Free some")
+        return right(backend, feeds)
 
     monkeypatch.setattr(OrtBackend, "run", fail)
-    with pytest.raises(ParityError, match="'real' cannot be run: index out of bounds"):
-        validate_bundle(write_tiny_bundle(tmp_path / "m"), time_budget_s=SHORT_S)
+    with pytest.raises(UnsupportedError, match=f"the engine gave up on golden cases: {words}") as caught:
+        validate_bundle(write(tmp_path / "m", [1]), time_budget_s=SHORT_S)
+    assert caught.value.exit_code == 6
+    assert "broken" not in str(caught.value)
+    assert str(caught.value).endswith("Free some.")
+
+
+def test_wrong_numbers_and_an_engine_that_gives_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both are told, and the code is that of what cannot be run, which comes first."""
+    right = OrtBackend.run
+
+    def fail(backend: OrtBackend, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        if not feeds["x"].any():
+            raise UnsupportedError.at("model.onnx", "out of memory", "Free some")
+        return right(backend, feeds)
+
+    monkeypatch.setattr(OrtBackend, "run", fail)
+    with pytest.raises(UnsupportedError, match=r"'zeros': out of memory\. Free some\.\n.*'real' by") as caught:
+        validate_bundle(write_tiny_bundle(tmp_path / "m", weight=WEIGHT + 1), time_budget_s=SHORT_S)
+    assert caught.value.exit_code == 6
+
+
+def test_a_graph_whose_answers_lie_near_zero() -> None:
+    """The error of a law is relative to all answers, not to those of the one graph that was asked about alone."""
+    base = {"logits": np.array([[2.0], [1e-6]])}
+    alone = Derived({}, base=np.array([1]))
+    assert law_error(alone, base, {"logits": np.array([[2e-6]])}) == pytest.approx(5e-7)
+    assert law_error(alone, base, {"logits": np.array([[1.0]])}) == pytest.approx(0.5, rel=1e-3)
+
+
+def test_answers_that_lack_rows() -> None:
+    """A law is broken where rows that have to agree are not there, before or after."""
+    two, one = {"logits": np.ones((2, 1))}, {"logits": np.ones((1, 1))}
+    second = Derived({}, base=np.array([1]), rows=np.array([1]))
+    assert law_error(second, two, one) == np.inf
+    assert law_error(second, one, two) == np.inf
+    assert law_error(second, two, two) == 0
