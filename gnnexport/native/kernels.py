@@ -1,0 +1,197 @@
+"""Call the kernels on memory: structures as the C interface has them, and a function for each kernel.
+
+Pointers are integers, 0 for none, as `tensor.data_ptr()` and `array.ctypes.data` give them. Who calls keeps the memory
+alive. What the arguments mean, and what is checked, stands in `kernels/include/gnnexport/kernels.h`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from ctypes import Structure, byref, c_float, c_int32, c_int64, c_void_p
+from dataclasses import dataclass
+from typing import Any
+
+from gnnexport.native.library import library
+
+TYPES = {"float32": 0, "bfloat16": 1, "float16": 2, "int8": 3}
+REDUCTIONS = {"sum": 0, "mean": 1, "max": 2, "min": 3, "prod": 4}
+ACTIVATIONS = {"identity": 0, "relu": 1, "leaky_relu": 2, "elu": 3}
+SCORES = {"given": 0, "gat": 1, "gatv2": 2, "dot": 3}
+
+
+class KernelError(ValueError):
+    """A kernel refused its arguments."""
+
+
+class _Threads(Structure):
+    _fields_ = (("run", c_void_p), ("host", c_void_p), ("count", c_int32))
+
+
+class _Csr(Structure):
+    _fields_ = (
+        ("rowptr", c_void_p),
+        ("col", c_void_p),
+        ("num_rows", c_int64),
+        ("num_slots", c_int64),
+        ("num_src", c_int64),
+        ("index_bits", c_int32),
+    )
+
+
+class _Epilogue(Structure):
+    _fields_ = (("root", c_void_p), ("bias", c_void_p), ("activation", c_int32), ("slope", c_float))
+
+
+class _Aggregate(Structure):
+    _fields_ = (
+        ("csr", _Csr),
+        ("x", c_void_p),
+        ("width", c_int64),
+        ("type", c_int32),
+        ("reduce", c_int32),
+        ("row_scale", c_void_p),
+        ("column_scale", c_void_p),
+        ("weight", c_void_p),
+        ("heads", c_int64),
+        ("epilogue", _Epilogue),
+        ("out", c_void_p),
+    )
+
+
+class _Attention(Structure):
+    _fields_ = (
+        ("csr", _Csr),
+        ("x", c_void_p),
+        ("width", c_int64),
+        ("heads", c_int64),
+        ("score", c_int32),
+        ("source", c_void_p),
+        ("destination", c_void_p),
+        ("edge", c_void_p),
+        ("edge_value", c_void_p),
+        ("att", c_void_p),
+        ("slope", c_float),
+        ("scale", c_float),
+        ("epilogue", _Epilogue),
+        ("out", c_void_p),
+    )
+
+
+@dataclass(frozen=True)
+class Csr:
+    """A structure by destination; `col` 0 where slot s reads row s."""
+
+    rowptr: int
+    col: int
+    num_rows: int
+    num_slots: int
+    num_src: int
+    index_bits: int = 64
+
+    def _c(self) -> _Csr:
+        return _Csr(self.rowptr, self.col, self.num_rows, self.num_slots, self.num_src, self.index_bits)
+
+
+@dataclass(frozen=True)
+class Epilogue:
+    """What follows a reduction: `activation(reduced + root + bias)`."""
+
+    root: int = 0
+    bias: int = 0
+    activation: str = "identity"
+    slope: float = 0.0
+
+    def _c(self) -> _Epilogue:
+        return _Epilogue(self.root, self.bias, ACTIVATIONS[self.activation], self.slope)
+
+
+PLAIN = Epilogue()
+
+
+def aggregate(
+    csr: Csr,
+    x: int,
+    width: int,
+    out: int,
+    *,
+    dtype: str = "float32",
+    reduce: str = "sum",
+    weight: int = 0,
+    heads: int = 1,
+    row_scale: int = 0,
+    column_scale: int = 0,
+    epilogue: Epilogue = PLAIN,
+    threads: int = 0,
+) -> None:
+    """Reduce the rows that the slots of each row name; see `gnx_aggregate`.
+
+    Raises:
+        KernelError: the arguments do not fit each other, or an index is out of range.
+    """
+    scales = (row_scale, column_scale, weight, heads)
+    work = _Aggregate(csr._c(), x, width, TYPES[dtype], REDUCTIONS[reduce], *scales, epilogue._c(), out)
+    _check(library().gnx_run_aggregate(byref(work), _on(threads)))
+
+
+def attention(
+    csr: Csr,
+    x: int,
+    width: int,
+    heads: int,
+    out: int,
+    *,
+    score: str,
+    source: int = 0,
+    destination: int = 0,
+    edge: int = 0,
+    edge_value: int = 0,
+    att: int = 0,
+    slope: float = 0.0,
+    scale: float = 1.0,
+    epilogue: Epilogue = PLAIN,
+    threads: int = 0,
+) -> None:
+    """Weigh rows by the softmax of their scores; see `gnx_attention`.
+
+    Raises:
+        KernelError: the arguments do not fit each other, or an index is out of range.
+    """
+    terms = (source, destination, edge, edge_value, att, slope, scale)
+    work = _Attention(csr._c(), x, width, heads, SCORES[score], *terms, epilogue._c(), out)
+    _check(library().gnx_run_attention(byref(work), _on(threads)))
+
+
+def softmax(csr: Csr, scores: int, heads: int, out: int, *, threads: int = 0) -> None:
+    """Normalise scores [num_slots, heads] over the slots of each row.
+
+    Raises:
+        KernelError: the arguments do not fit each other.
+    """
+    _check(library().gnx_run_softmax(byref(csr._c()), c_void_p(scores), c_int64(heads), c_void_p(out), _on(threads)))
+
+
+def build_csr(
+    dst: int, num_edges: int, num_rows: int, rowptr: int, perm: int, *, index_bits: int = 64, threads: int = 0
+) -> None:
+    """Sort edges by destination, stable in their order; see `gnx_build_csr`.
+
+    Raises:
+        KernelError: a destination is out of range.
+    """
+    sizes = (c_int64(num_edges), c_int64(num_rows), c_int32(index_bits))
+    pointers = (c_void_p(rowptr), c_void_p(perm))
+    _check(library().gnx_build_csr(c_void_p(dst), *sizes, *pointers, _on(threads)))
+
+
+def use_path(name: str | None) -> bool:
+    """Use the instruction set of this name, the best one for `None`; tell whether this processor has it."""
+    return int(library().gnx_use_path(None if name is None else name.encode())) == 0
+
+
+def _on(threads: int) -> Any:
+    return byref(_Threads(None, None, threads))
+
+
+def _check(status: int) -> None:
+    if status:
+        raise KernelError(bytes(library().gnx_message(ctypes.c_int32(status))).decode())

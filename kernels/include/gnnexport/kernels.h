@@ -1,0 +1,134 @@
+/* Message passing on the processor: the C interface of gnnexport's kernels.
+ *
+ * Structures are CSR by destination. `rowptr` [num_rows + 1] starts at 0, never falls and ends at `num_slots`; `col`
+ * [num_slots] names the source of each slot. Both are int32 or both int64. Matrices are dense, row by row. Every
+ * function checks what it is given and returns a status; nothing is read or written outside the buffers, and on an
+ * error the contents of the outputs are unspecified. Results do not depend on the number of threads, to the last bit.
+ */
+#ifndef GNNEXPORT_KERNELS_H
+#define GNNEXPORT_KERNELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(_WIN32)
+#define GNX_API __declspec(dllexport)
+#else
+#define GNX_API __attribute__((visibility("default")))
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Grows whenever a structure or a function changes its meaning. */
+#define GNX_ABI 1
+
+typedef enum gnx_status {
+  GNX_OK = 0,
+  GNX_NULL = 1,   /* a pointer that is needed is null */
+  GNX_SHAPE = 2,  /* a size is negative, or sizes do not fit each other */
+  GNX_INDEX = 3,  /* rowptr falls or ends elsewhere, or an index is out of range */
+  GNX_OPTION = 4, /* a type, reduction, activation or combination that is not known */
+  GNX_MEMORY = 5  /* memory ran out */
+} gnx_status;
+
+typedef enum gnx_type { GNX_F32 = 0, GNX_BF16 = 1, GNX_F16 = 2, GNX_I8 = 3 } gnx_type;
+
+/* A row without slots gives 0, and 1 for GNX_PROD. NaN is handed on by every reduction. */
+typedef enum gnx_reduce { GNX_SUM = 0, GNX_MEAN = 1, GNX_MAX = 2, GNX_MIN = 3, GNX_PROD = 4 } gnx_reduce;
+
+typedef enum gnx_activation {
+  GNX_IDENTITY = 0,
+  GNX_RELU = 1,
+  GNX_LEAKY_RELU = 2, /* slope */
+  GNX_ELU = 3         /* alpha 1 */
+} gnx_activation;
+
+/* How the host runs tasks: `run` calls task(data, i) once for each i < count, on any threads, and returns when all are
+ * done. Where `run` is null the library's own threads serve: `count` of them, or all that the process may use for 0. */
+typedef struct gnx_threads {
+  void (*run)(void *host, void (*task)(void *data, size_t index), size_t count, void *data);
+  void *host;
+  int32_t count;
+} gnx_threads;
+
+typedef struct gnx_csr {
+  const void *rowptr;
+  const void *col; /* null: slot s reads row s, as edge messages and readouts do; then num_src is num_slots */
+  int64_t num_rows, num_slots, num_src;
+  int32_t index_bits; /* 32 or 64 */
+} gnx_csr;
+
+/* out = activation(reduced + root + bias); parts that are null are left out. */
+typedef struct gnx_epilogue {
+  const float *root; /* [num_rows, width] */
+  const float *bias; /* [width] */
+  int32_t activation;
+  float slope;
+} gnx_epilogue;
+
+/* out[i] = reduce over the slots s of row i of weight[s] * x[col[s]].
+ *
+ * With GNX_I8 a row stands for x * row_scale[source] * column_scale. Sums and means without weight and row_scale add
+ * integers, exactly, and are scaled once at the end. */
+typedef struct gnx_aggregate {
+  gnx_csr csr;
+  const void *x; /* [num_src, width] of type `type` */
+  int64_t width;
+  int32_t type, reduce;
+  const float *row_scale;    /* [num_src], only with GNX_I8 */
+  const float *column_scale; /* [width], only with GNX_I8 */
+  const float *weight;       /* [num_slots, heads], only with GNX_SUM and GNX_MEAN */
+  int64_t heads;             /* that share the width evenly; 1 without weight */
+  gnx_epilogue epilogue;
+  float *out; /* [num_rows, width] */
+} gnx_aggregate;
+
+typedef enum gnx_score {
+  GNX_GIVEN = 0, /* score = edge, [num_slots, heads] */
+  GNX_GAT = 1,   /* leaky_relu(source + destination + edge), each [.., heads] */
+  GNX_GATV2 = 2, /* per head: att . leaky_relu(source + destination + edge), each [.., width] */
+  GNX_DOT = 3    /* per head: scale * destination . (source + edge), each [.., width] */
+} gnx_score;
+
+/* out[i] = sum over the slots s of row i of softmax(score)[s] * (x[col[s]] + edge_value[s]), head by head. */
+typedef struct gnx_attention {
+  gnx_csr csr;
+  const float *x; /* [num_src, width] */
+  int64_t width, heads;
+  int32_t score;
+  const float *source;      /* by source */
+  const float *destination; /* [num_rows, ..] */
+  const float *edge;        /* [num_slots, ..], or null unless GNX_GIVEN */
+  const float *edge_value;  /* [num_slots, width], or null */
+  const float *att;         /* [width], only GNX_GATV2 */
+  float slope, scale;
+  gnx_epilogue epilogue;
+  float *out; /* [num_rows, width] */
+} gnx_attention;
+
+GNX_API int32_t gnx_abi(void);
+GNX_API const char *gnx_message(int32_t status);
+
+/* The instruction set in use: `avx512`, `avx2` or `portable`. The environment variable GNNEXPORT_KERNELS names another,
+ * read at the first call; gnx_use_path does so later, and says GNX_OPTION where this processor lacks it. */
+GNX_API const char *gnx_path(void);
+GNX_API int32_t gnx_use_path(const char *name);
+
+GNX_API int32_t gnx_run_aggregate(const gnx_aggregate *work, const gnx_threads *threads);
+GNX_API int32_t gnx_run_attention(const gnx_attention *work, const gnx_threads *threads);
+
+/* Softmax of scores [num_slots, heads] over the slots of each row; csr.col is not read. */
+GNX_API int32_t gnx_run_softmax(const gnx_csr *csr, const float *scores, int64_t heads, float *out,
+                                const gnx_threads *threads);
+
+/* CSR by destination, stable in the order of edges: `rowptr` [num_rows + 1], and `perm` [num_edges], the edge in each
+ * slot. `dst` [num_edges] and both outputs have index_bits bits. */
+GNX_API int32_t gnx_build_csr(const void *dst, int64_t num_edges, int64_t num_rows, int32_t index_bits, void *rowptr,
+                              void *perm, const gnx_threads *threads);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,214 @@
+// The C interface: check everything, deal the work out, put hubs together.
+#include <algorithm>
+#include <atomic>
+#include <exception>
+#include <vector>
+
+#include "blocks.hpp"
+#include "dispatch.hpp"
+#include "gnnexport/kernels.h"
+#include "structure.hpp"
+#include "threads.hpp"
+
+namespace gnx {
+namespace {
+
+constexpr int64_t INT8_BLOCK = 8;
+
+int64_t bytes_of(int32_t type) { return type == GNX_F32 ? 4 : type == GNX_I8 ? 1 : 2; }
+
+bool known(const gnx_epilogue &epilogue) {
+  return epilogue.activation >= GNX_IDENTITY && epilogue.activation <= GNX_ELU;
+}
+
+bool options_fit(const gnx_aggregate &work) {
+  if (work.type < GNX_F32 || work.type > GNX_I8 || work.reduce < GNX_SUM || work.reduce > GNX_PROD) return false;
+  if (!known(work.epilogue)) return false;
+  if (work.type != GNX_I8 && (work.row_scale || work.column_scale)) return false;
+  const bool adds = work.reduce == GNX_SUM || work.reduce == GNX_MEAN;
+  // A scale of either sign would turn a maximum into a minimum.
+  return adds || (!work.weight && !work.row_scale && !work.column_scale);
+}
+
+bool shapes_fit(int64_t width, int64_t heads) { return width >= 0 && heads >= 1 && width % heads == 0; }
+
+bool buffers_fit(const gnx_csr &csr, int64_t width) {
+  const int64_t most = INT64_MAX / 64 / std::max<int64_t>(width, 1);
+  return csr.num_rows <= most && csr.num_src <= most && csr.num_slots <= most;
+}
+
+Sum sum_of(const gnx_aggregate &work) {
+  if (work.reduce == GNX_MAX) return Sum::max;
+  if (work.reduce == GNX_MIN) return Sum::min;
+  if (work.reduce == GNX_PROD) return Sum::prod;
+  if (work.weight || work.row_scale) return Sum::weighted;
+  return work.type == GNX_I8 ? Sum::integers : Sum::plain;
+}
+
+int32_t check(const gnx_aggregate &work) {
+  if (!options_fit(work)) return GNX_OPTION;
+  if (!shapes_fit(work.width, work.heads) || (work.heads > 1 && !work.weight)) return GNX_SHAPE;
+  if (!buffers_fit(work.csr, work.width)) return GNX_SHAPE;
+  const bool writes = work.csr.num_rows > 0 && work.width > 0;
+  const bool reads = work.csr.num_slots > 0 && work.width > 0;
+  return (writes && !work.out) || (reads && !work.x) ? GNX_NULL : GNX_OK;
+}
+
+int32_t check(const gnx_attention &work) {
+  if (work.score < GNX_GIVEN || work.score > GNX_DOT || !known(work.epilogue)) return GNX_OPTION;
+  if (!shapes_fit(work.width, work.heads) || !buffers_fit(work.csr, std::max(work.width, work.heads)))
+    return GNX_SHAPE;
+  if (work.csr.num_rows == 0 || work.width == 0) return GNX_OK;
+  if (!work.out) return GNX_NULL;
+  if (work.csr.num_slots == 0) return GNX_OK;
+  if (work.score == GNX_GIVEN ? !work.edge : !work.source || !work.destination) return GNX_NULL;
+  return !work.x || (work.score == GNX_GATV2 && !work.att) ? GNX_NULL : GNX_OK;
+}
+
+int32_t aggregate(const gnx_aggregate &work, const gnx_threads *threads) {
+  const Path *path = current_path();
+  if (!path) return GNX_OPTION;
+  int32_t status = check(work);
+  if (status != GNX_OK) return status;
+  Work dealt;
+  status = deal_out(work.csr, work.width * bytes_of(work.type), dealt);
+  if (status != GNX_OK || work.width == 0) return status;
+  const Sum sum = sum_of(work);
+  const bool integers = sum == Sum::integers;
+  const int64_t most = integers ? INT8_BLOCK : path->most;
+  const std::vector<Block> blocks = cut_columns(work.width, work.heads, integers ? 2 * path->lanes : path->lanes, most);
+  std::vector<float> sums(dealt.segments.size() * work.width);
+  const Parts parts{sums.data(), nullptr, nullptr};
+  std::atomic<bool> in_range{true};
+  for_each(threads, dealt.tasks(), [&](size_t task) {
+    const Span span = dealt.span(task);
+    if (!columns_fit(dealt.structure, span)) in_range = false;
+    if (!in_range) return;
+    for (const Block &block : blocks)
+      path->aggregate(work, dealt.structure, block, block.per_head ? Sum::by_head : sum, span, parts);
+  });
+  if (!in_range) return GNX_INDEX;
+  for_each(threads, dealt.num_hubs(), [&](size_t hub) {
+    const size_t first = dealt.hubs[hub];
+    path->join(work, dealt.structure, &dealt.segments[first], dealt.hubs[hub + 1] - first, sum, parts);
+  });
+  return GNX_OK;
+}
+
+// Peaks and totals of a softmax over hubs, part by part.
+struct Peaks {
+  std::vector<float> sums, peaks, totals;
+  Parts parts;
+  Peaks(const Work &dealt, int64_t heads, int64_t width)
+      : sums(dealt.segments.size() * width),
+        peaks(dealt.segments.size() * heads),
+        totals(dealt.segments.size() * heads),
+        parts{sums.data(), peaks.data(), totals.data()} {}
+};
+
+int32_t attend(const gnx_attention &work, const gnx_threads *threads) {
+  const Path *path = current_path();
+  if (!path) return GNX_OPTION;
+  int32_t status = check(work);
+  if (status != GNX_OK) return status;
+  Work dealt;
+  status = deal_out(work.csr, work.width * 4, dealt);
+  if (status != GNX_OK || work.width == 0) return status;
+  const std::vector<Block> blocks = cut_columns(work.width, work.heads, path->lanes, path->most);
+  const Peaks peaks(dealt, work.heads, work.width);
+  const size_t scratch = (dealt.structure.chunk + 2) * work.heads + work.width;
+  std::atomic<bool> in_range{true}, in_memory{true};
+  for_each(threads, dealt.tasks(), [&](size_t task) {
+    const Span span = dealt.span(task);
+    if (!columns_fit(dealt.structure, span)) in_range = false;
+    if (!in_range) return;
+    try {
+      thread_local std::vector<float> own;
+      if (own.size() < scratch) own.resize(scratch);
+      path->attend(work, dealt.structure, blocks.data(), blocks.size(), span, peaks.parts, own.data());
+    } catch (const std::exception &) {
+      in_memory = false;
+    }
+  });
+  if (!in_range || !in_memory) return in_range ? GNX_MEMORY : GNX_INDEX;
+  for_each(threads, dealt.num_hubs(), [&](size_t hub) {
+    const size_t first = dealt.hubs[hub];
+    const int64_t count = dealt.hubs[hub + 1] - first;
+    path->join_attention(work, dealt.structure, &dealt.segments[first], count, peaks.parts);
+  });
+  return GNX_OK;
+}
+
+int32_t soften(const gnx_csr &given, const float *scores, int64_t heads, float *out, const gnx_threads *threads) {
+  const Path *path = current_path();
+  if (!path) return GNX_OPTION;
+  gnx_csr csr = given;
+  csr.col = nullptr;
+  csr.num_src = csr.num_slots;
+  if (heads < 0 || csr.num_slots < 0 || !buffers_fit(csr, heads)) return GNX_SHAPE;
+  if (csr.num_slots > 0 && heads > 0 && (!scores || !out)) return GNX_NULL;
+  Work dealt;
+  const int32_t status = deal_out(csr, heads * 4, dealt);
+  if (status != GNX_OK || heads == 0) return status;
+  const Peaks peaks(dealt, heads, 0);
+  std::vector<float> scratch(dealt.chunks * 2 * heads);
+  for_each(threads, dealt.tasks(), [&](size_t task) {
+    float *own = task < dealt.segments.size() ? nullptr : &scratch[(task - dealt.segments.size()) * 2 * heads];
+    path->soften(dealt.structure, scores, heads, out, dealt.span(task), peaks.parts, own);
+  });
+  for_each(threads, dealt.num_hubs(), [&](size_t hub) {
+    const size_t first = dealt.hubs[hub];
+    path->join_softmax(&dealt.segments[first], dealt.hubs[hub + 1] - first, heads, out, peaks.parts);
+  });
+  return GNX_OK;
+}
+
+// Nothing may leave the C interface but a status.
+template <class Call>
+int32_t guarded(Call call) {
+  try {
+    return call();
+  } catch (const std::exception &) {
+    return GNX_MEMORY;
+  }
+}
+
+}  // namespace
+}  // namespace gnx
+
+extern "C" {
+
+int32_t gnx_abi(void) { return GNX_ABI; }
+
+const char *gnx_path(void) {
+  const gnx::Path *path = gnx::current_path();
+  return path ? path->name : "none";
+}
+
+int32_t gnx_use_path(const char *name) { return gnx::use_path(name) ? GNX_OK : GNX_OPTION; }
+
+const char *gnx_message(int32_t status) {
+  switch (status) {
+    case GNX_OK: return "done";
+    case GNX_NULL: return "a pointer that is needed is null";
+    case GNX_SHAPE: return "a size is negative, or sizes do not fit each other";
+    case GNX_INDEX: return "rowptr falls or ends elsewhere, or an index is out of range";
+    case GNX_OPTION: return "a type, reduction, activation, instruction set or combination that is not known";
+    case GNX_MEMORY: return "memory ran out";
+    default: return "an unknown status";
+  }
+}
+
+int32_t gnx_run_aggregate(const gnx_aggregate *work, const gnx_threads *threads) {
+  return work ? gnx::guarded([=] { return gnx::aggregate(*work, threads); }) : GNX_NULL;
+}
+
+int32_t gnx_run_attention(const gnx_attention *work, const gnx_threads *threads) {
+  return work ? gnx::guarded([=] { return gnx::attend(*work, threads); }) : GNX_NULL;
+}
+
+int32_t gnx_run_softmax(const gnx_csr *csr, const float *scores, int64_t heads, float *out,
+                        const gnx_threads *threads) {
+  return csr ? gnx::guarded([=] { return gnx::soften(*csr, scores, heads, out, threads); }) : GNX_NULL;
+}
+}

@@ -1,0 +1,59 @@
+#include "blocks.hpp"
+
+#include <algorithm>
+#include <iterator>
+
+namespace gnx {
+namespace {
+
+constexpr int32_t COUNTS[] = {1, 2, 3, 4, 5, 6, 8, 12, 16};
+
+int32_t at_least(int64_t count) {
+  for (const int32_t listed : COUNTS) {
+    if (listed >= count) return listed;
+  }
+  return COUNTS[std::size(COUNTS) - 1];
+}
+
+// The widest vectors that `columns` fill: neighbours overlap where they do not divide evenly.
+int32_t lanes_for(int64_t columns, int32_t lanes) {
+  while (lanes > columns) lanes = lanes > 4 ? lanes / 2 : 1;
+  return lanes;
+}
+
+void cut_region(int64_t begin, int64_t end, int64_t head, int32_t lanes, int32_t most, std::vector<Block> &blocks) {
+  const int64_t columns = end - begin;
+  lanes = lanes_for(columns, lanes);
+  const int64_t vectors = (columns + lanes - 1) / lanes;
+  int64_t parts = (vectors + most - 1) / most;
+  while (at_least((vectors + parts - 1) / parts) > std::min<int64_t>(vectors, most)) ++parts;
+  const int32_t count = at_least((vectors + parts - 1) / parts);
+  const int64_t whole = static_cast<int64_t>(count) * lanes;
+  for (int64_t part = 0; part < parts; ++part) {
+    const int64_t from = std::max(begin, std::min(begin + part * whole, end - whole));
+    blocks.push_back({lanes, count, from, std::min(from + whole, end), head, 0});
+  }
+}
+
+}  // namespace
+
+std::vector<Block> cut_columns(int64_t width, int64_t heads, int32_t lanes, int32_t most) {
+  std::vector<Block> blocks;
+  if (width == 0) return blocks;
+  const int64_t channels = width / heads, per_head = channels / lanes;
+  if (heads > 1 && channels % lanes == 0 && per_head <= most && at_least(per_head) == per_head) {
+    for (int64_t head = 0; head < heads;) {
+      int64_t together = std::min(most / per_head, heads - head);
+      while (at_least(together * per_head) != together * per_head) --together;
+      const int32_t count = static_cast<int32_t>(together * per_head);
+      blocks.push_back({lanes, count, head * channels, (head + together) * channels, head, per_head});
+      head += together;
+    }
+    return blocks;
+  }
+  for (int64_t head = 0; head < heads; ++head)
+    cut_region(head * channels, (head + 1) * channels, head, lanes, most, blocks);
+  return blocks;
+}
+
+}  // namespace gnx

@@ -1,0 +1,81 @@
+// How the slots of a structure are dealt out, and what the kernels of one instruction set offer.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "gnnexport/kernels.h"
+
+namespace gnx {
+
+// Positions count rows and slots together, so that a chunk of positions is a fair share of work whatever the degrees.
+// Chunks depend on the structure and on the width alone: who works on them changes no bit of the result.
+constexpr int64_t CHUNK_BYTES = 1 << 20;
+constexpr int64_t LEAST_CHUNK = 256;
+constexpr int64_t MOST_CHUNK = 16384;
+
+struct Index {
+  const void *data;
+  bool wide;
+  int64_t operator[](int64_t at) const {
+    return wide ? static_cast<const int64_t *>(data)[at] : static_cast<const int32_t *>(data)[at];
+  }
+};
+
+// A part of a row with more slots than a chunk has positions: a hub, which several tasks share.
+struct Segment {
+  int64_t row, begin, end;
+  int64_t part;  // its place among all parts
+};
+
+// Rows [first, last) without hubs, or one segment of a hub whose result goes to `part` instead.
+struct Span {
+  int64_t first, last;
+  const Segment *segment;
+};
+
+struct Structure {
+  Index rowptr, col;  // col.data is null where slot s reads row s
+  int64_t num_rows, num_slots, num_src;
+  int64_t chunk;
+};
+
+// A block of columns: `count` vectors of `lanes` from column `begin`, the last one ending at column `end`.
+struct Block {
+  int32_t lanes, count;
+  int64_t begin, end;
+  int64_t head;       // of its first column
+  int64_t per_head;   // vectors of one head, where a block spans several heads
+};
+
+enum class Sum { plain, weighted, by_head, max, min, prod, integers };
+
+// The parts of a hub: of each, `width` numbers; int32 where integers are added.
+struct Parts {
+  void *sums;
+  float *peaks, *totals;  // [parts, heads], of a softmax
+};
+
+struct Path {
+  const char *name;
+  int32_t lanes, most;  // numbers in a vector, vectors in a block
+  void (*aggregate)(const gnx_aggregate &work, const Structure &structure, const Block &block, Sum sum,
+                    const Span &span, const Parts &parts);
+  void (*join)(const gnx_aggregate &work, const Structure &structure, const Segment *segments, int64_t count,
+               Sum sum, const Parts &parts);
+  void (*attend)(const gnx_attention &work, const Structure &structure, const Block *blocks, int64_t num_blocks,
+                 const Span &span, const Parts &parts, float *scratch);
+  void (*join_attention)(const gnx_attention &work, const Structure &structure, const Segment *segments,
+                         int64_t count, const Parts &parts);
+  void (*soften)(const Structure &structure, const float *scores, int64_t heads, float *out, const Span &span,
+                 const Parts &parts, float *scratch);
+  void (*join_softmax)(const Segment *segments, int64_t count, int64_t heads, float *out, const Parts &parts);
+};
+
+extern const Path PORTABLE;
+#if defined(GNX_X86)
+extern const Path AVX2;
+extern const Path AVX512;
+#endif
+
+}  // namespace gnx

@@ -1,0 +1,153 @@
+// The inner loops: rows of a matrix, gathered and reduced in registers.
+#pragma once
+
+#include "plan.hpp"
+#include "vector.hpp"
+
+namespace {
+
+using gnx::Block;
+using gnx::Index;
+using gnx::Parts;
+using gnx::Segment;
+using gnx::Span;
+using gnx::Structure;
+using gnx::Sum;
+
+constexpr int MOST_VECTORS = GNX_LANES == 16 ? 16 : 8;
+constexpr int MOST_COLUMNS = MOST_VECTORS * GNX_LANES;
+constexpr int AHEAD = 8;
+constexpr int LINE = 64;
+constexpr int SHORT_SUMS = 255;  // of int8, before a sum of 16 bits can overflow
+
+template <class Type>
+struct Matrix {
+  const Type *data;
+  int64_t width;
+};
+
+// What multiplies the rows: both may be null. Slot s has its weights at `slot[(s - first) * heads]`.
+struct Weights {
+  const float *slot;
+  int64_t heads, first;
+  const float *source;
+};
+
+inline int64_t source_of(const Structure &structure, int64_t slot) {
+  return structure.col.data ? structure.col[slot] : slot;
+}
+
+template <class Row, int W, int NV>
+inline void prefetch(const typename Row::Type *from) {
+  constexpr int bytes = NV * W * static_cast<int>(sizeof(typename Row::Type));
+  for (int at = 0; at < bytes; at += LINE) __builtin_prefetch(reinterpret_cast<const char *>(from) + at);
+}
+
+template <int W, Sum S>
+inline Floats<W> neutral() {
+  if (S == Sum::max) return all<W>(-__builtin_inff());
+  if (S == Sum::min) return all<W>(__builtin_inff());
+  return all<W>(S == Sum::prod ? 1.0f : 0.0f);
+}
+
+template <int W, Sum S>
+inline Floats<W> combine(Floats<W> total, Floats<W> value, float weight) {
+  if (S == Sum::max) return where<W>((value > total) | (value != value), value, total);
+  if (S == Sum::min) return where<W>((value < total) | (value != value), value, total);
+  if (S == Sum::prod) return total * value;
+  if (S == Sum::plain) return total + value;
+  return total + value * weight;
+}
+
+// Reduce slots [begin, end) of a block of columns into `total`.
+template <class Row, int W, int NV, Sum S>
+inline void gather(const Structure &structure, const Matrix<typename Row::Type> &x, const Block &block,
+                   const Weights &weights, int64_t begin, int64_t end, Floats<W> *total) {
+  const int64_t last = block.end - W - block.begin;
+  for (int v = 0; v < NV; ++v) total[v] = neutral<W, S>();
+  for (int64_t slot = begin; slot < end; ++slot) {
+    if (slot + AHEAD < structure.num_slots)
+      prefetch<Row, W, NV>(x.data + source_of(structure, slot + AHEAD) * x.width + block.begin);
+    const int64_t source = source_of(structure, slot);
+    const typename Row::Type *from = x.data + source * x.width + block.begin;
+    const float scale = S != Sum::plain && weights.source ? weights.source[source] : 1.0f;
+    const float *weight = weights.slot ? weights.slot + (slot - weights.first) * weights.heads + block.head : nullptr;
+    float shared = scale;
+    if (S == Sum::weighted && weight) shared *= weight[0];
+    for (int v = 0; v < NV; ++v) {
+      const Floats<W> value = Row::template row<W>(from + (v == NV - 1 ? last : v * W));
+      if (S == Sum::by_head) shared = scale * weight[v / block.per_head];
+      total[v] = combine<W, S>(total[v], value, shared);
+    }
+  }
+}
+
+template <int W, int NV>
+inline void put(const Floats<W> *total, const Block &block, float *to) {
+  for (int v = 0; v < NV - 1; ++v) store<W>(to + v * W, total[v]);
+  store<W>(to + (block.end - W - block.begin), total[NV - 1]);
+}
+
+inline float activate(float value, const gnx_epilogue &epilogue) {
+  if (epilogue.activation == GNX_RELU) return value < 0.0f ? 0.0f : value;
+  if (epilogue.activation == GNX_LEAKY_RELU) return value < 0.0f ? value * epilogue.slope : value;
+  return value;
+}
+
+// Add what comes after the reduction to `count` columns of a row that start at column `begin`.
+inline void finish(const gnx_epilogue &epilogue, int64_t row, int64_t width, int64_t begin, int64_t count,
+                   float *values) {
+  if (epilogue.root) {
+    const float *root = epilogue.root + row * width + begin;
+    for (int64_t i = 0; i < count; ++i) values[i] += root[i];
+  }
+  if (epilogue.bias) {
+    for (int64_t i = 0; i < count; ++i) values[i] += epilogue.bias[begin + i];
+  }
+  if (epilogue.activation == GNX_ELU) {
+    for (int64_t i = 0; i < count; ++i) {
+      const float below = values[i] < 0.0f ? values[i] : 0.0f;
+      values[i] = values[i] < 0.0f ? exponential<1>(Floats<1>{below})[0] - 1.0f : values[i];
+    }
+  } else if (epilogue.activation != GNX_IDENTITY) {
+    for (int64_t i = 0; i < count; ++i) values[i] = activate(values[i], epilogue);
+  }
+}
+
+// The same, with what a mean, a maximum of nothing and scales of columns need before it.
+inline void finish(const gnx_aggregate &work, int64_t row, int64_t slots, int64_t begin, int64_t count, float *values) {
+  const bool extreme = work.reduce == GNX_MAX || work.reduce == GNX_MIN;
+  if (work.reduce == GNX_MEAN && slots > 1) {
+    const float divisor = static_cast<float>(slots);
+    for (int64_t i = 0; i < count; ++i) values[i] /= divisor;
+  } else if (extreme && slots == 0) {
+    for (int64_t i = 0; i < count; ++i) values[i] = 0.0f;
+  }
+  if (work.column_scale) {
+    for (int64_t i = 0; i < count; ++i) values[i] *= work.column_scale[begin + i];
+  }
+  finish(work.epilogue, row, work.width, begin, count, values);
+}
+
+inline bool is_plain(const gnx_aggregate &work) {
+  const gnx_epilogue &epilogue = work.epilogue;
+  return work.reduce == GNX_SUM && !work.column_scale && !epilogue.root && !epilogue.bias &&
+         epilogue.activation == GNX_IDENTITY;
+}
+
+// Call rows(row, begin, end) for each row of a span, or for the one segment; hubs are left to their segments.
+template <class Each>
+inline void for_rows(const Structure &structure, const Span &span, Each each) {
+  if (span.segment) {
+    each(span.segment->row, span.segment->begin, span.segment->end);
+    return;
+  }
+  int64_t begin = structure.rowptr[span.first];
+  for (int64_t row = span.first; row < span.last; ++row) {
+    const int64_t end = structure.rowptr[row + 1];
+    if (end - begin <= structure.chunk) each(row, begin, end);
+    begin = end;
+  }
+}
+
+}  // namespace
