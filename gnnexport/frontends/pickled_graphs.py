@@ -20,7 +20,7 @@ from gnnexport.frontends.hetero import KindAttributes
 from gnnexport.frontends.modules import ModuleRebuilder
 from gnnexport.frontends.names import names_in
 from gnnexport.frontends.records import Global, New, Pairs, Value, read_records
-from gnnexport.frontends.refusal import quoted, unsafe
+from gnnexport.frontends.refusal import quoted, rebuilding, unsafe
 from gnnexport.frontends.tensors import TensorRebuilder
 from gnnexport.frontends.trusted import CODE_MEND, load_trusted
 
@@ -126,15 +126,8 @@ def _load_safely(path: Path) -> Any:
     with Archive(path) as archive:
         record = read_records(archive.read_pickle(), path)
         _check_names(record, path)
-        reader = _Reader(path, ModuleRebuilder(path, TensorRebuilder(archive)))
-        try:
-            return reader.read(record)
-        except GnnExportError:
-            raise
-        except RecursionError:
-            raise unsafe(path, "is nested too deeply") from None
-        except Exception as error:
-            raise unsafe(path, f"holds a state that does not fit its class ({quoted(str(error))})") from error
+        with rebuilding(path):
+            return _Reader(path, ModuleRebuilder(path, TensorRebuilder(archive))).read(record)
 
 
 def _check_names(record: Value, path: Path) -> None:

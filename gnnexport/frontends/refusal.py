@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from gnnexport.errors import UnsafeFileError, UsageError
+from gnnexport.errors import GnnExportError, UnsafeFileError, UsageError
 
 TRUST_MEND = (
     "Give the code with --builder package.module:function and the weights as a state dict, "
@@ -38,6 +40,20 @@ def unsafe(path: Path, what: str, mend: str = TRUST_MEND) -> UnsafeFileError:
     error = UnsafeFileError.at(str(path), what, mend)
     assert isinstance(error, UnsafeFileError)
     return error
+
+
+@contextmanager
+def rebuilding(path: Path) -> Iterator[None]:
+    """Raise `UnsafeFileError` where the records of the file cannot become objects."""
+    try:
+        yield
+    except GnnExportError:
+        raise
+    except RecursionError:
+        raise unsafe(path, "is nested too deeply") from None
+    except Exception as error:
+        # Installed code met what it cannot work with: the file is at fault, not we.
+        raise unsafe(path, f"holds a state that does not fit its class ({quoted(str(error))})") from error
 
 
 def broken(path: Path, what: str, mend: str = AGAIN_MEND) -> UsageError:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gnnexport.errors import GnnExportError
 from gnnexport.frontends import vocabulary
 from gnnexport.frontends.archive import Archive
 from gnnexport.frontends.attributes import read_data_attributes
@@ -18,7 +17,7 @@ from gnnexport.frontends.checkpoint import Part, find_part
 from gnnexport.frontends.modules import ModuleRebuilder
 from gnnexport.frontends.names import refuse_unknown_names
 from gnnexport.frontends.records import New, read_records
-from gnnexport.frontends.refusal import quoted, unsafe
+from gnnexport.frontends.refusal import rebuilding
 from gnnexport.frontends.tensors import TensorRebuilder
 
 
@@ -46,14 +45,7 @@ def load_part(path: Path) -> tuple[object, Part | None]:
         record = read_records(data, path) if part is None else part.record
         refuse_unknown_names(record, path)
         rebuilder = ModuleRebuilder(path, TensorRebuilder(archive))
-        try:
+        with rebuilding(path):
             if isinstance(record, New) and record.cls.name == vocabulary.DATA:
                 return read_data_attributes(record, path, rebuilder), None
             return rebuilder.value(record, "the file" if part is None else part.where), part
-        except GnnExportError:
-            raise
-        except RecursionError:
-            raise unsafe(path, "is nested too deeply") from None
-        except Exception as error:
-            # Installed torch and PyG code met a state it cannot work with: the file is at fault, not we.
-            raise unsafe(path, f"holds a state that does not fit its class ({quoted(str(error))})") from error
