@@ -15,6 +15,7 @@ from gnnexport.program.aggregation import fuse_aggregations, fuse_softmax
 from gnnexport.program.axes import bring_rows_to_front
 from gnnexport.program.binding import structure_nodes
 from gnnexport.program.graphs import args_of, calls, rebuild
+from gnnexport.program.matrices import written_out
 from gnnexport.program.messages import Reduction, find_reduction, is_count
 from gnnexport.program.program import Program
 from gnnexport.program.shapes import like, sizes_of
@@ -58,6 +59,8 @@ class RaiseMessages(Pass):
         merge_duplicates(graph)
         left = [node for node in graph.nodes if _is_scatter(node) and node not in structure]
         ctx.note(f"raised {raised} reductions over {len(csrs)} structures" + (f", left {len(left)}" if left else ""))
+        if matrices := written_out(graph):
+            ctx.note(f"writes out {len(matrices)} adjacency matrices: memory grows with the square of a graph's nodes")
         program.body = rebuild(program.body, graph)
         return program
 

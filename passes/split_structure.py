@@ -23,7 +23,8 @@ gnn = torch.ops.gnn
 Sizes = tuple[int, ...] | None
 Counts = Mapping[Sizes, str]
 
-_STAYS_WITH_READER = {aten.view.default, aten.unsqueeze.default, aten.expand.default, aten.sym_size.int}
+_STAYS_WITH_READER = {aten.view.default, aten.reshape.default, aten.unsqueeze.default, aten.expand.default,
+                      aten.sym_size.int}  # fmt: skip
 
 
 @dataclass(frozen=True)

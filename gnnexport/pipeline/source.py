@@ -24,6 +24,7 @@ from gnnexport.pipeline.typical import typical_request
 from gnnexport.program.capture import capture
 from gnnexport.program.data import GraphData
 from gnnexport.program.inputs import NAMES, NUM_GRAPHS, Input, Level, Mode, Role
+from gnnexport.program.matrices import check_matrices
 from gnnexport.program.program import Program, example_inputs
 from gnnexport.program.verify import TOLERANCE, relative_error
 from gnnexport.training.task import Task, check_logits, infer_task
@@ -259,7 +260,8 @@ def capture_source(source: Source) -> Program:
         UnsupportedError: what cannot be captured.
         ParityError: the capture computes something else.
     """
-    program = capture(source.model, source.inputs, example_inputs(source.inputs))
+    program = capture(source.model, source.inputs, example_inputs(source.inputs), source.request.sizes)
+    check_matrices(program, source.request.inputs)
     if program.level != source.level:
         what = f"answers for each {source.level} of the data, but for each {program.level} of other graphs"
         raise DataError.at(source.class_name, what, "Give data in which nodes, graphs and pairs differ in number")

@@ -9,7 +9,7 @@ from torch import fx
 
 from gnnexport.program.binding import CREATIONS, takes_like
 from gnnexport.program.graphs import args_of, calls
-from gnnexport.program.shapes import DTYPE, like, rank_of, sizes_of
+from gnnexport.program.shapes import DTYPE, SHAPES, like, rank_of
 
 aten = torch.ops.aten
 
@@ -19,8 +19,8 @@ _ELEMENTWISE = {
     aten.relu.default, aten.leaky_relu.default, aten.elu.default, aten.sigmoid.default, aten.tanh.default,
     aten.dropout.default, aten.detach.default,
 }  # fmt: skip
-_SPREADS = {aten.expand.default, aten.expand_as.default, aten.view.default, aten.reshape.default,
-            aten.unsqueeze.default}  # fmt: skip
+_EXPANSIONS = {aten.expand.default, aten.expand_as.default}
+_SPREADS = {*_EXPANSIONS, aten.view.default, aten.reshape.default, aten.unsqueeze.default}
 
 
 def bring_rows_to_front(graph: fx.Graph) -> int:
@@ -51,10 +51,24 @@ def bring_rows_to_front(graph: fx.Graph) -> int:
 
 def _spread_along(index: Any, axis: int) -> fx.Node | None:
     """Return the one-dimensional index that a tensor repeats along all dimensions but one."""
-    size = sizes_of(index, axis)
+    spreads: list[fx.Node] = []
     while isinstance(index, fx.Node) and index.target in _SPREADS and rank_of(index) > 1:
+        spreads.insert(0, index)
         index = args_of(index)[0]
-    return index if isinstance(index, fx.Node) and rank_of(index) == 1 and sizes_of(index, 0) == size else None
+    if not isinstance(index, fx.Node) or rank_of(index) != 1:
+        return None
+    return index if all(_lies_along(axis, index, spreads, run) for run in range(len(index.meta[SHAPES]))) else None
+
+
+def _lies_along(axis: int, index: fx.Node, spreads: list[fx.Node], run: int) -> bool:
+    """Try out with places in the stead of what an index holds whether it comes to lie along a dimension."""
+    places = torch.arange(index.meta[SHAPES][run][0])
+    spread = places
+    for node in spreads:
+        shape = node.meta[SHAPES][run]
+        spread = spread.expand(shape) if node.target in _EXPANSIONS else spread.reshape(shape)
+    spread = spread.movedim(axis, -1)
+    return spread.shape[-1] == len(places) and torch.equal(spread, places.expand_as(spread))
 
 
 class _Front:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import io
 import logging
 import operator
@@ -17,6 +16,7 @@ from torch import Tensor, fx, nn
 from torch.export import Dim
 
 from gnnexport.errors import DataError, UnsupportedError
+from gnnexport.program.calling import call, collected_arguments, takes_positional
 from gnnexport.program.explanation import explain
 from gnnexport.program.functional import functionalise, training_argument, training_arguments_cleared
 from gnnexport.program.graphs import args_of, module_of, output_node
@@ -39,7 +39,9 @@ _MAXIMUM = 2**48
 """More than there will be, and few enough for sums of two counts."""
 
 
-def capture(model: nn.Module, inputs: Sequence[Input], example: Mapping[str, Tensor]) -> Program:
+def capture(
+    model: nn.Module, inputs: Sequence[Input], example: Mapping[str, Tensor], sizes: Mapping[str, int] | None = None
+) -> Program:
     """Capture `model` in evaluation mode.
 
     Where the model counts the graphs of a batch, by `batch.max() + 1`, the Program gets the input `num_graphs`; graph
@@ -49,16 +51,18 @@ def capture(model: nn.Module, inputs: Sequence[Input], example: Mapping[str, Ten
         model: takes the inputs by name and returns one tensor.
         inputs: the arguments with their roles.
         example: a value for each input; sizes of nodes and edges become dynamic.
+        sizes: how many nodes and edges there will be, as `GraphData.sizes` names them, where that is known.
 
     Raises:
         UnsupportedError: what torch.export cannot capture, with the module's name.
         DataError: a declared input that nothing reads.
     """
     model = copy.deepcopy(model)
-    body = _functional_capture(model.eval(), inputs, example)
+    sizes = sizes or {}
+    body = _functional_capture(model.eval(), inputs, example, sizes)
     _check_evaluation_mode(body)
     check_padding(model, body, inputs)
-    blocker = _training_blocker(body, model, inputs, example)
+    blocker = _training_blocker(body, model, inputs, example, sizes)
     inputs = _without_unread_ids(body, without_unread_kinds(body, inputs))
     _check_inputs_are_read(body)
     if NUM_GRAPHS in placeholder_names(body) and all(item.role is not Role.NUM_GRAPHS for item in inputs):
@@ -87,14 +91,16 @@ def _level(body: fx.GraphModule, inputs: Sequence[Input]) -> tuple[Level, str]:
     raise UnsupportedError.at("forward", what, "Return one row for each node, graph or pair of nodes")
 
 
-def _functional_capture(model: nn.Module, inputs: Sequence[Input], example: Mapping[str, Tensor]) -> fx.GraphModule:
+def _functional_capture(
+    model: nn.Module, inputs: Sequence[Input], example: Mapping[str, Tensor], sizes: Mapping[str, int]
+) -> fx.GraphModule:
     captured = _export(model, inputs, example)
     graph = _plain_graph(captured, inputs)
     if any(item.role is Role.GRAPH_IDS for item in inputs):
         name_num_graphs(graph)
     expand_cells(graph)
     functionalise(graph)
-    choose_after_product(graph)
+    choose_after_product(graph, sizes)
     drop_dead(graph)
     return fx.GraphModule(captured, graph, class_name=type(model).__name__)
 
@@ -112,10 +118,10 @@ def _export(
     if NUM_GRAPHS in arguments:
         arguments[NUM_GRAPHS], dynamic[NUM_GRAPHS] = int(arguments[NUM_GRAPHS]), Dim.DYNAMIC
     shapes: Any = tuple(dynamic.values())
-    collected = _collected_arguments(model)
+    collected = collected_arguments(model)
     if collected is not None:
         shapes = {collected: shapes}
-    positional = collected is not None or _takes_positional(model)
+    positional = takes_positional(model)
 
     def export(strict: bool) -> fx.GraphModule:
         with _quiet(), one_by_one(), standins(model, columns), even_parts(even):
@@ -126,7 +132,7 @@ def _export(
             return found.module()
 
     def run() -> object:
-        return model(*arguments.values()) if positional else model(**arguments)
+        return call(model, arguments)
 
     try:
         return export(strict=False)
@@ -156,17 +162,6 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logger.disabled = disabled
-
-
-def _takes_positional(model: nn.Module) -> bool:
-    """Tell whether `forward` names its arguments otherwise than its signature says, as PyG's Sequential does."""
-    return hasattr(model, "signature")
-
-
-def _collected_arguments(model: nn.Module) -> str | None:
-    """Return the name of `*args` where `forward` takes only that: PyG's Sequential, when it cannot write its code."""
-    first = next(iter(inspect.signature(model.forward).parameters.values()), None)
-    return first.name if first is not None and first.kind is first.VAR_POSITIONAL else None
 
 
 def _plain_graph(captured: fx.GraphModule, inputs: Sequence[Input]) -> fx.Graph:
@@ -255,11 +250,12 @@ def _check_evaluation_mode(body: fx.GraphModule) -> None:
 
 
 def _training_blocker(
-    body: fx.GraphModule, model: nn.Module, inputs: Sequence[Input], example: Mapping[str, Tensor]
-) -> str | None:
+    body: fx.GraphModule, model: nn.Module, inputs: Sequence[Input], example: Mapping[str, Tensor],
+    sizes: Mapping[str, int],
+) -> str | None:  # fmt: skip
     """Compare with a capture in training mode; name the module where more than the training arguments differ."""
     try:
-        trained = _functional_capture(model.train(), inputs, example)
+        trained = _functional_capture(model.train(), inputs, example, sizes)
     except UnsupportedError as error:
         return f"capturing in training mode fails ({error})"
     finally:

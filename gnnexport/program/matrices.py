@@ -6,12 +6,23 @@ is an edge. That suits the models that multiply adjacencies, which coarsen small
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 from torch_geometric import utils
+
+from gnnexport.errors import UnsupportedError
+from gnnexport.program.graphs import args_of, calls, module_of
+from gnnexport.program.program import EXAMPLE_NODES, Program, node_counts
+from gnnexport.program.shapes import NUMBERS
+
+aten = torch.ops.aten
+
+MOST_CELLS = 1 << 28
+"""Of one matrix, which takes a gigabyte then, in a model file as well where the graph is fixed."""
 
 Size = int | tuple[int | None, int | None] | None
 
@@ -113,3 +124,44 @@ MATRICES: dict[Any, Callable[..., Any]] = {
     utils.to_edge_index: _edges_of(utils.to_edge_index),
 }
 """Functions of PyG, and what stands for each while a model is captured."""
+
+
+def written_out(graph: fx.Graph) -> list[fx.Node]:
+    """Return where a captured graph writes an adjacency matrix out: edges put into zeros."""
+    return [node for node in calls(graph, aten.index_put.default) if len(_cells(node)) == 2]
+
+
+def _cells(put: fx.Node) -> Sequence[Any]:
+    """Return the sizes, numbers or nodes, of the zeros that edges are put into; none where it is something else."""
+    zeros: Any = args_of(put)[0]
+    return args_of(zeros)[0] if isinstance(zeros, fx.Node) and zeros.target is aten.zeros.default else ()
+
+
+def check_matrices(program: Program, inputs: Mapping[str, Tensor]) -> None:
+    """Refuse a Program, as captured, that would write out a matrix with more than `MOST_CELLS` cells.
+
+    Args:
+        program: not split yet.
+        inputs: the graph that it will be run on.
+
+    Raises:
+        UnsupportedError: with the module that needs the matrix.
+    """
+    if not written_out(program.body.graph):
+        return
+    program = program.clone()
+    program.annotate()
+    examples = [node_counts(program.example(num_nodes)) for num_nodes in EXAMPLE_NODES]
+    counts = {tuple(example[name] for example in examples): count for name, count in node_counts(inputs).items()}
+    for node in written_out(program.body.graph):
+        rows, columns = (
+            counts.get(size.meta.get(NUMBERS, ()), 0) if isinstance(size, fx.Node) else size for size in _cells(node)
+        )
+        if rows * columns > MOST_CELLS:
+            gigabytes = rows * columns * 4 / 1e9
+            what = (
+                f"multiplies adjacency matrices, which are written out: {rows:,} × {columns:,} cells, {gigabytes:.1f} "
+                f"GB each, and more than {MOST_CELLS:,} cells are refused"
+            )
+            mend = f"Export it for graphs of at most {math.isqrt(MOST_CELLS):,} nodes, or pool without such a product"
+            raise UnsupportedError.at(module_of(node), what, mend)

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, fx, nn
 
 from gnnexport.errors import UnsupportedError
+from gnnexport.program.calling import call
 from gnnexport.program.graphs import args_of, calls, module_of
-from gnnexport.program.inputs import NUM_EDGES, NUM_GRAPHS, NUM_NODES, Input, Role
+from gnnexport.program.inputs import NUM_EDGES, NUM_GRAPHS, NUM_NODES, OF, Input, Role
 from gnnexport.program.program import arguments_of, example_inputs, placeholder_names
 from gnnexport.program.standins import standins
 
@@ -52,7 +53,7 @@ def check_padding(model: nn.Module, body: fx.GraphModule, inputs: Sequence[Input
     with torch.no_grad():
         found = body(*arguments_of(example, placeholder_names(body)))
         with standins(model):
-            expected = model(*arguments) if hasattr(model, "signature") else model(**given)
+            expected = call(model, given)
     if found.shape != expected.shape or not torch.allclose(found, expected, _TOLERANCE, _TOLERANCE, equal_nan=True):
         columns = max(args_of(node)[2] for node in padded)
         what = f"computes something else for sets of fewer than {columns} items, which cannot be told beforehand"
@@ -68,8 +69,9 @@ def one_item_each(inputs: Sequence[Input]) -> Mapping[str, Tensor]:
     for item in inputs:
         value = example[item.name]
         for axis, size in enumerate(item.shape):
-            if size in sizes:
-                value = value.narrow(axis, 0, sizes[str(size)])
+            kind = str(size).partition(OF)[0]
+            if kind in sizes:
+                value = value.narrow(axis, 0, sizes[kind])
         if item.role is Role.EDGE_INDEX:
             first = torch.arange(_NODES - 1)
             value = torch.stack([first + 1, first])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -165,7 +166,7 @@ def example_inputs(
     for item in inputs:
         if item.role is Role.EDGE_INDEX:
             source, destination = ends_of(item.name)
-            edges[item.name] = _edges_between(sizes[source], sizes[destination], len(edges), generator)
+            edges[item.name] = _edges_between(sizes[source], sizes[destination], sizes.values(), generator)
             sizes[NUM_EDGES + suffix_of(item.name)] = edges[item.name].shape[1]
     values: dict[str, Tensor] = {}
     for item in inputs:
@@ -193,13 +194,14 @@ def example_nodes(inputs: Sequence[Input], num_nodes: int) -> dict[str, int]:
     return {name: num_nodes + _MORE * place for place, name in enumerate(names)}
 
 
-def _edges_between(num_src: int, num_dst: int, place: int, generator: torch.Generator) -> Tensor:
-    """Draw the edges of one kind; no two kinds have equally many."""
-    if place == 0 and num_src == num_dst:
-        return example_edges(num_dst, generator)
+def _edges_between(num_src: int, num_dst: int, taken: Collection[int], generator: torch.Generator) -> Tensor:
+    """Draw the edges of one kind; no two kinds have equally many, nor as many as there are of anything else."""
+    if num_src == num_dst and (edges := example_edges(num_dst, generator)).shape[1] not in taken:
+        return edges
     last = max(num_dst - 1, 1)
-    source = torch.randint(0, num_src, (3 * last + 1 + place,), generator=generator)
-    destination = torch.randint(0, last, (len(source),), generator=generator)
+    count = next(number for number in itertools.count(3 * last + 1) if number not in taken)
+    source = torch.randint(0, num_src, (count,), generator=generator)
+    destination = torch.randint(0, last, (count,), generator=generator)
     destination[: len(source) // _MORE] = 0
     return torch.stack([source, destination])
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from typing import Any
 
 import torch
@@ -15,11 +14,6 @@ aten = torch.ops.aten
 _STATEFUL = {aten.batch_norm.default}
 _END = torch.iinfo(torch.int64).max
 _IDENTITIES = {aten.alias.default, aten.clone.default, aten.contiguous.default}
-_PARTS = {
-    aten.select.int, aten.slice.Tensor, aten.transpose.int, aten.permute.default, aten.unsqueeze.default,
-    aten.squeeze.dim, aten.detach.default, aten.alias.default, aten.t.default, aten.unbind.int, operator.getitem,
-}  # fmt: skip
-"""What shares the memory of its argument."""
 
 
 def drop_dead(graph: fx.Graph) -> int:
@@ -30,24 +24,19 @@ def drop_dead(graph: fx.Graph) -> int:
 
 
 def drop_identities(graph: fx.Graph) -> int:
-    """Erase copies, aliases and slices of everything, which change nothing. Returns how many went."""
+    """Erase copies, aliases and slices of everything, which change nothing. Returns how many went.
+
+    Views become reshapes: what a copy was made of may lie in another order in memory, and what is computed of it too.
+    """
     erased = 0
     for node in list(graph.nodes):
-        if node.op == "call_function" and (node.target in _IDENTITIES or _is_whole_slice(node)):
-            _reshape_instead(node)
+        if node.target is aten.view.default:
+            node.target = aten.reshape.default
+        elif node.op == "call_function" and (node.target in _IDENTITIES or _is_whole_slice(node)):
             node.replace_all_uses_with(args_of(node)[0])
             graph.erase_node(node)
             erased += 1
     return erased
-
-
-def _reshape_instead(copied: fx.Node) -> None:
-    """Turn views of a copy, and of parts of it, into reshapes: what was copied may lie in another order in memory."""
-    for user in copied.users:
-        if user.target is aten.view.default:
-            user.target = aten.reshape.default
-        elif user.target in _PARTS:
-            _reshape_instead(user)
 
 
 def _is_whole_slice(node: fx.Node) -> bool:

@@ -129,17 +129,27 @@ def _dense_batch(least: int) -> Callable[..., tuple[Tensor, Tensor]]:
     return dense_batch
 
 
-def _take_along_dim(values: Tensor, indices: Tensor, dim: int | None = None) -> Tensor:
+def _take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Tensor:
     """Gather: `take_along_dim` fixes every size that is open, to broadcast it."""
     if dim is None:
-        return values.flatten().gather(0, indices.flatten())
-    return values.gather(dim, indices)
+        return input.flatten().gather(0, indices.flatten())
+    along = dim % input.dim()
+    return _repeated(input, indices, along).gather(along, _repeated(indices, input, along))
 
 
-def _bincount(values: Tensor, weights: Tensor | None = None, minlength: int = 0) -> Tensor:
+def _repeated(values: Tensor, other: Tensor, along: int) -> Tensor:
+    """Repeat a single row as often as another tensor has rows, in all dimensions but one."""
+    sizes: list[Any] = [-1] * values.dim()
+    for axis, (mine, theirs) in enumerate(zip(values.shape, other.shape, strict=False)):
+        if axis != along and isinstance(mine, int) and mine == 1:
+            sizes[axis] = theirs
+    return values.expand(sizes)
+
+
+def _bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -> Tensor:
     """Count into as many numbers as were asked for: `bincount` gives more where a value is larger than they are."""
-    ones = torch.ones_like(values) if weights is None else weights
-    return ones.new_zeros(minlength).scatter_add(0, values, ones)
+    ones = torch.ones_like(input) if weights is None else weights
+    return ones.new_zeros(minlength).scatter_add(0, input, ones)
 
 
 def _select(values: Tensor, index: Any) -> Tensor:
@@ -157,9 +167,9 @@ def _fill(values: Tensor, index: Tensor, number: Any) -> None:
 def _recurrent(name: str) -> Callable[..., Any]:
     """Return what stands for a recurrence over padded sequences; any other is left alone."""
 
-    def run(*args: Any) -> Any:
-        if len(args) != 9 or not isinstance(args[2], list | tuple):
-            return getattr(torch, name)(*args)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        if kwargs or len(args) != 9 or not isinstance(args[2], list | tuple):
+            return getattr(torch, name)(*args, **kwargs)
         input, hx, params, has_biases, num_layers, dropout, train, bidirectional, batch_first = args
         if isinstance(input.shape[1 if batch_first else 0], int) or _projects(hx):
             return getattr(torch, name)(*args)

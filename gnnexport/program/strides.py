@@ -1,7 +1,7 @@
 """Every so manieth row, while a model is captured: the numbers of rows of `x[0::4]` and `x[2::4]` must be known equal.
 
-A model that pairs such parts is made for a multiple of the step. The stand-ins count rows by it, so that all parts are
-equally long; what is left over is not read.
+A model that pairs such parts is made for a multiple of the step. The stand-ins count rows by it where their number is
+open, so that all parts are equally long; what is left over is not read.
 """
 
 from __future__ import annotations
@@ -59,6 +59,9 @@ def _is_part(index: Any) -> bool:
 
 
 def _rows(values: Tensor, part: slice) -> Tensor:
-    """Return the numbers of the rows of a part."""
-    rows: Tensor = torch.arange(values.size(0) // part.step) * part.step + (part.start or 0)
+    """Return the numbers of the rows of a part; of a number of rows that is known, also what is left over."""
+    count, start = values.size(0), part.start or 0
+    if isinstance(count, int):
+        return torch.arange(min(start, count), count, part.step)
+    rows: Tensor = torch.arange(count // part.step) * part.step + start
     return rows

@@ -40,3 +40,14 @@ def test_lean_program_stays() -> None:
     _, notes = apply(RemoveRedundant(), once)
     assert notes == ["removed 0 nodes"]
     assert once.inputs == inputs_of("GCN")
+
+
+def test_views_of_what_is_computed_of_a_copy() -> None:
+    """A copy that brought values into another order in memory may go, whatever stands between it and a view."""
+
+    def forward(model: Handwritten, x: Tensor, edge_index: Tensor) -> Tensor:
+        h = summed(model.first(x), edge_index).view(-1, 2, 4).transpose(1, 2).contiguous().relu()
+        return torch.as_tensor(model.last((h * 2).view(-1, 8)))
+
+    program = capture(Handwritten(forward), inputs_of("GCN"), example_inputs(inputs_of("GCN")))
+    apply(RemoveRedundant(), program, has={"aten.contiguous": 0, "aten.clone": 0, "aten.view": 0})

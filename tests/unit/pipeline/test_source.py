@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,13 @@ import torch
 from gnnexport.errors import UnsupportedError
 from gnnexport.frontends.sidecar import read_sidecar
 from gnnexport.pipeline.run import simplify
-from gnnexport.pipeline.source import Given, Source, load_source
+from gnnexport.pipeline.source import Given, Source, capture_source, load_source
+from gnnexport.program import matrices
 
 CHANNELS, CLASSES, NODES = 6, 3, 11
 MODEL = """
 import torch
+from torch_geometric import utils
 from torch_geometric.nn import GCNConv, global_mean_pool
 
 class Model(torch.nn.Module):
@@ -57,3 +60,15 @@ def test_an_answer_for_nothing_is_refused(tmp_path: Path) -> None:
     """Ids do not help a model that answers for neither nodes nor graphs."""
     with pytest.raises(UnsupportedError, match=r"returns shape \[5, 3\] for 1 graphs and 11 nodes"):
         source_of(tmp_path, "self.conv(x, edge_index)[:5]")
+
+
+def test_adjacencies_too_large_to_write_out_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before what was captured runs on the data, for the matrices would fill the memory."""
+    adjacency = "utils.to_torch_csr_tensor(edge_index, size=(x.size(0), x.size(0)))"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch calls its own matrices unfinished
+        source = source_of(tmp_path, f"self.conv(x, ({adjacency} @ {adjacency}).to_sparse_coo().indices())")
+    assert capture_source(source).level == "node"
+    monkeypatch.setattr(matrices, "MOST_CELLS", 100)
+    with pytest.raises(UnsupportedError, match="11 × 11 cells"):
+        capture_source(source)

@@ -7,10 +7,13 @@ import torch
 from torch import Tensor, nn
 from torch_geometric import utils
 
+from gnnexport.errors import UnsupportedError
+from gnnexport.passes.raise_messages import RaiseMessages
 from gnnexport.program.capture import capture
-from gnnexport.program.matrices import MATRICES
+from gnnexport.program.matrices import MATRICES, check_matrices
 from gnnexport.program.program import example_inputs
-from tests.small_models import WIDTH, inputs_of, run, summed
+from tests.passes.checks import apply
+from tests.small_models import WIDTH, captured, inputs_of, run, summed
 
 pytestmark = pytest.mark.filterwarnings("ignore:Sparse:UserWarning")  # torch calls its own matrices unfinished
 
@@ -72,3 +75,22 @@ def test_edges_that_stand_there_twice_are_one() -> None:
     make = utils.to_torch_csr_tensor
     x = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(MATRICES[make](twice, None, (5, 5)) @ x, make(twice, None, (5, 5)) @ x)
+
+
+def test_large_matrices_are_refused() -> None:
+    """A graph whose matrix would take a gigabyte or more is refused with its module, the size and a way out."""
+    inputs = inputs_of("GCN")
+    program = capture(TwoHops().eval(), inputs, example_inputs(inputs))
+    check_matrices(program, program.example(50))
+    large = {"x": torch.zeros(20_000, WIDTH), "edge_index": torch.zeros(2, 1, dtype=torch.int64)}
+    with pytest.raises(UnsupportedError, match=r"20,000 × 20,000 cells, 1.6 GB each.*at most 16,384 nodes"):
+        check_matrices(program, large)
+
+
+def test_matrices_are_told_of() -> None:
+    """The report says that memory grows with the square of a graph; where no matrix is made it does not."""
+    inputs = inputs_of("GCN")
+    _, notes = apply(RaiseMessages(), capture(TwoHops().eval(), inputs, example_inputs(inputs)))
+    assert any("square of a graph's nodes" in note for note in notes)
+    _, notes = apply(RaiseMessages(), captured("GCN"))
+    assert not any("square" in note for note in notes)

@@ -189,3 +189,35 @@ def test_graphs_that_a_model_counts_itself() -> None:
     )
     program = capture(CountsItself(), inputs, example_inputs(inputs))
     assert [item.name for item in program.inputs][-1] == NUM_GRAPHS
+
+
+def test_sets_of_one_item_of_several_kinds() -> None:
+    """Every kind of nodes has as many, and every kind of edges an edge into each of them but the last."""
+    kinds = (
+        Input("x__paper", Role.NODE_FEATURES, "float32", ("num_nodes__paper", WIDTH)),
+        Input("x__author", Role.NODE_FEATURES, "float32", ("num_nodes__author", WIDTH)),
+        Input("edge_index__author__of__paper", Role.EDGE_INDEX, "int64", (2, "num_edges__author__of__paper")),
+        Input("edge_weight__author__of__paper", Role.EDGE_WEIGHT, "float32", ("num_edges__author__of__paper",)),
+    )
+    example = one_item_each(kinds)
+    edges = example["edge_index__author__of__paper"]
+    assert len(example["x__paper"]) == len(example["x__author"]) == 5
+    assert edges.shape[1] == len(example["edge_weight__author__of__paper"]) == edges[1].unique().numel() == 4
+
+
+class Collecting(OverGraphs):
+    """Takes whatever arguments it is given, by their places."""
+
+    def forward(self, *args: Tensor) -> Tensor:
+        """Answer for graphs."""
+        return super().forward(*args)
+
+
+def test_a_model_that_collects_its_arguments() -> None:
+    """Padding is checked where `forward` takes arguments by their places only."""
+    module = Collecting(aggr.SortAggregation(k=6)).eval()
+    program = capture(module, inputs(), example_inputs(inputs()))
+    asked = request([3, 9, 1])
+    with torch.no_grad():
+        expected = module(*arguments_of(asked, [item.name for item in inputs()]))
+        torch.testing.assert_close(program(asked), expected)

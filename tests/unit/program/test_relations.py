@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 import torch_geometric.backend
@@ -12,10 +14,14 @@ from gnnexport.passes.contract import PassContext
 from gnnexport.pipeline.inspection import slow_ops
 from gnnexport.pipeline.steps import CANONICAL, run_passes
 from gnnexport.program.capture import capture
-from gnnexport.program.inputs import NUM_EDGES, Input, Role
+from gnnexport.program.inputs import NUM_EDGES, NUM_NODES, Input, Role
 from gnnexport.program.program import Program, example_inputs
 from gnnexport.program.relations import choose_after_product
 from gnnexport.program.verify import relative_error
+from gnnexport.runtime.ort import OrtBackend
+from gnnexport.targets.contract import EmitContext
+from gnnexport.targets.onnx.translate_graphs import translate_graphs
+from gnnexport.targets.ort import OrtTarget
 from tests.small_models import INPUTS, WIDTH
 
 RELATIONS = 3
@@ -69,7 +75,7 @@ def test_another_product_of_matrices_is_left_alone() -> None:
     graph = torch.fx.Graph()
     given = [graph.placeholder(name) for name in ("left", "right")]
     graph.output(graph.call_function(torch.ops.aten.bmm.default, tuple(given)))
-    assert choose_after_product(graph) == 0
+    assert choose_after_product(graph, {}) == 0
 
 
 def test_the_setting_of_pyg_stays_the_users() -> None:
@@ -80,3 +86,24 @@ def test_the_setting_of_pyg_stays_the_users() -> None:
         assert torch_geometric.backend.use_segment_matmul is True
     finally:
         torch_geometric.backend.use_segment_matmul = None
+
+
+@pytest.mark.parametrize("name", ["gathered matrices", "attention"])
+def test_few_edges_multiply_their_own_rows(name: str, tmp_path: Path) -> None:
+    """Where nodes times types are many and edges few, no node is multiplied by a matrix that no edge asks for."""
+    torch.manual_seed(0)
+    layer = LAYERS[name]().eval()
+    sizes = {NUM_NODES: 10_000_000, NUM_EDGES: 1_000}
+    program = run_passes(capture(layer, TYPED, example_inputs(TYPED), sizes), CANONICAL, PassContext()).program
+    assert slow_ops(program) == []
+    products = [node for node in program.body.graph.nodes if node.target is torch.ops.aten.mm.default]
+    assert len(products) >= RELATIONS
+    OrtTarget(aggregate="ell").emit(translate_graphs(program, request(torch.tensor([0, 1]))), tmp_path, EmitContext())
+    backend = OrtBackend(tmp_path / "model.onnx", threads=1)
+    for types in ([0, 1, 2, 2, 1, 0, 0], [2, 2, 2], [1], []):
+        given = request(torch.tensor(types, dtype=torch.int64))
+        with torch.no_grad():
+            expected = layer(**given)
+            assert relative_error(expected, program(given)) < 1e-5
+        found = backend.run({key: value.numpy() for key, value in given.items()})["logits"]
+        assert relative_error(expected, torch.from_numpy(found)) < 1e-5

@@ -39,3 +39,29 @@ def test_parts_of_edges_are_captured(make: type[nn.Module], step: int, num_nodes
     with torch.no_grad():
         torch.testing.assert_close(run(program, given), module(**given), rtol=1e-5, atol=1e-5)
     assert program.training_blocker is None
+
+
+class HalvesOfTables(nn.Module):
+    """Exchanges edges in pairs, and reads every other row of a table of five."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.halves = Halves()
+        self.table = nn.Parameter(torch.randn(5, WIDTH))
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        """Add what arrives, and the rows of the table read and written by twos."""
+        spread = torch.empty(5, WIDTH)
+        spread[0::2] = self.table[0::2]
+        spread[1::2] = self.table[1::2].sin()
+        return self.halves(x, edge_index) + spread.sum(0)
+
+
+def test_parts_of_a_known_number_of_rows_are_whole() -> None:
+    """Of five rows every other one are three, though parts of edges are counted by the step."""
+    torch.manual_seed(0)
+    module, inputs = HalvesOfTables().eval(), inputs_of("GCN")
+    program = capture(module, inputs, example_inputs(inputs))
+    given = program.example(9, seed=1)
+    with torch.no_grad():
+        torch.testing.assert_close(run(program, given), module(**given), rtol=1e-5, atol=1e-5)
