@@ -112,7 +112,10 @@ def _keep_ties_in_order(converted: Any) -> None:
     from openvino.utils import replace_node
 
     for node in converted.get_ordered_ops():
-        if node.get_type_name() != "TopK" or node.input_value(0).get_partial_shape().rank.get_length() == 1:
+        if node.get_type_name() != "TopK":
+            continue
+        rank = node.input_value(0).get_partial_shape().rank
+        if rank.is_static and rank.get_length() == 1:
             continue
         given = node.get_attributes()
         told = (given["axis"], given["mode"], given["sort"], given["index_element_type"])

@@ -14,6 +14,7 @@ from gnnexport.targets.onnx import schemas
 from gnnexport.targets.onnx.open_tape import BOOL, INT64, OpenTape, Operand, float_type, numbers, rank
 from gnnexport.targets.onnx.operators import dialect_nodes
 from gnnexport.targets.onnx.scatter import NEUTRAL, REDUCTION
+from gnnexport.targets.onnx.softmax import expand_softmax
 from gnnexport.targets.onnx.tables import Hubs, Tables, build, pointers
 from gnnexport.targets.onnx.tape import Constants
 
@@ -38,6 +39,7 @@ def lower_graphs(model: ir.Model, aggregate: Form = "ell", *, fallback: bool = T
         UnsupportedError: a structure that no operator of the dialect built.
     """
     model = model.clone()
+    expand_softmax(model.graph)
     hubs: Hubs = "grow" if not fallback or aggregate == "scatter" else "branch" if branches else "blend"
     lowering = _Lowering(model.graph, aggregate, hubs)
     for node in dialect_nodes(model.graph):
@@ -93,8 +95,6 @@ class _Lowering:
         tables = self._of(node)
         if node.op_type == schemas.GATHER_DESTINATION:
             return tape.add("Gather", x, tables.row, axis=0)
-        if node.op_type == schemas.EDGE_SOFTMAX:
-            return self._softmax(tape, x, tables)
         return self._reduction(tape, Reduction.of(node), tables)
 
     def _of(self, node: ir.Node) -> Tables:
@@ -143,15 +143,6 @@ class _Lowering:
                 extra = np.full((1, *tail), number, float_type(value).numpy())
             self._padded[value, number] = tape.add("Concat", value, extra, axis=0)
         return self._padded[value, number]
-
-    def _softmax(self, tape: OpenTape, logits: ir.Value, tables: Tables) -> ir.Value:
-        """Divide the exponentials by their sum in each row; the largest is subtracted to keep them finite."""
-        largest = self._reduction(tape, Reduction(logits, None, None, "max"), tables)
-        shifted = tape.add("Sub", logits, tape.add("Gather", largest, tables.row, axis=0))
-        raised = tape.add("Exp", shifted)
-        raised.shape = logits.shape
-        total = self._reduction(tape, Reduction(raised, None, None, "sum"), tables)
-        return tape.add("Div", raised, tape.add("Gather", total, tables.row, axis=0))
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import onnx_ir as ir
 
 from gnnexport.targets.onnx import schemas
-from gnnexport.targets.onnx.tape import sizes
 
 
 def expand_softmax(graph: ir.Graph) -> None:
@@ -23,12 +24,15 @@ def _expand(graph: ir.Graph, node: ir.Node) -> None:
     logits, rowptr = node.inputs
     assert logits is not None
     assert rowptr is not None
-    name = node.outputs[0].name
-    slots = sizes(logits)
-    rows = (sizes(rowptr)[0] - 1, *slots[1:])
+    assert logits.shape is not None
+    assert rowptr.shape is not None
+    name = f"{node.outputs[0].name}.softmax"
+    slots = list(logits.shape)
+    pointers = rowptr.shape[0]
+    rows = [pointers - 1 if isinstance(pointers, int) else None, *slots[1:]]
     nodes: list[ir.Node] = []
 
-    def op(kind: str, inputs: list[ir.Value], shape: tuple[int, ...], **attributes: str) -> ir.Value:
+    def op(kind: str, inputs: list[ir.Value], shape: list[Any], **attributes: str) -> ir.Value:
         domain = schemas.DOMAIN if kind in (schemas.REDUCE_EDGES, schemas.GATHER_DESTINATION) else ""
         out = ir.Value(name=f"{name}_{len(nodes)}", shape=ir.Shape(shape), type=logits.type)
         nodes.append(

@@ -105,6 +105,19 @@ def test_equal_values_of_features_keep_their_order(tmp_path: Path) -> None:
         assert {op.get_attributes()["stable"] for op in ops if op.get_type_name() == "TopK"} == {stable}
 
 
+def test_a_sort_of_which_no_dimensions_are_known() -> None:
+    """A `TopK` of what has an open number of dimensions keeps ties in order, too."""
+    import openvino
+    from openvino import opset11
+
+    x = opset11.parameter(openvino.PartialShape.dynamic(), np.float32)
+    found = opset11.topk(x, np.int64(2), 0, "max", "value")
+    model = openvino.Model([found.output(1)], [x])
+    target._keep_ties_in_order(model)
+    (topk,) = (op for op in model.get_ordered_ops() if op.get_type_name() == "TopK")
+    assert topk.get_attributes()["stable"]
+
+
 @pytest.mark.parametrize("name", ["gcn", "gat", "sage-max"])
 def test_replaying_decisions_gives_the_same_bytes(name: str, tmp_path: Path) -> None:
     """What timing decided is all that is left to chance: converting twice in one process changes no name."""
