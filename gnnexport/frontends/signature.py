@@ -27,6 +27,7 @@ from gnnexport.program.inputs import (
     role_of,
     suffix_of,
 )
+from gnnexport.program.ties import TiesInOrder
 
 WIDTH_NAMES = ("in_channels", "in_features", "num_features")
 KIND_NAMES: Mapping[Role, tuple[str, ...]] = {
@@ -80,7 +81,7 @@ def call_arguments(data: GraphData, inputs: tuple[Input, ...]) -> dict[str, Any]
 
 
 def run_once(model: torch.nn.Module, data: GraphData, inputs: tuple[Input, ...]) -> tuple[Tensor, Level]:
-    """Run the model once and check what it answers.
+    """Run the model once and check what it answers; where it sorts, equal values keep their order.
 
     Returns:
         Its output, float [rows, channels] or [rows], and what a row is about.
@@ -91,7 +92,7 @@ def run_once(model: torch.nn.Module, data: GraphData, inputs: tuple[Input, ...])
     """
     name = type(model).__name__
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), TiesInOrder():
             output: Any = model(**call_arguments(data, inputs))
     except GnnExportError:
         raise

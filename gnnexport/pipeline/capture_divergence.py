@@ -13,6 +13,7 @@ from gnnexport.pipeline.source import Source
 from gnnexport.program.capture import capture
 from gnnexport.program.graphs import modules_of
 from gnnexport.program.program import arguments_of, example_inputs, placeholder_names
+from gnnexport.program.ties import TiesInOrder
 from gnnexport.program.verify import TOLERANCE, relative_error
 
 
@@ -81,7 +82,7 @@ def _results(model: nn.Module, arguments: Mapping[str, Any]) -> dict[str, Tensor
         if path
     ]
     try:
-        with torch.no_grad():
+        with torch.no_grad(), TiesInOrder():
             model(**arguments)
     finally:
         for handle in handles:

@@ -12,11 +12,14 @@ from gnnexport.errors import ParityError
 from gnnexport.pipeline.capture_divergence import capture_divergence
 from gnnexport.pipeline.source import Source
 from gnnexport.program.inputs import Role
+from gnnexport.program.ties import TiesInOrder
 from gnnexport.program.verify import TOLERANCE, relative_error
 
 
 def ask_model(source: Source, inputs: Mapping[str, Tensor], sizes: Sequence[int]) -> Tensor | None:
     """Return what the model answers; `None` where it cannot run on these graphs, whatever the reason.
+
+    Where it sorts, equal values keep their order.
 
     Args:
         source: with the model.
@@ -25,7 +28,7 @@ def ask_model(source: Source, inputs: Mapping[str, Tensor], sizes: Sequence[int]
     """
     arguments = _arguments(source, inputs, sizes)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), TiesInOrder():
             answer = source.model(**arguments)
     except Exception:  # a model may refuse a graph by raising anything
         return None
@@ -37,7 +40,7 @@ def check_capture(
 ) -> None:
     """Hold the answer of a Program that nothing compressed against the model's.
 
-    A model that counts graphs by the largest id has no rows for empty graphs at the end; those are not compared.
+    A model for graphs that counts them by the largest id has no rows for empty ones at the end; those are not compared.
 
     Args:
         source: with the model.
@@ -50,7 +53,8 @@ def check_capture(
     Raises:
         ParityError: they differ by more than the tolerance; names the module at fault.
     """
-    error = relative_error(answer, captured[: len(answer)])
+    rows = len(answer) if source.level == "graph" else len(captured)
+    error = relative_error(answer, captured[:rows])
     if error <= TOLERANCE:
         return
     module = capture_divergence(source, _arguments(source, inputs, sizes), inputs)

@@ -30,6 +30,7 @@ from gnnexport.program.relations import choose_after_product, one_by_one
 from gnnexport.program.simplify import drop_dead
 from gnnexport.program.standins import standins
 from gnnexport.program.strides import LEAST_ROWS, even_parts, uneven_parts
+from gnnexport.program.ties import keep_ties_in_order
 
 aten = torch.ops.aten
 _ASSERTIONS = {aten._assert_scalar.default, aten._assert_tensor_metadata.default, aten._assert_async.msg}
@@ -100,6 +101,7 @@ def _functional_capture(
         name_num_graphs(graph)
     expand_cells(graph)
     functionalise(graph)
+    keep_ties_in_order(graph)
     choose_after_product(graph, sizes)
     drop_dead(graph)
     return fx.GraphModule(captured, graph, class_name=type(model).__name__)

@@ -8,6 +8,7 @@ import onnx_ir as ir
 import onnxscript
 import torch
 from onnxscript.function_libs.torch_lib.ops import core as torch_lib
+from onnxscript.function_libs.torch_lib.ops import nn as torch_lib_nn
 
 aten = torch.ops.aten
 gnn = torch.ops.gnn
@@ -15,12 +16,14 @@ gnn = torch.ops.gnn
 op: Any = onnxscript.opset20
 
 _TORCH_LIB: Any = torch_lib
+_ATTENTION: Any = torch_lib_nn.aten_scaled_dot_product_attention
 
 
 def standard() -> dict[Any, Any]:
     """Return by op the function that records what it is made of."""
     return {
         aten.sort.stable: _sort_stable,
+        aten.scaled_dot_product_attention.default: _attention,
         gnn.table.default: _table,
         gnn.lstm.default: _TORCH_LIB.aten_lstm.func,
         gnn.gru.default: _TORCH_LIB.aten_gru.func,
@@ -39,6 +42,28 @@ def _sort_stable(values: Any, *, stable: bool | None = None, dim: int = -1, desc
     count = op.Reshape(op.Gather(op.Shape(values), dim, axis=0), [-1])
     found = op.TopK(values, count, axis=dim, largest=int(descending), sorted=1)
     return tuple(op.Squeeze(item, [1]) for item in found) if single else found
+
+
+def _attention(
+    query: Any,
+    key: Any,
+    value: Any,
+    attn_mask: Any = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Any:
+    """Attend; where a mask leaves nothing to attend to, as in an empty graph, zeros come out, as they do in PyTorch.
+
+    The exporter's own translation takes a softmax over nothing but infinities there, which is NaN.
+    """
+    found = _ATTENTION.func(query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)
+    if attn_mask is None:
+        return found
+    allowed = attn_mask if attn_mask.dtype == ir.DataType.BOOL else op.Not(op.IsInf(attn_mask, detect_positive=0))
+    count = op.ReduceSum(op.Cast(allowed, to=int(ir.DataType.FLOAT)), op.Constant(value_ints=[-1]), keepdims=1)
+    return op.Where(op.Greater(count, op.Constant(value_float=0.0)), found, op.Constant(value_float=0.0))
 
 
 def _table(index: Any, num_rows: Any, least: int) -> Any:

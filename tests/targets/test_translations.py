@@ -56,6 +56,22 @@ class StableSort(nn.Module):
         return torch.sort(x, dim=0, descending=True, stable=True)[1]
 
 
+class Attention(nn.Module):
+    """Attends among the items of a set whose first number is above zero, if there are any."""
+
+    def __init__(self, mask: torch.dtype) -> None:
+        super().__init__()
+        self.mask = mask
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return what each item sees, [sets, items, channels]."""
+        seen = (x[:, :, 0] > 0)[:, None, None, :]
+        if self.mask is not torch.bool:
+            seen = torch.zeros_like(seen, dtype=self.mask).masked_fill(~seen, float("-inf"))
+        items = x.unsqueeze(1)
+        return nn.functional.scaled_dot_product_attention(items, items, items, seen).squeeze(1)
+
+
 def translated(module: nn.Module, example: Tensor, axes: Sequence[int]) -> ir.Model:
     """Translate a module of one input, of which some sizes stay open."""
     body = fx.symbolic_trace(module.eval())
@@ -111,3 +127,15 @@ def test_stable_sort(engine: str) -> None:
     x = torch.randint(0, 3, (50, 2), generator=torch.Generator().manual_seed(0)).float()
     run = engine_of(engine, translated(StableSort(), torch.randn(8, 2), [0]))
     np.testing.assert_array_equal(run(x.numpy()), StableSort()(x).numpy())
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("mask", [torch.bool, torch.float32])
+def test_attention_to_nothing(engine: str, mask: torch.dtype) -> None:
+    """Where a mask leaves nothing, as of an empty graph, the answer is zero and not NaN."""
+    x = torch.randn(4, 5, 3, generator=torch.Generator().manual_seed(0))
+    x[1, :, 0] = -1
+    module = Attention(mask)
+    answer = engine_of(engine, translated(module, torch.randn(3, 6, 3), [0, 1]))(x.numpy())
+    assert not answer[1].any()
+    np.testing.assert_allclose(answer, module(x).numpy(), atol=1e-6)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from gnnexport.bundle.golden import LIMIT_BYTES, GoldenCase, write_golden
 from gnnexport.errors import ParityError
 from gnnexport.frontends.sidecar import read_sidecar
 from gnnexport.pipeline.golden_cases import golden_cases
+from gnnexport.pipeline.model_answers import check_capture
 from gnnexport.pipeline.run import simplify
 from gnnexport.pipeline.source import Given, Source, load_source
 from gnnexport.program.data import GraphData
@@ -189,6 +191,17 @@ def test_a_capture_that_is_right_for_the_data_alone(tmp_path: Path) -> None:
         ParityError, match=r"on the graph 'fifty graphs'; outputs first diverge in conv \(WithoutLoops\)"
     ):
         cases_of(model, "graphs", builder=builder)
+
+
+def test_a_capture_with_a_row_too_many(tmp_path: Path) -> None:
+    """Only answers for graphs may have more rows than the model gives: it may not see empty graphs at the end."""
+    model = write_road(tmp_path)
+    source = load_source(Given(model, mode="graphs"), read_sidecar(model))
+    inputs, answer = source.request.inputs, source.request_logits
+    longer = torch.cat([answer, answer[:1]])
+    check_capture(replace(source, level="graph"), "request", inputs, (NODES,), answer, longer)
+    with pytest.raises(ParityError, match="differs from the model by inf"):
+        check_capture(source, "request", inputs, (NODES,), answer, longer)
 
 
 def test_a_model_that_computes_in_float32_whatever_it_is_given(tmp_path: Path) -> None:
