@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from gnnexport.errors import DataError
-from gnnexport.frontends.graph_sets import KNOWN, Arrays, unused_note
+from gnnexport.frontends.graph_sets import KNOWN, PARTED, Arrays, unused_note
 from gnnexport.frontends.hetero import is_of_kind, kind_arrays
 from gnnexport.frontends.npz import read_npz
 from gnnexport.frontends.pickled_graphs import load_pickled
@@ -25,7 +25,8 @@ def read_arrays(path: Path, *, trust: bool = False, code: Path | None = None) ->
     """
     _require_readable(path)
     if path.suffix == ".npz":
-        tensors, others = read_npz(path, lambda name: name in KNOWN or is_of_kind(name))
+        # Pairs that `RandomLinkSplit` keeps apart come as PyG graphs; arrays are given joined.
+        tensors, others = read_npz(path, lambda name: name in KNOWN - set(PARTED) or is_of_kind(name))
         of_kinds = {name for name in tensors if is_of_kind(name)}
         if of_kinds and "edge_index" not in tensors:
             found = kind_arrays(tensors, str(path))

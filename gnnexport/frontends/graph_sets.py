@@ -21,6 +21,7 @@ MASKS = tuple(f"{split}_mask" for split in SPLITS)
 PAIRS = ("edge_label_index", "pos_edge_label_index", "neg_edge_label_index")
 COUNTS = ("num_nodes", "num_graphs", "node_ptr", "edge_ptr", "batch", "ptr")
 LABELS = ("y", "edge_label", "pos_edge_label", "neg_edge_label")
+PARTED = (*PAIRS[1:], *LABELS[2:])
 TYPES = ("edge_type", "node_type")
 KNOWN = frozenset(("x", "edge_index", "edge_weight", "edge_attr", *TYPES, *COUNTS, *LABELS, *PAIRS, *MASKS))
 """The arrays that mean something here."""

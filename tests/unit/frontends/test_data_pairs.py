@@ -158,3 +158,12 @@ def test_three_graphs_with_pairs_are_a_set(tmp_path: Path) -> None:
     data, _ = load(tmp_path, graphs)
     assert (data.num_graphs, data.level) == (3, "pair")
     assert data.inputs["edge_label_index"].tolist() == [[0, 1, 4, 5, 9, 10], [1, 3, 5, 7, 10, 12]]
+
+
+def test_pairs_kept_apart_in_an_npz_are_told(tmp_path: Path) -> None:
+    """Arrays are given joined, with `edge_label`; what is left of a split is not lost without a word."""
+    train = parts(split_labels=True)[0]
+    names = ("x", "edge_index", "pos_edge_label_index", "neg_edge_label_index", "pos_edge_label")
+    np.savez(tmp_path / "pairs.npz", **{name: train[name].numpy() for name in names if name in train})
+    _, notes = load_data(tmp_path / "pairs.npz")
+    assert notes == ["data: not used: 'neg_edge_label_index', 'pos_edge_label', 'pos_edge_label_index'"]

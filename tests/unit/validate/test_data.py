@@ -366,3 +366,20 @@ def test_other_data_of_several_kinds_is_refused(tmp_path, changes, message):
     kept, _ = stored(tmp_path / "eval.npz", load_data(hetero(tmp_path / "data.npz"))[0])
     with pytest.raises(DataError, match=message):
         read_test_data(hetero(tmp_path / "other.npz", **changes), kept, None)
+
+
+KINDS = {
+    hetero: ["x__paper", f"edge_index__{WRITES}", f"edge_attr__{WRITES}", f"edge_weight__{WRITES}", "y__paper"],
+    typed: ["x", "node_type", "edge_type", "edge_index", "edge_attr", "edge_weight", "y"],
+}
+
+
+@pytest.mark.parametrize("value", ODD.values(), ids=ODD)
+@pytest.mark.parametrize(("write", "name"), [(write, name) for write, names in KINDS.items() for name in names])
+def test_odd_arrays_of_kinds_are_refused(tmp_path, write, name, value):
+    """They are told as those of one kind are."""
+    given = {f"edge_attr__{WRITES}": np.arange(2), f"edge_weight__{WRITES}": np.ones(2)} if write is hetero else {}
+    data, _ = load_data(write(tmp_path / "data.npz", **given))
+    kept, _ = stored(tmp_path / "eval.npz", data if data.keys else by_type(data))
+    with pytest.raises(DataError, match=r"other\.npz"):
+        read_test_data(write(tmp_path / "other.npz", **{**given, name: value}), kept, None)
