@@ -188,6 +188,11 @@ def test_layers_of_all_sorts_by_relation_keep_their_numbers(mode: str, tmp_path:
     ).bundle  # fmt: skip
     before, after = metrics_of(bundle)
     assert before == after
+    own = {name: value.numpy() for name, value in load_data(tmp_path / "library.pt")[0].inputs.items()}
+    np.savez(tmp_path / "own.npz", y__paper=data["paper"].y.numpy(), **own)
+    again = api.validate(bundle, data=tmp_path / "own.npz", time_budget="0.1s").report.result.metric
+    assert again is not None
+    assert again.value == before["value"]
     others = [library(1, 17, 50, edges), library(2, 6, 1, edges)] if mode == "graphs" else []
     with gnnexport.load(bundle) as runner:
         for asked in (data, *others):
