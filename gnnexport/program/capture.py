@@ -23,7 +23,7 @@ from gnnexport.program.graphs import args_of, module_of, output_node
 from gnnexport.program.inputs import LEVELS, NUM_GRAPHS, ROWS, Input, Level, Role, suffix_of
 from gnnexport.program.kinds import without_unread_kinds
 from gnnexport.program.num_graphs import name_num_graphs
-from gnnexport.program.padded import check_padding, columns_asked
+from gnnexport.program.padded import check_padding, columns_asked, columns_needed
 from gnnexport.program.program import Program, arguments_of, example_inputs, example_rows, placeholder_names
 from gnnexport.program.recurrent import expand_cells
 from gnnexport.program.relations import choose_after_product, one_by_one
@@ -62,8 +62,11 @@ def capture(
     sizes = sizes or {}
     body = _functional_capture(model.eval(), inputs, example, sizes)
     _check_evaluation_mode(body)
+    columns = columns_needed(model, body, inputs)
+    if columns > 1:
+        body = _functional_capture(model, inputs, example, sizes, columns)
     check_padding(model, body, inputs)
-    blocker = _training_blocker(body, model, inputs, example, sizes)
+    blocker = _training_blocker(body, model, inputs, example, sizes, columns)
     inputs = _without_unread_ids(body, without_unread_kinds(body, inputs))
     _check_inputs_are_read(body)
     if NUM_GRAPHS in placeholder_names(body) and all(item.role is not Role.NUM_GRAPHS for item in inputs):
@@ -93,9 +96,9 @@ def _level(body: fx.GraphModule, inputs: Sequence[Input]) -> tuple[Level, str]:
 
 
 def _functional_capture(
-    model: nn.Module, inputs: Sequence[Input], example: Mapping[str, Tensor], sizes: Mapping[str, int]
+    model: nn.Module, inputs: Sequence[Input], example: Mapping[str, Tensor], sizes: Mapping[str, int], columns: int = 1
 ) -> fx.GraphModule:
-    captured = _export(model, inputs, example)
+    captured = _export(model, inputs, example, columns)
     graph = _plain_graph(captured, inputs)
     if any(item.role is Role.GRAPH_IDS for item in inputs):
         name_num_graphs(graph)
@@ -253,11 +256,11 @@ def _check_evaluation_mode(body: fx.GraphModule) -> None:
 
 def _training_blocker(
     body: fx.GraphModule, model: nn.Module, inputs: Sequence[Input], example: Mapping[str, Tensor],
-    sizes: Mapping[str, int],
+    sizes: Mapping[str, int], columns: int,
 ) -> str | None:  # fmt: skip
     """Compare with a capture in training mode; name the module where more than the training arguments differ."""
     try:
-        trained = _functional_capture(model.train(), inputs, example, sizes)
+        trained = _functional_capture(model.train(), inputs, example, sizes, columns)
     except UnsupportedError as error:
         return f"capturing in training mode fails ({error})"
     finally:

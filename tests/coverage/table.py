@@ -58,9 +58,7 @@ between two linear layers. Of the 49 convolutions of PyG that take `(x, edge_ind
 are out of scope: the two of cuGraph, SplineConv (needs a compiled package), WLConv, WLConvContinuous and SimpleConv
 (nothing to train).
 
-`export` asks harder questions than this table ([conformance](conformance.md)), and ends with an error on three rows
-with exact cells: sort aggregation over fewer than k neighbours, sort readout where values tie, and the graph multiset
-transformer over a batch with an empty graph.
+`export` asks harder questions than this table: [conformance](conformance.md).
 
 Not in the table, as they take graphs of another form: models over several kinds of nodes, made by `to_hetero` or with
 `HeteroConv`, and models of two sides, `(x_src, x_dst)`. They go to `ort` and `openvino` in both modes and to `trt` in

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch_geometric.utils
@@ -221,3 +223,14 @@ def test_a_model_that_collects_its_arguments() -> None:
     with torch.no_grad():
         expected = module(*arguments_of(asked, [item.name for item in inputs()]))
         torch.testing.assert_close(program(asked), expected)
+
+
+@pytest.mark.parametrize("make", [lambda: aggr.SortAggregation(k=2), lambda: aggr.GRUAggregation(WIDTH, WIDTH)])
+def test_sets_of_one_item_each(make: Callable[[], nn.Module]) -> None:
+    """What is asked of two columns is padded to them; what reads the last column, as a GRU does, is not."""
+    module, program = captured(make())
+    for sizes in ([1, 1, 1], [1], [1, 2], [3, 1, 2]):
+        given = request(sizes)
+        arguments = {name: int(value) if name == NUM_GRAPHS else value for name, value in given.items()}
+        with torch.no_grad():
+            torch.testing.assert_close(program(given), module(**arguments))
