@@ -71,6 +71,7 @@ class Artefact:
         lowering: rows of the report's `lowering`.
         requirements: what a machine needs to run this.
         prepare: who computes what depends on the graph alone.
+        native: the model calls our own kernels, which have to be installed where it runs.
     """
 
     model_file: str
@@ -80,6 +81,7 @@ class Artefact:
     lowering: tuple[Mapping[str, Any], ...] = ()
     requirements: Mapping[str, Any] = field(default_factory=dict)
     prepare: Prepare = "baked"
+    native: bool = False
 
 
 class Target(ABC):

@@ -86,6 +86,10 @@ class Target(Record):
     requirements: dict[str, Any] = Field(default_factory=dict)
 
 
+KERNELS = "gnnexport"
+"""Name of our own kernels among native libraries."""
+
+
 class NativeLibrary(Record):
     """A kernel library that has to be installed to load the model; never shipped in a bundle."""
 

@@ -11,12 +11,13 @@ from gnnexport.bundle import layout
 from gnnexport.bundle.digest import structure_digest
 from gnnexport.bundle.evaluation import EvalData, write_eval
 from gnnexport.bundle.golden import write_golden
-from gnnexport.bundle.manifest import AppliedPass, Graph, Manifest, SourceModel, Tensor
+from gnnexport.bundle.manifest import KERNELS, AppliedPass, Graph, Manifest, NativeLibrary, SourceModel, Tensor
 from gnnexport.bundle.manifest import Target as TargetRecord
 from gnnexport.bundle.processor import this_processor
 from gnnexport.bundle.report_schema import Lowering, Sizes, Step
 from gnnexport.bundle.writer import BundleWriter
 from gnnexport.errors import UnsupportedError
+from gnnexport.native.library import ABI
 from gnnexport.pipeline.golden_cases import golden_cases
 from gnnexport.pipeline.judged import judged_split
 from gnnexport.pipeline.law_checks import law_checks
@@ -151,6 +152,7 @@ class Emitter:
                 versions=dict(artefact.requirements.get("versions", {})),
                 requirements={key: value for key, value in artefact.requirements.items() if key != "versions"},
             ),
+            native_library=NativeLibrary(name=KERNELS, abi=ABI) if artefact.native else None,
             decided_on=this_processor(),
         )
 

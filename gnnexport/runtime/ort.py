@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from gnnexport.bundle.manifest import Tensor
 from gnnexport.bundle.processor import usable_cores
 from gnnexport.errors import MissingExtraError, UnsupportedError, UsageError
+from gnnexport.native.library import library_path, why_missing
 from gnnexport.runtime.backend import Backend
 
 _DTYPES = {
@@ -52,6 +53,7 @@ class OrtBackend(Backend):
         options.inter_op_num_threads = 1
         options.log_severity_level = _ERRORS_ONLY
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        offer_kernels(options)
         try:
             session = onnxruntime.InferenceSession(str(model_path), options, providers=["CPUExecutionProvider"])
         except Exception as error:
@@ -79,6 +81,13 @@ class OrtBackend(Backend):
     def close(self) -> None:
         """Release the session."""
         self._session = None
+
+
+def offer_kernels(options: Any) -> None:
+    """Let a session find our own kernels, where this installation has them."""
+    path = library_path()
+    if path is not None and why_missing() is None:
+        options.register_custom_ops_library(str(path))
 
 
 def _tensor(node: Any) -> Tensor:

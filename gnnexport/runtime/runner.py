@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gnnexport.bundle.manifest import Manifest, Tensor
+from gnnexport.bundle.manifest import KERNELS, Manifest, NativeLibrary, Tensor
 from gnnexport.bundle.processor import this_processor
 from gnnexport.bundle.reader import Bundle, open_bundle
-from gnnexport.errors import NotRunnableError, UnsupportedError, UsageError
+from gnnexport.errors import MissingExtraError, NotRunnableError, UnsupportedError, UsageError
+from gnnexport.native.library import ABI, how_to_mend, why_missing
 from gnnexport.runtime.backend import Backend
 from gnnexport.runtime.request import RequestForm
 from gnnexport.runtime.requirements import check_requirements
@@ -37,8 +38,7 @@ def load(bundle: Bundle | Path | str, *, threads: int | None = None) -> Runner:
     manifest = opened.manifest
     where = str(opened.path)
     if manifest.native_library is not None:
-        what = f"needs the kernel library '{manifest.native_library.name}', which this version cannot load"
-        raise UnsupportedError.at(where, what, "Run: pip install --upgrade gnnexport, or export to 'onnx'")
+        _check_kernels(manifest.native_library, where)
     if manifest.mode == "batched":
         what = f"mode '{manifest.mode}' cannot be run by this version"
         raise UnsupportedError.at(where, what, "Run: pip install --upgrade gnnexport")
@@ -70,6 +70,18 @@ def load_to_prove(bundle: Bundle | Path | str, *, threads: int | None = None) ->
         backend = stand_in(opened, threads or target.threads)
         why = error.problems[0].what
         return Runner(backend, where=str(opened.path), engine_not_run=why, manifest=opened.manifest)
+
+
+def _check_kernels(needed: NativeLibrary, where: str) -> None:
+    """Hold the kernels that a model calls against those installed."""
+    if needed.name != KERNELS or needed.abi != ABI:
+        what = f"needs the kernel library '{needed.name}' with interface {needed.abi}; this version has {ABI}"
+        mend = "Install the gnnexport it was made with, or make it again with '--target=ort{portable=true}'"
+        raise UnsupportedError.at(where, what, mend)
+    missing = why_missing()
+    if missing is not None:
+        mend = f"{how_to_mend()}. Or make the bundle again with '--target=ort{{portable=true}}'"
+        raise MissingExtraError.at(where, f"calls the native kernels, and {missing}", mend)
 
 
 class Runner:

@@ -256,20 +256,24 @@ void build_csr(const Settings &, Context *context) {
   demand_kernel(gnx_build_csr(dst.data, dst.rows(), rows, 64, rowptr, perm, &threads));
 }
 
-// Inputs: x, rowptr, slots: any tensor with a row for each slot. Row i of x is repeated for each of its slots.
+// Inputs: x, rowptr. Row i of x is repeated for each of its slots.
 void gather_destination(const Settings &, Context *context) {
-  const Tensor x = read(context, 0), rowptr = read(context, 1), slots = read(context, 2);
-  demand(rowptr.type == ort::INT64 && rowptr.rows() == x.rows() + 1, "rowptr has to be int64 and fit x");
+  const Tensor x = read(context, 0), rowptr = read(context, 1);
   demand(x.type == ort::FLOAT, "x has to be float32");
-  const int64_t *pointer = static_cast<const int64_t *>(rowptr.data);
-  const int64_t count = slots.rows(), width = x.width();
-  bool rises = pointer[0] == 0 && pointer[x.rows()] == count;
-  for (int64_t row = 0; row < x.rows(); ++row) rises &= pointer[row] <= pointer[row + 1];
+  const gnx_csr csr = structure(rowptr, Tensor(), 0);
+  demand(csr.num_rows == x.rows(), "rowptr has to have one number more than x has rows");
+  const auto pointer = [&](int64_t row) -> int64_t {
+    return csr.index_bits == 32 ? static_cast<const int32_t *>(csr.rowptr)[row]
+                                : static_cast<const int64_t *>(csr.rowptr)[row];
+  };
+  bool rises = pointer(0) == 0;
+  for (int64_t row = 0; row < csr.num_rows; ++row) rises &= pointer(row) <= pointer(row + 1);
   demand(rises, gnx_message(GNX_INDEX));
-  float *out = write<float>(context, 0, rows_like(x, count));
+  const int64_t width = x.width();
+  float *out = write<float>(context, 0, rows_like(x, pointer(csr.num_rows)));
   const float *from = static_cast<const float *>(x.data);
-  for (int64_t row = 0; row < x.rows(); ++row, from += width) {
-    for (int64_t slot = pointer[row]; slot < pointer[row + 1]; ++slot, out += width)
+  for (int64_t row = 0; row < csr.num_rows; ++row, from += width) {
+    for (int64_t slot = pointer(row); slot < pointer(row + 1); ++slot, out += width)
       std::memcpy(out, from, width * sizeof(float));
   }
 }
@@ -351,7 +355,7 @@ const std::vector<Operator> &operators() {
       describe("Attention", {FLOAT, ANY, ANY, FLOAT, FLOAT, FLOAT, FLOAT, FLOAT, FLOAT, FLOAT}, 3, {FLOAT}, attention),
       describe("EdgeSoftmax", {FLOAT, ANY}, 2, {FLOAT}, edge_softmax),
       describe("Csr", {INT64, INT64}, 2, {INT64, INT64}, build_csr),
-      describe("GatherDestination", {FLOAT, INT64, ANY}, 3, {FLOAT}, gather_destination),
+      describe("GatherDestination", {FLOAT, ANY}, 2, {FLOAT}, gather_destination),
   };
   return all;
 }

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from gnnexport.measure.timing import compare
 from gnnexport.targets.contract import EmitContext
+from gnnexport.targets.onnx import schemas
 from gnnexport.targets.onnx.dense import dense_applies
 from gnnexport.targets.onnx.lower import lower_one
 from gnnexport.targets.onnx.operators import Operator
@@ -21,7 +22,9 @@ from gnnexport.targets.onnx.order import natural
 from gnnexport.targets.onnx.pieces import cut
 from gnnexport.targets.onnx.tape import Constants, Tape, sizes
 
-Lowering = Literal["auto", "ell", "dense", "scatter"]
+Lowering = Literal["auto", "native", "ell", "dense", "scatter"]
+
+NATIVE = "native"
 
 Timer = Callable[[ir.Model, Mapping[str, NDArray[Any]]], Callable[[], object]]
 """Opens a model and returns a function that runs it once on the inputs given by name."""
@@ -65,13 +68,15 @@ class Choices:
         forced: the lowering asked for, or `auto`.
         ctx: threads, time and decisions to replay.
         run: opens a model to be timed, or `None` where nothing can be timed.
+        native: our own kernels may be chosen.
     """
 
     forced: Lowering
     ctx: EmitContext
     run: Timer | None
+    native: bool = False
     decisions: dict[str, str] = field(default_factory=dict)
-    rows: list[Mapping[str, Any]] = field(default_factory=list)
+    rows: list[dict[str, Any]] = field(default_factory=list)
     spent_s: float = 0.0
 
     def __call__(self, op: Operator) -> str:
@@ -84,13 +89,24 @@ class Choices:
             self.rows.append({"op": key, "chosen": candidates[0].name, "candidates": listed})
         return self.decisions[key]
 
+    def settle(self) -> bool:
+        """Decide for the kernels everywhere or nowhere, by what all reductions take together; tell which."""
+        timed = [{item["name"]: item["latency_ms"] for item in row["candidates"]} for row in self.rows]
+        without = [{name: time for name, time in row.items() if name != NATIVE} for row in timed]
+        known = all(row.get(NATIVE) for row in timed) and all(row and None not in row.values() for row in without)
+        native = not known or sum(row[NATIVE] for row in timed) <= sum(min(row.values()) for row in without)
+        for row, others in zip(self.rows, without, strict=True):
+            row["chosen"] = NATIVE if native else min(others, key=lambda name: others[name])
+            self.decisions[row["op"]] = row["chosen"]
+        return native
+
     def _candidates(self, op: Operator, key: str) -> list[Candidate]:
         """Return what was considered, the winner first."""
         replayed = (self.ctx.decisions or {}).get("lowerings", {}).get(key)
-        listed = shortlist(op)
+        listed = shortlist(op, self.native)
         if replayed is not None or self.forced != "auto":
             wanted = replayed or self.forced
-            fitting = [item for item in _estimates(op) if item.name == wanted]
+            fitting = [item for item in _estimates(op, self.native) if item.name == wanted]
             if not fitting:
                 self.ctx.note(f"{key}: '{wanted}' cannot do this; ell is taken")
             return fitting or [Candidate("ell", 0.0)]
@@ -140,15 +156,15 @@ def describe(op: Operator) -> str:
     return f"{op.kind} {op.reduce}{weight} {rows} rows {op.num_slots} slots [{tail}]"
 
 
-def shortlist(op: Operator) -> list[Candidate]:
+def shortlist(op: Operator, native: bool = False) -> list[Candidate]:
     """Return at most three lowerings, the cheapest by estimate first."""
-    ordered = sorted(_estimates(op), key=lambda item: item.estimate_ms)
+    ordered = sorted(_estimates(op, native), key=lambda item: item.estimate_ms)
     near = [item for item in ordered if item.estimate_ms <= FAR * ordered[0].estimate_ms]
     elements = op.num_slots * math.prod(op.tail)
     return [item for item in near if item.name != "scatter" or elements <= MOST_SCATTERED][:SHORTLIST] or ordered[:1]
 
 
-def _estimates(op: Operator) -> list[Candidate]:
+def _estimates(op: Operator, native: bool) -> list[Candidate]:
     """Estimate each lowering that applies, in milliseconds on two cores; only the order of magnitude counts."""
     assert op.rowptr is not None
     width = math.prod(op.tail)
@@ -159,11 +175,15 @@ def _estimates(op: Operator) -> list[Candidate]:
         rows, columns = len(op.rowptr) - 1, sizes(op.x)[0]
         estimates.append(Candidate("dense", rows * columns * (0.1e-6 + width * 0.015e-6) + 0.005))
     estimates.append(Candidate("scatter", op.num_slots * width * 5e-6 + 0.03))
+    if native:
+        estimates.append(Candidate(NATIVE, op.num_slots * (4e-6 + width * 0.06e-6) + 0.01))
     return estimates
 
 
 def alone(op: Operator, lowering: str) -> ir.Model:
     """Return a model of one reduction, to be timed."""
+    if lowering == NATIVE:
+        return _alone_native(op)
     op = natural(op) if lowering == "ell" else op
     inputs = [_input(value) for value in (op.x, op.weight) if value is not None]
     graph = ir.Graph(inputs, [], nodes=[], name="reduction", opset_imports={"": 20})
@@ -174,6 +194,23 @@ def alone(op: Operator, lowering: str) -> ir.Model:
         out = tape.like("Identity", [out], sizes(op.out))
     graph.extend(tape.nodes)
     graph.outputs.append(out)
+    return ir.Model(graph, ir_version=10)
+
+
+def _alone_native(op: Operator) -> ir.Model:
+    inputs = [_input(value) for value in (op.x, op.weight) if value is not None]
+    graph = ir.Graph(inputs, [], nodes=[], name="reduction", opset_imports={"": 20, schemas.DOMAIN: schemas.VERSION})
+    constants = Constants(graph)
+    assert op.rowptr is not None
+    given: list[ir.Value | None] = [inputs[0], constants.add(op.rowptr.astype(np.int32))]
+    if op.col is not None:
+        given.append(constants.add(op.col.astype(np.int32)))
+    if op.weight_shape is not None:
+        given.append(inputs[1] if op.static_weight is None else constants.add(op.static_weight))
+    node = ir.node(op.kind, given, {"reduce": op.reduce}, domain=schemas.DOMAIN)
+    node.outputs[0].shape, node.outputs[0].type = op.out.shape, op.out.type
+    graph.append(node)
+    graph.outputs.append(node.outputs[0])
     return ir.Model(graph, ir_version=10)
 
 

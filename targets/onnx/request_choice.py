@@ -9,8 +9,9 @@ import onnx_ir as ir
 from gnnexport.errors import Problem, UnsupportedError
 from gnnexport.targets.contract import DialectModel
 from gnnexport.targets.onnx import schemas
-from gnnexport.targets.onnx.choice import Candidate, Choices, time_candidates, winner_first
+from gnnexport.targets.onnx.choice import NATIVE, Candidate, Choices, time_candidates, winner_first
 from gnnexport.targets.onnx.lower import REDUCING
+from gnnexport.targets.onnx.native import native_graphs
 from gnnexport.targets.onnx.operators import dialect_nodes
 from gnnexport.targets.onnx.request import FORMS, lower_graphs
 
@@ -28,7 +29,7 @@ def dense_refused() -> Problem:
 
 
 def lower_chosen(dialect: DialectModel, choices: Choices, *, branches: bool) -> ir.Model:
-    """Return the model in standard operators; what was chosen is noted in `choices`.
+    """Return the lowered model; what was chosen is noted in `choices`.
 
     Args:
         dialect: of mode `graphs`.
@@ -42,8 +43,9 @@ def lower_chosen(dialect: DialectModel, choices: Choices, *, branches: bool) -> 
         raise UnsupportedError(dense_refused())
     key = describe(dialect.model)
     replayed = (choices.ctx.decisions or {}).get("lowerings", {}).get(key)
-    wanted = replayed or (choices.forced if choices.forced != "auto" else None)
-    listed = [Candidate(wanted, 0.0)] if wanted in FORMS else _timed(dialect, choices, branches)
+    wanted = str(replayed or choices.forced)
+    possible = (*FORMS, NATIVE) if choices.native else FORMS
+    listed = [Candidate(wanted, 0.0)] if wanted in possible else _timed(dialect, choices, branches)
     best = listed[0].name
     choices.decisions[key] = best
     candidates = [{"name": item.name, "latency_ms": item.latency_ms} for item in listed]
@@ -60,12 +62,15 @@ def describe(model: ir.Model) -> str:
 
 
 def _lowered(dialect: DialectModel, name: str, branches: bool) -> ir.Model:
+    if name == NATIVE:
+        return native_graphs(dialect.model)
     return lower_graphs(dialect.model, "scatter" if name == "scatter" else "ell", branches=branches)
 
 
 def _timed(dialect: DialectModel, choices: Choices, branches: bool) -> list[Candidate]:
-    """Return the lowerings considered, the best first: tables, unless scatter is plainly faster on the sample."""
-    listed = [Candidate("ell", 0.0)]
+    """Return the lowerings considered, the best first: our kernels or tables, unless another is plainly faster."""
+    listed = [Candidate(NATIVE, 0.0)] if choices.native else []
+    listed.append(Candidate("ell", math.inf))
     if _scattered_elements(dialect) <= MOST_SCATTERED:
         listed.append(Candidate("scatter", math.inf))
     if choices.run is None or len(listed) == 1 or not dialect.sample:

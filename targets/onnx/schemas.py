@@ -17,6 +17,10 @@ REDUCE_EDGES = "ReduceEdges"
 EDGE_SOFTMAX = "EdgeSoftmax"
 GATHER_SOURCE = "GatherSource"
 GATHER_DESTINATION = "GatherDestination"
+ATTENTION = "Attention"
+
+ACTIVATION = "activation"
+SLOPE = "slope"
 
 _FLOATS = ("T", ["tensor(float)", "tensor(double)", "tensor(float16)", "tensor(bfloat16)"], "features")
 _INDICES = ("I", ["tensor(int64)", "tensor(int32)"], "indices")
@@ -25,10 +29,22 @@ _INDICES = ("I", ["tensor(int64)", "tensor(int32)"], "indices")
 @functools.cache
 def register() -> None:
     """Tell onnx about the dialect's operators; a second call does nothing."""
-    reduce = OpSchema.Attribute("reduce", OpSchema.AttrType.STRING, "sum, mean, max, min or prod", required=True)
+    kinds = OpSchema.AttrType
+    reduce = OpSchema.Attribute("reduce", kinds.STRING, "sum, mean, max, min or prod", required=True)
+    after = [
+        OpSchema.Attribute(ACTIVATION, onnx.helper.make_attribute(ACTIVATION, "identity"), "what follows the sum"),
+        OpSchema.Attribute(SLOPE, onnx.helper.make_attribute(SLOPE, 0.0), "of leaky_relu"),
+    ]
+    scores = [
+        OpSchema.Attribute("score", kinds.STRING, "given, gat, gatv2 or dot", required=True),
+        OpSchema.Attribute("heads", kinds.INT, "that share the columns of x", required=True),
+        OpSchema.Attribute("scale", onnx.helper.make_attribute("scale", 1.0), "of dot"),
+    ]
     _register(CSR, ["dst:I", "num_dst:I"], [], outputs=["rowptr:I", "perm:I"])
-    _register(AGGREGATE, ["x:T", "rowptr:I", "col:I", "weight:T?"], [reduce])
-    _register(REDUCE_EDGES, ["messages:T", "rowptr:I"], [reduce])
+    _register(AGGREGATE, ["x:T", "rowptr:I", "col:I", "weight:T?", "root:T?", "bias:T?"], [reduce, *after])
+    _register(REDUCE_EDGES, ["messages:T", "rowptr:I", "root:T?", "bias:T?"], [reduce, *after])
+    terms = ["source:T?", "destination:T?", "edge:T?", "edge_value:T?", "att:T?", "root:T?", "bias:T?"]
+    _register(ATTENTION, ["x:T", "rowptr:I", "col:I", *terms], [*scores, *after])
     _register(EDGE_SOFTMAX, ["logits:T", "rowptr:I"], [])
     _register(GATHER_SOURCE, ["x:T", "col:I"], [])
     _register(GATHER_DESTINATION, ["x:T", "rowptr:I"], [])

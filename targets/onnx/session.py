@@ -9,6 +9,8 @@ import onnx_ir as ir
 import onnxruntime
 from numpy.typing import NDArray
 
+from gnnexport.runtime.ort import offer_kernels
+
 _ERRORS_ONLY = 3
 
 
@@ -19,6 +21,7 @@ def open_model(model: ir.Model, threads: int, feeds: Mapping[str, NDArray[Any]])
     options.inter_op_num_threads = 1
     options.log_severity_level = _ERRORS_ONLY
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    offer_kernels(options)
     proto = ir.to_proto(model).SerializeToString()
     session = onnxruntime.InferenceSession(proto, options, providers=["CPUExecutionProvider"])
     given = dict(feeds)

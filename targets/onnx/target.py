@@ -15,10 +15,11 @@ from gnnexport.program.inputs import Mode
 from gnnexport.program.program import Program
 from gnnexport.targets.contract import Artefact, DialectModel, EmitContext, Target
 from gnnexport.targets.onnx.bake import bake
-from gnnexport.targets.onnx.choice import Choices, Lowering, Timer
+from gnnexport.targets.onnx.choice import NATIVE, Choices, Lowering, Timer
 from gnnexport.targets.onnx.ell import BLOCK_BYTES
 from gnnexport.targets.onnx.files import MODEL_FILE, sizes_by_origin, write
 from gnnexport.targets.onnx.lower import lower
+from gnnexport.targets.onnx.native import goes_native, keep_native
 from gnnexport.targets.onnx.request_choice import dense_refused, lower_chosen
 from gnnexport.targets.onnx.softmax import expand_softmax
 from gnnexport.targets.onnx.support import unsupported
@@ -41,7 +42,12 @@ class OnnxTarget(Target):
     threads: int | None = None
     """Threads that inference may use; all of the machine's by default."""
 
+    has_kernels: ClassVar[bool] = False
+    """Whether the runtime can call our own kernels."""
+
     def __post_init__(self) -> None:
+        if self.aggregate == NATIVE and not self.has_kernels:
+            raise ValueError("aggregate=native needs a runtime that can call our kernels, as ort can")
         if self.threads is not None and self.threads < 1:
             raise ValueError("threads must be at least 1")
 
@@ -70,17 +76,27 @@ class OnnxTarget(Target):
                 "versions": {name: version(name) for name in ("onnx", "onnxruntime") if find_spec(name)},
             },
             prepare="baked" if dialect.mode == "full" else "model",
+            native=any(name == NATIVE for name in choices.decisions.values()),
         )
 
     def lowered(self, dialect: DialectModel, ctx: EmitContext) -> tuple[ir.Model, Choices]:
         """Return the model in standard operators and how its lowerings were chosen."""
-        choices = Choices(self.aggregate, ctx, self.timer(self.threads or ctx.threads))
+        native = self.may_go_native(dialect.model.graph)
+        choices = Choices(self.aggregate, ctx, self.timer(self.threads or ctx.threads), native)
         if dialect.mode == "graphs":
             return lower_chosen(dialect, choices, branches=self.branches), choices
         model = bake(dialect)
+        if native and goes_native(model.graph, choices):
+            keep_native(model.graph)
+            return model, choices
         expand_softmax(model.graph)
         lower(model.graph, choices, ctx.note, self.block_bytes)
         return model, choices
+
+    def may_go_native(self, graph: ir.Graph) -> bool:
+        """Tell whether our own kernels may and can run what a model holds of the dialect."""
+        del graph
+        return False
 
     def timer(self, threads: int) -> Timer | None:
         """Return what opens a model to be timed on the engine of this target; `None` where it is not installed."""

@@ -1,0 +1,112 @@
+"""Leave the dialect's operators in a model, for our own kernels, and give them what follows and what leads to them.
+
+An operator takes over the bias, the root term and the activation behind it, so that a row is written once. Attention
+becomes one operator: nothing with a row for each edge and a column for each channel is left in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes import common as passes
+
+from gnnexport.targets.onnx import schemas
+from gnnexport.targets.onnx.attention import fuse_attention
+from gnnexport.targets.onnx.choice import NATIVE, Choices
+from gnnexport.targets.onnx.epilogues import fuse_epilogues
+from gnnexport.targets.onnx.lower import REDUCING
+from gnnexport.targets.onnx.operators import dialect_nodes, read
+from gnnexport.targets.onnx.tape import OF_GRAPH
+
+_STRUCTURE = {
+    schemas.AGGREGATE: (1, 2),
+    schemas.REDUCE_EDGES: (1,),
+    schemas.ATTENTION: (1, 2),
+    schemas.EDGE_SOFTMAX: (1,),
+    schemas.GATHER_DESTINATION: (1,),
+}
+"""Inputs that hold the structure."""
+
+
+def serves(graph: ir.Graph) -> bool:
+    """Tell whether the kernels can run every operator of the dialect in a graph: they compute in float32."""
+    nodes = [node for node in dialect_nodes(graph) if node.op_type not in (schemas.CSR, schemas.GATHER_SOURCE)]
+    return bool(nodes) and all(value.dtype == ir.DataType.FLOAT for node in nodes for value in _floats(node))
+
+
+def goes_native(graph: ir.Graph, choices: Choices) -> bool:
+    """Decide whether the kernels run every reduction of a graph whose structure is known, or none of them.
+
+    Tables renumber the nodes of the whole graph, so the two do not mix.
+    """
+    chosen = {choices(read(node)) for node in dialect_nodes(graph) if node.op_type in REDUCING}
+    if len(chosen) > 1 and NATIVE in chosen:
+        return choices.settle()
+    return chosen == {NATIVE} or (not chosen and choices.forced in ("auto", NATIVE))
+
+
+def keep_native(graph: ir.Graph) -> None:
+    """Prepare a graph in place for a runtime that has the kernels; `serves` has to hold."""
+    fuse_attention(graph)
+    fuse_epilogues(graph)
+    for node in dialect_nodes(graph):
+        if node.op_type == schemas.GATHER_SOURCE:
+            _gather(graph, node)
+    _narrow(graph)
+    graph.opset_imports[schemas.DOMAIN] = schemas.VERSION
+
+
+def native_graphs(model: ir.Model) -> ir.Model:
+    """Return a copy of a model for graphs of any size that calls the kernels, building its structures with them."""
+    model = model.clone()
+    keep_native(model.graph)
+    for tidy in (passes.RemoveUnusedNodesPass(), passes.CommonSubexpressionEliminationPass()):
+        tidy(model)
+    return model
+
+
+def _floats(node: ir.Node) -> Iterator[ir.Value]:
+    structure = _STRUCTURE[node.op_type]
+    yield from (value for place, value in enumerate(node.inputs) if value is not None and place not in structure)
+
+
+def _gather(graph: ir.Graph, node: ir.Node) -> None:
+    new = ir.node("Gather", node.inputs, {"axis": 0}, name=node.name)
+    new.outputs[0].shape, new.outputs[0].type = node.outputs[0].shape, node.outputs[0].type
+    ir.convenience.replace_nodes_and_values(graph, node, [node], [new], node.outputs, new.outputs)
+
+
+def _narrow(graph: ir.Graph) -> None:
+    """Store structures that are known in 32 bits, where every number of an operator's structure fits."""
+    for node in dialect_nodes(graph):
+        values = [node.inputs[place] for place in _STRUCTURE.get(node.op_type, ())]
+        known = [value for value in values if value is not None and value.const_value is not None]
+        if not known or len(known) < len(values) or any(_largest(value) >= 1 << 31 for value in known):
+            continue
+        for place, value in zip(_STRUCTURE[node.op_type], known, strict=True):
+            node.replace_input_with(place, _in_32_bits(graph, value))
+
+
+def _largest(value: ir.Value) -> int:
+    assert value.const_value is not None
+    return int(value.const_value.numpy().max(initial=0))
+
+
+def _in_32_bits(graph: ir.Graph, value: ir.Value) -> ir.Value:
+    if value.dtype == ir.DataType.INT32:
+        return value
+    name = f"{value.name}_int32"
+    if name not in graph.initializers:
+        assert value.const_value is not None
+        array = value.const_value.numpy().astype(np.int32)
+        narrow = ir.Value(
+            name=name,
+            shape=value.shape,
+            type=ir.TensorType(ir.DataType.INT32),
+            const_value=ir.Tensor(array, name=name),
+        )
+        narrow.meta[OF_GRAPH] = True
+        graph.register_initializer(narrow)
+    return graph.initializers[name]
