@@ -42,7 +42,7 @@ inline void add_integers(const Structure &structure, const Matrix<int8_t> &x, co
     Shorts sums[NV] = {};
     for (; slot < stop; ++slot) {
       if (slot + AHEAD < structure.num_slots)
-        prefetch<RowI8, W, NV>(x.data + source_of(structure, slot + AHEAD) * x.width + block.begin);
+        prefetch<RowI8, W, NV>(x, source_of(structure, slot + AHEAD), block);
       const int8_t *from = x.data + source_of(structure, slot) * x.width + block.begin;
       for (int v = 0; v < NV; ++v)
         sums[v] += __builtin_convertvector(read<Bytes>(from + (v == NV - 1 ? last : v * W)), Shorts);

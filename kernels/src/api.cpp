@@ -34,7 +34,7 @@ bool shapes_fit(int64_t width, int64_t heads) { return width >= 0 && heads >= 1 
 
 bool buffers_fit(const gnx_csr &csr, int64_t width) {
   const int64_t most = INT64_MAX / 64 / std::max<int64_t>(width, 1);
-  return csr.num_rows <= most && csr.num_src <= most && csr.num_slots <= most;
+  return most > 0 && csr.num_rows <= most && csr.num_src <= most && csr.num_slots <= most;
 }
 
 Sum sum_of(const gnx_aggregate &work) {
@@ -72,7 +72,7 @@ int32_t aggregate(const gnx_aggregate &work, const gnx_threads *threads) {
   if (status != GNX_OK) return status;
   Work dealt;
   status = deal_out(work.csr, work.width * bytes_of(work.type), dealt);
-  if (status != GNX_OK || work.width == 0) return status;
+  if (status != GNX_OK || work.width == 0 || work.csr.num_rows == 0) return status;
   const Sum sum = sum_of(work);
   const bool integers = sum == Sum::integers;
   const int64_t most = integers ? INT8_BLOCK : path->most;
@@ -113,7 +113,7 @@ int32_t attend(const gnx_attention &work, const gnx_threads *threads) {
   if (status != GNX_OK) return status;
   Work dealt;
   status = deal_out(work.csr, work.width * 4, dealt);
-  if (status != GNX_OK || work.width == 0) return status;
+  if (status != GNX_OK || work.width == 0 || work.csr.num_rows == 0) return status;
   const std::vector<Block> blocks = cut_columns(work.width, work.heads, path->lanes, path->most);
   const Peaks peaks(dealt, work.heads, work.width);
   const size_t scratch = (dealt.structure.chunk + 2) * work.heads + work.width;
@@ -149,7 +149,7 @@ int32_t soften(const gnx_csr &given, const float *scores, int64_t heads, float *
   if (csr.num_slots > 0 && heads > 0 && (!scores || !out)) return GNX_NULL;
   Work dealt;
   const int32_t status = deal_out(csr, heads * 4, dealt);
-  if (status != GNX_OK || heads == 0) return status;
+  if (status != GNX_OK || heads == 0 || csr.num_slots == 0) return status;
   const Peaks peaks(dealt, heads, 0);
   std::vector<float> scratch(dealt.chunks * 2 * heads);
   for_each(threads, dealt.tasks(), [&](size_t task) {

@@ -51,7 +51,7 @@ inline void gat_scores(const gnx_attention &work, const Structure &structure, in
   const float *destination = work.destination + row * heads;
   for (int64_t slot = begin; slot < end; ++slot) {
     if (slot + AHEAD < structure.num_slots)
-      __builtin_prefetch(work.source + source_of(structure, slot + AHEAD) * heads);
+      prefetch(work.source, source_of(structure, slot + AHEAD), heads * 4, 0, LINE);
     const float *source = work.source + source_of(structure, slot) * heads;
     float *to = scores + (slot - begin) * heads;
     for (int64_t head = 0; head < heads; ++head) to[head] = source[head] + destination[head];
@@ -66,10 +66,8 @@ inline void product_scores(const gnx_attention &work, const Structure &structure
                            int64_t end, float *scores) {
   const int64_t heads = work.heads, width = work.width, channels = width / heads;
   for (int64_t slot = begin; slot < end; ++slot) {
-    if (slot + AHEAD < structure.num_slots) {
-      const char *next = reinterpret_cast<const char *>(work.source + source_of(structure, slot + AHEAD) * width);
-      for (int64_t at = 0; at < width * 4; at += LINE) __builtin_prefetch(next + at);
-    }
+    if (slot + AHEAD < structure.num_slots)
+      prefetch(work.source, source_of(structure, slot + AHEAD), width * 4, 0, width * 4);
     const float *source = work.source + source_of(structure, slot) * width;
     const float *destination = work.destination + row * width;
     const float *edge = work.edge ? work.edge + slot * width : nullptr;
@@ -87,6 +85,7 @@ inline void product_scores(const gnx_attention &work, const Structure &structure
 
 inline void take_scores(const gnx_attention &work, const Structure &structure, int64_t row, int64_t begin, int64_t end,
                         float *scores) {
+  if (begin == end) return;  // where no row has slots, pointers may be null
   if (work.score == GNX_GIVEN)
     std::memcpy(scores, work.edge + begin * work.heads, (end - begin) * work.heads * sizeof(float));
   else if (work.score == GNX_GAT)
@@ -101,7 +100,8 @@ inline void exponentials(float *values, int64_t count) {
   for (; i < count; ++i) values[i] = exponential<1>(load<1>(values + i))[0];
 }
 
-// Turn scores [count, heads] into exp(score - peak) in place; give each head's peak and total.
+// Turn scores [count, heads] into exp(score - peak) in place; give each head's peak and total. Scores of which all are
+// minus infinity turn into 0, for they may be only a part of a hub; of a whole row, 0 / 0 makes them NaN.
 inline void raise(float *scores, int64_t count, int64_t heads, float *peaks, float *totals) {
   for (int64_t head = 0; head < heads; ++head) peaks[head] = -__builtin_inff();
   for (int64_t slot = 0; slot < count; ++slot) {
@@ -111,7 +111,7 @@ inline void raise(float *scores, int64_t count, int64_t heads, float *peaks, flo
   }
   for (int64_t slot = 0; slot < count; ++slot) {
     float *from = scores + slot * heads;
-    for (int64_t head = 0; head < heads; ++head) from[head] -= peaks[head];
+    for (int64_t head = 0; head < heads; ++head) from[head] -= peaks[head] == -__builtin_inff() ? 0.0f : peaks[head];
   }
   exponentials(scores, count * heads);
   for (int64_t head = 0; head < heads; ++head) totals[head] = 0.0f;

@@ -5,6 +5,10 @@
 #include <cstdlib>
 #include <cstring>
 
+#if defined(GNX_X86)
+#include <cpuid.h>
+#endif
+
 namespace gnx {
 namespace {
 
@@ -13,6 +17,9 @@ std::atomic<const Path *> chosen{nullptr};
 bool runs_here(const Path &path) {
 #if defined(GNX_X86)
   __builtin_cpu_init();
+  unsigned eax, ebx, ecx, edx;
+  // Older compilers cannot ask for F16C by name.
+  if (!__get_cpuid(1, &eax, &ebx, &ecx, &edx) || !(ecx & bit_F16C)) return &path == &PORTABLE;
   if (&path == &AVX2) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   if (&path == &AVX512)
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&

@@ -37,10 +37,18 @@ inline int64_t source_of(const Structure &structure, int64_t slot) {
   return structure.col.data ? structure.col[slot] : slot;
 }
 
+// Ask for `bytes` of row `row`, `offset` bytes into it. The indices of slots ahead may not be checked yet: so their
+// address is no pointer, which may lead nowhere, and nothing is read.
+inline void prefetch(const void *data, int64_t row, int64_t row_bytes, int64_t offset, int64_t bytes) {
+  const uint64_t from = reinterpret_cast<uintptr_t>(data) + static_cast<uint64_t>(row) * row_bytes + offset;
+  for (int64_t at = 0; at < bytes; at += LINE) __builtin_prefetch(reinterpret_cast<const void *>(from + at));
+}
+
+// The same for a block of columns of a matrix.
 template <class Row, int W, int NV>
-inline void prefetch(const typename Row::Type *from) {
-  constexpr int bytes = NV * W * static_cast<int>(sizeof(typename Row::Type));
-  for (int at = 0; at < bytes; at += LINE) __builtin_prefetch(reinterpret_cast<const char *>(from) + at);
+inline void prefetch(const Matrix<typename Row::Type> &x, int64_t row, const Block &block) {
+  constexpr int64_t bytes = sizeof(typename Row::Type);
+  prefetch(x.data, row, x.width * bytes, block.begin * bytes, NV * W * bytes);
 }
 
 template <int W, Sum S>
@@ -67,7 +75,7 @@ inline void gather(const Structure &structure, const Matrix<typename Row::Type> 
   for (int v = 0; v < NV; ++v) total[v] = neutral<W, S>();
   for (int64_t slot = begin; slot < end; ++slot) {
     if (slot + AHEAD < structure.num_slots)
-      prefetch<Row, W, NV>(x.data + source_of(structure, slot + AHEAD) * x.width + block.begin);
+      prefetch<Row, W, NV>(x, source_of(structure, slot + AHEAD), block);
     const int64_t source = source_of(structure, slot);
     const typename Row::Type *from = x.data + source * x.width + block.begin;
     const float scale = S != Sum::plain && weights.source ? weights.source[source] : 1.0f;

@@ -134,7 +134,7 @@ inline Floats<16> RowI8::row<16>(const int8_t *from) {
 // number stays so.
 template <int W>
 inline Floats<W> exponential(Floats<W> x) {
-  typedef typename Lanes<W>::Ints Ints;
+  typedef typename Lanes<W>::Words Words;
   const Floats<W> inside = where<W>(x < -87.3f, all<W>(-87.3f), x);
   const Floats<W> magic = all<W>(12582912.0f);
   const Floats<W> shifted = inside * 1.44269504088896341f + magic;
@@ -148,7 +148,7 @@ inline Floats<W> exponential(Floats<W> x) {
   sum = sum * rest + 0.5f;
   sum = sum * rest + 1.0f;
   sum = sum * rest + 1.0f;
-  const Ints power = (bits<Ints>(shifted) - 0x4b400000 + 127) << 23;
+  const Words power = (bits<Words>(shifted) - 0x4b400000 + 127) << 23;
   const Floats<W> value = sum * bits<Floats<W>>(power);
   return where<W>(x < -87.3f, Floats<W>{}, value);
 }
