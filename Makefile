@@ -4,6 +4,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   := .venv
 BIN    := $(VENV)/bin
 DEMO   := demo
+# What pip compiles; without a compiler it installs the rest.
+KERNELS := kernels/CMakeLists.txt kernels/backend.py $(shell find kernels/include kernels/src -type f)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint types layers docs bench coverage accuracy clean
@@ -57,10 +59,10 @@ $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "gnnexport needs Python 3.11 or newer: make PYTHON=/path/to/python3.11")'
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.product: pyproject.toml | $(BIN)/python
+$(VENV)/.product: pyproject.toml $(KERNELS) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[compress,ort]'
 	@touch $@
 
-$(VENV)/.development: pyproject.toml | $(BIN)/python
+$(VENV)/.development: pyproject.toml $(KERNELS) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $@ $(VENV)/.product

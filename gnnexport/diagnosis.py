@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from importlib import metadata
 
 from gnnexport.bundle.processor import this_processor
+from gnnexport.native.library import how_to_mend, path_name, why_missing
 from gnnexport.runtime.openvino import without_telemetry
 
 _LIBRARIES = {
@@ -66,6 +67,7 @@ def examine() -> list[DoctorEntry]:
     entries = [
         DoctorEntry("python", sys.version_info >= (3, 11), platform.python_version(), "Install Python 3.11 or newer"),
         DoctorEntry("processor", True, f"{processor.name} ({', '.join(processor.features) or 'no vector extensions'})"),
+        _kernels(),
     ]
     libraries = {name: _library(name, module, mend) for name, (module, mend) in _LIBRARIES.items()}
     jobs = [
@@ -74,6 +76,14 @@ def examine() -> list[DoctorEntry]:
     ]
     listed = [entry for entry in libraries.values() if entry.ok or entry.name != _UNASKED]
     return [*entries, *listed, *jobs, _NEVER]
+
+
+def _kernels() -> DoctorEntry:
+    """Tell which instructions our own kernels use, or why they do not serve."""
+    missing = why_missing()
+    if missing is None:
+        return DoctorEntry("native kernels", True, path_name())
+    return DoctorEntry("native kernels", False, missing, f"Other lowerings serve. {how_to_mend()}")
 
 
 def _job(name: str, needed: list[DoctorEntry], engines: list[DoctorEntry], purpose: str) -> DoctorEntry:

@@ -8,6 +8,7 @@ import os
 import sys
 from importlib import metadata
 from pathlib import Path
+from typing import NamedTuple
 
 from gnnexport.errors import MissingExtraError
 
@@ -17,46 +18,65 @@ ABI = 1
 DISABLE = "none"
 """Value of `GNNEXPORT_KERNELS` that leaves the kernels out."""
 
-_FILE = {"darwin": "libgnnexport.dylib", "win32": "gnnexport.dll"}.get(sys.platform, "libgnnexport.so")
-_MEND = "Install a C++17 compiler (GCC or Clang) and run: pip install --force-reinstall --no-deps gnnexport"
+FILE = {"darwin": "libgnnexport.dylib", "win32": "gnnexport.dll"}.get(sys.platform, "libgnnexport.so")
+# The cache of pip may hold a wheel without kernels.
+_REINSTALL = "pip install --force-reinstall --no-deps --no-cache-dir gnnexport"
+MEND = f"Install a C++17 compiler (GCC or Clang) and run: {_REINSTALL}"
+_UNSET = "Unset GNNEXPORT_KERNELS"
+
+
+class _Missing(NamedTuple):
+    """Why the kernels cannot serve, and what helps."""
+
+    what: str
+    mend: str
 
 
 def library_path() -> Path | None:
     """Return where the installed library lies, or `None` where this installation has none."""
-    beside = Path(__file__).parent / _FILE
+    beside = Path(__file__).parent / FILE
     if beside.is_file():
         return beside
-    # An editable installation has the Python files elsewhere.
-    installed = (found.locate_file(f"gnnexport/native/{_FILE}") for found in metadata.distributions(name="gnnexport"))
-    return next((Path(str(path)) for path in installed if Path(str(path)).is_file()), None)
+    # An editable installation has the Python files elsewhere. Installations further down the path are not this one, and
+    # what setuptools once left in the sources is none.
+    installed = (found for found in metadata.distributions(name="gnnexport") if found.read_text("WHEEL") is not None)
+    first = next(installed, None)
+    path = None if first is None else Path(str(first.locate_file(f"gnnexport/native/{FILE}")))
+    return path if path is not None and path.is_file() else None
 
 
 @functools.cache
-def _opened() -> ctypes.CDLL | str:
-    """Return the library, or the reason why it cannot serve."""
+def _opened() -> ctypes.CDLL | _Missing:
+    """Return the library, or why it cannot serve."""
     chosen = os.environ.get("GNNEXPORT_KERNELS")
     if chosen == DISABLE:
-        return f"GNNEXPORT_KERNELS={DISABLE} leaves them out"
+        return _Missing(f"GNNEXPORT_KERNELS={DISABLE} leaves them out", _UNSET)
     path = library_path()
     if path is None:
-        return "they were not built with this installation"
+        return _Missing("they were not built with this installation", MEND)
     try:
         library = ctypes.CDLL(str(path))
     except OSError as error:
-        return f"{path.name} cannot be opened ({error})"
+        return _Missing(f"{path.name} cannot be opened ({error})", MEND)
     if library.gnx_abi() != ABI:
-        return f"{path.name} has interface {library.gnx_abi()}, and {ABI} is needed"
+        return _Missing(f"{path.name} has interface {library.gnx_abi()}, and {ABI} is needed", MEND)
     library.gnx_path.restype = ctypes.c_char_p
     library.gnx_message.restype = ctypes.c_char_p
     if library.gnx_path() == b"none":
-        return f"GNNEXPORT_KERNELS={chosen}: this processor does not run them so"
+        return _Missing(f"GNNEXPORT_KERNELS={chosen}: this processor does not run them so", _UNSET)
     return library
 
 
 def why_missing() -> str | None:
     """Return why the kernels cannot serve here, or `None` where they can."""
     opened = _opened()
-    return opened if isinstance(opened, str) else None
+    return opened.what if isinstance(opened, _Missing) else None
+
+
+def how_to_mend() -> str:
+    """Return what helps where the kernels cannot serve."""
+    opened = _opened()
+    return opened.mend if isinstance(opened, _Missing) else ""
 
 
 def library() -> ctypes.CDLL:
@@ -66,8 +86,8 @@ def library() -> ctypes.CDLL:
         MissingExtraError: it was not built, does not fit, or was left out.
     """
     opened = _opened()
-    if isinstance(opened, str):
-        raise MissingExtraError.at("native kernels", opened, _MEND)
+    if isinstance(opened, _Missing):
+        raise MissingExtraError.at("native kernels", opened.what, opened.mend)
     return opened
 
 

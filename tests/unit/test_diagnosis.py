@@ -7,6 +7,7 @@ from types import ModuleType
 
 import pytest
 
+from gnnexport import diagnosis
 from gnnexport.diagnosis import DoctorEntry, examine
 
 ENGINES = {"onnxruntime", "openvino"}
@@ -23,6 +24,13 @@ def without(missing: set[str], monkeypatch: pytest.MonkeyPatch) -> dict[str, Doc
     with monkeypatch.context() as patch:
         patch.setattr(importlib, "import_module", find)
         return {entry.name: entry for entry in examine()}
+
+
+@pytest.fixture(autouse=True)
+def kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The native kernels serve, whether or not this installation has them."""
+    monkeypatch.setattr(diagnosis, "why_missing", lambda: None)
+    monkeypatch.setattr(diagnosis, "path_name", lambda: "avx2")
 
 
 def test_everything_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,3 +76,14 @@ def test_what_makes_bundles_is_needed_too(monkeypatch: pytest.MonkeyPatch) -> No
     found = without({"torch"}, monkeypatch)
     assert found["compress and export"].mend == "pip install 'gnnexport[compress]'"
     assert found["validate and bench (onnx, ort)"].ok
+
+
+def test_native_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The instructions in use are named; without kernels the rest works, and the reason and the mend are told."""
+    assert without(set(), monkeypatch)["native kernels"] == DoctorEntry("native kernels", True, "avx2")
+    monkeypatch.setattr(diagnosis, "why_missing", lambda: "they were not built")
+    monkeypatch.setattr(diagnosis, "how_to_mend", lambda: "Install a compiler")
+    found = without(set(), monkeypatch)
+    mend = "Other lowerings serve. Install a compiler"
+    assert found["native kernels"] == DoctorEntry("native kernels", False, "they were not built", mend)
+    assert [name for name, entry in found.items() if not entry.ok] == ["native kernels", "bench (trt)"]

@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 
 import gnnexport
-from tests.wheel import LINKED, REPOSITORY, build_wheel
+from tests.wheel import LINKED, NO_KERNELS, REPOSITORY, build_wheel
 
 
 def modules(folder: Path, prefix: str) -> set[str]:
@@ -29,8 +29,8 @@ def test_links_are_relative(name: str) -> None:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built once."""
-    return build_wheel(tmp_path_factory.mktemp("wheel"))
+    """The wheel without kernels, built once."""
+    return build_wheel(tmp_path_factory.mktemp("wheel"), NO_KERNELS)
 
 
 def test_wheel_holds_real_files(wheel: Path) -> None:
