@@ -24,7 +24,8 @@ int32_t check_sizes(const gnx_csr &csr) {
   const int64_t most = csr.index_bits == 32 ? INT32_MAX : INT64_MAX / 64;
   if (csr.num_slots > most || csr.num_rows >= most || csr.num_src > most) return GNX_SHAPE;
   if (!csr.rowptr) return GNX_NULL;
-  return !csr.col && csr.num_src != csr.num_slots ? GNX_SHAPE : GNX_OK;
+  // Without slots a list of columns may well have no address.
+  return !csr.col && csr.num_slots > 0 && csr.num_src != csr.num_slots ? GNX_SHAPE : GNX_OK;
 }
 
 template <class Type>

@@ -1,4 +1,7 @@
-"""CPU arithmetic of the dialect, on plain tensors and without gradients."""
+"""CPU arithmetic of the dialect, on plain tensors and without gradients.
+
+What our own kernels can do they do; the rest, and installations without them, is left to torch.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 from torch.utils.weak import WeakTensorKeyDictionary
+
+from gnnexport.program.dialect import native
 
 REDUCTIONS = ("sum", "mean", "max", "min", "prod")
 
@@ -22,6 +27,8 @@ def csr(dst: Tensor, num_dst: int) -> tuple[Tensor, Tensor]:
     Returns:
         `rowptr` int64 [num_dst + 1] and `perm` int64 [num_edges], the edge in each slot.
     """
+    if native.serves() and dst.dtype == torch.int64:
+        return native.csr(dst, num_dst)
     perm = torch.argsort(dst, stable=True)
     rowptr = torch.zeros(num_dst + 1, dtype=torch.int64)
     torch.cumsum(torch.bincount(dst, minlength=num_dst), 0, out=rowptr[1:])
@@ -75,6 +82,8 @@ def aggregate(x: Tensor, rowptr: Tensor, col: Tensor, weight: Tensor | None, red
         weight: [num_slots], or [num_slots, heads] for three-dimensional `x`; only with `sum`.
         reduce: `sum`, `mean`, `max`, `min` or `prod`; a row without slots gives zero, and one for `prod`.
     """
+    if native.serves(x, weight):
+        return native.aggregate(x, rowptr, col, weight, reduce)
     num_dst = rowptr.numel() - 1
     if weight is not None and weight.dim() == 2:
         heads = [_bag(x[:, h], col, rowptr, reduce, weight[:, h].contiguous()) for h in range(x.shape[1])]
@@ -85,6 +94,8 @@ def aggregate(x: Tensor, rowptr: Tensor, col: Tensor, weight: Tensor | None, red
 
 def reduce_edges(messages: Tensor, rowptr: Tensor, reduce: str) -> Tensor:
     """Reduce messages in slot order, [num_slots, ...], to [num_dst, ...]."""
+    if native.serves(messages):
+        return native.aggregate(messages, rowptr, None, None, reduce)
     slots = torch.arange(messages.shape[0])
     flat = _bag(_matrix(messages), slots, rowptr, reduce, None)
     return flat.reshape(rowptr.numel() - 1, *messages.shape[1:])
@@ -100,6 +111,8 @@ def _matrix(values: Tensor) -> Tensor:
 
 def edge_softmax(logits: Tensor, rowptr: Tensor) -> Tensor:
     """Normalise [num_slots, ...] so that the slots of each row sum to one."""
+    if native.serves(logits):
+        return native.edge_softmax(logits, rowptr)
     row = rows_of(rowptr)
     shifted = (logits - reduce_edges(logits, rowptr, "max")[row]).exp()
     return shifted / reduce_edges(shifted, rowptr, "sum")[row]
