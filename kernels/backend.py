@@ -1,4 +1,4 @@
-"""Build gnnexport with scikit-build-core and CMake with the kernels, or without them where they cannot be built.
+"""Build gnnexport by scikit-build-core: with the kernels, or without them where they cannot be built.
 
 What pip calls, as PEP 517 and PEP 660 have it. Metadata hooks are left out on purpose: whether a wheel is for one
 platform or for all is known only once the kernels were built or not.
