@@ -10,6 +10,7 @@ import onnx_ir as ir
 import onnxruntime
 from numpy.typing import NDArray
 
+from gnnexport.runtime.ort import offer_kernels
 from gnnexport.targets.contract import DialectModel
 from gnnexport.targets.onnx import schemas
 from tests.targets.graphs import Csr
@@ -96,6 +97,7 @@ def run(path: str | bytes, feeds: dict[str, Array]) -> Array:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = 2
+    offer_kernels(options)
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     return np.asarray(session.run(None, feeds)[0])
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from gnnexport.errors import UnsupportedError
+from gnnexport.native.library import why_missing
 from gnnexport.passes.contract import PassContext
 from gnnexport.passes.split_structure import SplitStructure
 from gnnexport.program.capture import capture
@@ -35,6 +36,7 @@ REQUESTS = {
     "no edges": request_of(torch.zeros(2, 0, dtype=torch.int64), 7, 3),
     "hub": request_of(hub_edges(600), 600, 2),
 }
+KERNELS = ["native"] if why_missing() is None else []
 TARGETS = {"onnx": OnnxTarget, "ort": OrtTarget, "openvino": OpenVinoTarget}
 
 
@@ -50,15 +52,18 @@ def emit(target: Target, program: Program, folder: Path, ctx: EmitContext | None
     return target.emit(dialect(program), folder, ctx or EmitContext(time_budget_s=2))
 
 
-@pytest.mark.parametrize("lowering", ["ell", "scatter"])
-@pytest.mark.parametrize("target", ["ort", "openvino"])
-@pytest.mark.parametrize("name", ["GCN", "GAT", "sum", "max"])
+@pytest.mark.parametrize(
+    ("target", "lowering"),
+    [*(("ort", name) for name in (*KERNELS, "ell", "scatter")), ("openvino", "ell"), ("openvino", "scatter")],
+)
+@pytest.mark.parametrize("name", ["GCN", "GAT", "GATv2", "PNA", "sum", "max", "softmax"])
 def test_one_file_answers_every_request(name: str, target: str, lowering: Lowering, tmp_path: Path) -> None:
     """A request after another of other sizes, forwards and backwards, is answered as PyTorch answers it."""
     if target == "openvino":
         pytest.importorskip("openvino")
-    program = split(name) if name.isupper() else graph_program(name)
+    program = graph_program(name) if name.islower() else split(name)
     artefact = emit(TARGETS[target](aggregate=lowering), program, tmp_path)
+    assert artefact.native == (lowering == "native")
     backend = (OrtBackend if target == "ort" else OpenVinoBackend)(tmp_path / artefact.model_file, 2)
     for kind, request in [*REQUESTS.items(), *reversed(REQUESTS.items())]:
         assert agrees(program, request, backend.run(feeds(program, request))["logits"]), kind
@@ -97,7 +102,7 @@ def test_both_lowerings_are_timed(tmp_path: Path) -> None:
     """The report names what was tried on the sample, with its time."""
     (row,) = emit(OrtTarget(), split("GAT"), tmp_path).lowering
     assert row["op"] == "4 reductions over 1 structures of each request"
-    assert {item["name"] for item in row["candidates"]} == {"ell", "scatter"}
+    assert {item["name"] for item in row["candidates"]} == {*KERNELS, "ell", "scatter"}
     assert all(item["latency_ms"] > 0 for item in row["candidates"])
     assert row["chosen"] == row["candidates"][0]["name"]
 
@@ -108,7 +113,7 @@ def test_large_requests_never_time_scatter(tmp_path: Path) -> None:
     edges = np.zeros((2, 1_000_000), np.int64)
     large = DialectModel(value.model, {}, "graphs", {**value.sample, "edge_index": edges})
     (row,) = OrtTarget().emit(large, tmp_path, EmitContext(time_budget_s=2)).lowering
-    assert [item["name"] for item in row["candidates"]] == ["ell"]
+    assert [item["name"] for item in row["candidates"]] == [*KERNELS, "ell"]
 
 
 @pytest.mark.parametrize("target", ["ort", "openvino"])

@@ -3,9 +3,11 @@ import sys
 import numpy as np
 import pytest
 
-from gnnexport.bundle.manifest import NativeLibrary, Target
+from gnnexport.bundle.manifest import KERNELS, NativeLibrary, Target
 from gnnexport.bundle.processor import Processor
 from gnnexport.errors import MissingExtraError, UnsupportedError, UsageError
+from gnnexport.native.library import ABI
+from gnnexport.runtime import runner
 from gnnexport.runtime.runner import load
 from tests.unit.tiny_bundle import CHANNELS, NODES, WEIGHT, X, write_tiny_bundle
 
@@ -76,6 +78,7 @@ def test_another_processor_is_warned_of(tmp_path):
     ("changes", "words"),
     [
         ({"native_library": NativeLibrary(name="kernels", abi=1)}, "needs the kernel library 'kernels'"),
+        ({"native_library": NativeLibrary(name=KERNELS, abi=99)}, "with interface 99; this version has"),
         ({"mode": "batched"}, "mode 'batched'"),
         (
             {"target": Target(spec="tvm", runtime="tvm", model_file="model.onnx")},
@@ -87,6 +90,14 @@ def test_bundles_this_version_cannot_run(tmp_path, changes, words):
     """What cannot be run is refused with the reason."""
     path = write_tiny_bundle(tmp_path / "m", **changes)
     with pytest.raises(UnsupportedError, match=words):
+        load(path)
+
+
+def test_without_the_kernels(tmp_path, monkeypatch):
+    """A model that calls our kernels is not loaded where they are missing: why, and what helps."""
+    path = write_tiny_bundle(tmp_path / "m", native_library=NativeLibrary(name=KERNELS, abi=ABI))
+    monkeypatch.setattr(runner, "why_missing", lambda: "they were not built with this installation")
+    with pytest.raises(MissingExtraError, match=r"calls the native kernels, and they were not built.*portable=true"):
         load(path)
 
 

@@ -1,0 +1,144 @@
+"""Models that call our kernels: what is fused, what they need, and what forbids them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import Tensor, nn
+from torch_geometric.nn import GATConv, GATv2Conv, TransformerConv
+
+from gnnexport.errors import MissingExtraError
+from gnnexport.native import library
+from gnnexport.program.inputs import Input
+from gnnexport.program.program import Program
+from gnnexport.runtime.ort import OrtBackend
+from gnnexport.targets import ort
+from gnnexport.targets.contract import Artefact, EmitContext
+from gnnexport.targets.onnx.translate import translate
+from gnnexport.targets.ort import OrtTarget
+from tests.small_models import EDGE_WIDTH, INPUTS, WIDTH, run, split
+from tests.targets.requests import prepared, random_edges, request_of
+
+pytestmark = pytest.mark.skipif(library.why_missing() is not None, reason=f"the kernels: {library.why_missing()}")
+
+REQUEST = {**request_of(random_edges(60, 400), 60), "edge_attr": torch.rand(400, EDGE_WIDTH)}
+READS = ("x", "edge_index", "edge_attr")
+
+
+class Layer(nn.Module):
+    """One convolution that reads edge features."""
+
+    def __init__(self, conv: nn.Module) -> None:
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, x: Tensor, edge_index: Tensor, edge_attr: Tensor) -> Tensor:
+        """Return a row for each node."""
+        out: Tensor = self.conv(x, edge_index, edge_attr)
+        return out
+
+
+LAYERS = {
+    "gat": lambda: GATConv(WIDTH, 16, heads=4, edge_dim=EDGE_WIDTH),
+    "gatv2": lambda: GATv2Conv(WIDTH, 5, heads=3, edge_dim=EDGE_WIDTH),
+    "dot": lambda: TransformerConv(WIDTH, 8, heads=2, edge_dim=EDGE_WIDTH),
+}
+
+
+def emit(program: Program, folder: Path, target: OrtTarget | None = None) -> Artefact:
+    """Write a model for the graph of the request."""
+    target = target or OrtTarget(aggregate="native")
+    return target.emit(translate(program, REQUEST), folder, EmitContext(time_budget_s=1))
+
+
+def operators(folder: Path) -> Counter[str]:
+    """Count the operators of a model by name."""
+    return Counter(node.op_type for node in onnx.load(folder / "model.onnx").graph.node)
+
+
+def error(program: Program, folder: Path) -> float:
+    """Return the largest difference from the Program, over its largest output."""
+    backend = OrtBackend(folder / "model.onnx", 2)
+    feeds = {tensor.name: REQUEST[tensor.name].numpy() for tensor in backend.inputs}
+    (answer,) = backend.run(feeds).values()
+    expected = run(program, REQUEST).numpy()
+    return float(np.abs(answer - expected).max() / np.abs(expected).max())
+
+
+@pytest.mark.parametrize("kind", ["gat", "gatv2", "dot"])
+def test_attention_is_one_operator(kind: str, tmp_path: Path) -> None:
+    """Nothing with a row for each edge and a column for each channel is gathered; edge features are heard."""
+    torch.manual_seed(0)
+    inputs: tuple[Input, ...] = tuple(INPUTS[name] for name in READS)
+    program = prepared(Layer(LAYERS[kind]()).eval(), inputs)
+    emit(program, tmp_path)
+    counts = operators(tmp_path)
+    assert counts["Attention"] == 1
+    assert counts["Gather"] == counts["GatherDestination"] == counts["EdgeSoftmax"] == 0
+    (node,) = (node for node in onnx.load(tmp_path / "model.onnx").graph.node if node.op_type == "Attention")
+    assert onnx.helper.get_node_attr_value(node, "score").decode() == kind
+    assert error(program, tmp_path) < 1e-5
+
+
+@pytest.mark.parametrize("name", ["GAT", "GAT edge features", "GATv2", "attended", "PNA", "GraphSAGE max"])
+def test_models(name: str, tmp_path: Path) -> None:
+    """Whole models answer what PyTorch answers."""
+    program = split(name)
+    assert emit(program, tmp_path).native
+    assert error(program, tmp_path) < 1e-5
+
+
+@pytest.mark.parametrize("name", ["GCN", "GraphSAGE", "GIN"])
+def test_what_follows_a_sum_is_part_of_it(name: str, tmp_path: Path) -> None:
+    """Where the sum comes after the product, bias, root term and activation are added while a row is at hand."""
+    program = split(name)
+    emit(program, tmp_path)
+    counts = operators(tmp_path)
+    assert counts["Aggregate"] == 2
+    assert error(program, tmp_path) < 1e-5
+
+
+def test_the_structure_takes_32_bits(tmp_path: Path) -> None:
+    """A graph that is known is stored in half the bytes that PyTorch needs."""
+    emit(split("GIN"), tmp_path)
+    stored = {item.name: item.data_type for item in onnx.load(tmp_path / "model.onnx").graph.initializer}
+    assert onnx.TensorProto.INT32 in stored.values()
+
+
+def test_portable_models_need_nothing(tmp_path: Path) -> None:
+    """Standard operators only, and no library is asked for."""
+    artefact = emit(split("GAT"), tmp_path, OrtTarget(portable=True))
+    assert not artefact.native
+    assert "kernels" not in artefact.decisions
+    assert {node.domain for node in onnx.load(tmp_path / "model.onnx").graph.node} == {""}
+
+
+def test_what_was_decided_is_told(tmp_path: Path) -> None:
+    """The instruction set that timing ran on is among the decisions, and a replay gives the same bytes."""
+    first = emit(split("GAT"), tmp_path)
+    assert first.native
+    assert first.decisions["kernels"] == library.path_name()
+    content = (tmp_path / "model.onnx").read_bytes()
+    ctx = EmitContext(decisions=first.decisions)
+    again = OrtTarget().emit(translate(split("GAT"), REQUEST), tmp_path, ctx)
+    assert again.native
+    assert (tmp_path / "model.onnx").read_bytes() == content
+
+
+def test_kernels_that_are_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other lowerings serve; only who asks for the kernels is told."""
+    monkeypatch.setattr(ort, "why_missing", lambda: "they were not built with this installation")
+    assert not emit(split("GCN"), tmp_path, OrtTarget()).native
+    with pytest.raises(MissingExtraError, match="aggregate=native asks for the kernels, and they were not built"):
+        emit(split("GCN"), tmp_path)
+
+
+def test_options_that_contradict() -> None:
+    """Nobody can have the kernels and a model without them."""
+    with pytest.raises(ValueError, match="portable forbids"):
+        OrtTarget(portable=True, aggregate="native")
