@@ -47,7 +47,8 @@ Sum sum_of(const gnx_aggregate &work) {
 
 int32_t check(const gnx_aggregate &work) {
   if (!options_fit(work)) return GNX_OPTION;
-  if (!shapes_fit(work.width, work.heads) || (work.heads > 1 && !work.weight)) return GNX_SHAPE;
+  const bool lacks_weight = work.heads > 1 && !work.weight && work.csr.num_slots > 0;
+  if (!shapes_fit(work.width, work.heads) || lacks_weight) return GNX_SHAPE;
   if (!buffers_fit(work.csr, work.width)) return GNX_SHAPE;
   const bool writes = work.csr.num_rows > 0 && work.width > 0;
   const bool reads = work.csr.num_slots > 0 && work.width > 0;

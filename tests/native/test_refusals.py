@@ -230,12 +230,13 @@ def test_no_rows_need_nothing(build: Any) -> None:
 
 @pytest.mark.parametrize("score", [0, 1, 2, 3])
 def test_no_slots_need_no_values(score: int) -> None:
-    """Rows without slots are 0, whatever pointers are null."""
-    zeros = np.zeros(4, np.int64)
-    nothing = {"csr.rowptr": zeros, "csr.col": None, "csr.num_slots": 0, "csr.num_src": 0, "x": None}
+    """Rows without slots are 0, whatever pointers are null: libraries give null for arrays of nothing."""
+    zeros, out = np.zeros(4, np.int64), np.ones((2, 18), np.float32)
+    nothing = {"csr.rowptr": zeros, "csr.col": None, "csr.num_slots": 0, "x": None}
     terms = dict.fromkeys(("source", "destination", "edge", "edge_value", "att"))
-    assert status(attention, "gnx_run_attention", {**nothing, **terms, "score": score}) == OK
-    assert status(aggregation, "gnx_run_aggregate", nothing) == OK
+    assert status(attention, "gnx_run_attention", {**nothing, **terms, "score": score, "out": out[0]}) == OK
+    assert status(aggregation, "gnx_run_aggregate", {**nothing, "weight": None, "out": out[1]}) == OK
+    assert not out.any()
     assert soften(changed(csr(), {"rowptr": zeros, "num_slots": 0}), scores=None, out=False, heads=2**50) == OK
 
 

@@ -55,7 +55,7 @@ typedef struct gnx_threads {
 
 typedef struct gnx_csr {
   const void *rowptr;
-  const void *col; /* null: slot s reads row s, as edge messages and readouts do; then num_src is num_slots */
+  const void *col; /* null: slot s reads row s, as edge messages and readouts do; then num_src is num_slots, if any */
   int64_t num_rows, num_slots, num_src;
   int32_t index_bits; /* 32 or 64 */
 } gnx_csr;

@@ -1,0 +1,274 @@
+// Run every kernel on awkward inputs, in buffers of the exact size. Made for sanitizers, which end it at the first
+// fault; without them it only sees that each call has the status it should have.
+#include <cstdio>
+#include <cstring>
+#include <functional>
+#include <thread>
+#include <vector>
+
+#include "gnnexport/kernels.h"
+
+namespace {
+
+const int64_t WIDTHS[] = {1, 2, 3, 4, 5, 7, 8, 9, 12, 15, 16, 17, 24, 31, 33, 48, 63, 65, 96, 128, 130, 200, 255, 256, 257};
+const int64_t TYPE_BYTES[] = {4, 2, 2, 1};
+
+struct Graph {
+  const char *name;
+  std::vector<int64_t> rowptr, col;
+  int64_t num_src;
+  bool reads_rows = false;  // `col` is null
+
+  int64_t rows() const { return static_cast<int64_t>(rowptr.size()) - 1; }
+  int64_t slots() const { return rowptr.back(); }
+};
+
+uint32_t state = 1;
+
+uint32_t next() { return state = state * 1664525u + 1013904223u; }
+
+// Any bits at all: no numbers, infinite and subnormal ones too.
+std::vector<char> bytes(int64_t count) {
+  std::vector<char> out(static_cast<size_t>(count));
+  for (char &byte : out) byte = static_cast<char>(next() >> 24);
+  return out;
+}
+
+std::vector<float> floats(int64_t count) {
+  std::vector<float> out(static_cast<size_t>(count));
+  for (float &value : out) {
+    const uint32_t word = next() ^ next() >> 16;
+    std::memcpy(&value, &word, sizeof(value));
+  }
+  return out;
+}
+
+// `slots` edges into row 1 of 40, and as many elsewhere; the last rows have none.
+Graph hub(int64_t slots) {
+  Graph graph{"hub", {0, 0}, {}, 50};
+  for (int64_t row = 1; row < 40; ++row) graph.rowptr.push_back(graph.rowptr.back() + (row == 1 ? slots : row < 30 ? slots / 28 : 0));
+  for (int64_t slot = 0; slot < graph.slots(); ++slot) graph.col.push_back(next() % 50);
+  return graph;
+}
+
+std::vector<Graph> graphs() {
+  return {{"nothing", {0}, {}, 0},
+          {"one node", {0, 0}, {}, 1},
+          {"one node, a loop twice", {0, 2}, {0, 0}, 1},
+          {"isolated nodes", {0, 0, 3, 3, 3, 4, 4}, {5, 5, 0, 5}, 6},
+          {"two sides", {0, 1, 4}, {8, 0, 8, 3}, 9},
+          {"readout", {0, 0, 5, 6, 6}, {}, 6, true},
+          hub(40)};
+}
+
+struct Indices {
+  std::vector<int32_t> narrow_rowptr, narrow_col;
+  gnx_csr csr;
+
+  Indices(const Graph &graph, int32_t bits) {
+    csr = {graph.rowptr.data(), graph.col.data(), graph.rows(), graph.slots(), graph.num_src, bits};
+    if (bits == 32) {
+      narrow_rowptr.assign(graph.rowptr.begin(), graph.rowptr.end());
+      narrow_col.assign(graph.col.begin(), graph.col.end());
+      csr.rowptr = narrow_rowptr.data();
+      csr.col = narrow_col.data();
+    }
+    if (graph.reads_rows) csr.col = nullptr;
+  }
+};
+
+void on_threads(void *, void (*task)(void *, size_t), size_t count, void *data) {
+  std::vector<std::thread> threads;
+  for (size_t index = 0; index < count; ++index) threads.emplace_back(task, data, index);
+  for (std::thread &thread : threads) thread.join();
+}
+
+const gnx_threads THREADS[] = {{nullptr, nullptr, 1}, {nullptr, nullptr, 3}, {on_threads, nullptr, 2}};
+
+long calls = 0, failures = 0;
+
+void expect(bool fits, const char *what, int32_t status) {
+  ++calls;
+  if (fits) return;
+  ++failures;
+  std::fprintf(stderr, "%s: %s\n", what, gnx_message(status));
+}
+
+void valid(const char *what, int32_t status) { expect(status == GNX_OK, what, status); }
+void refused(const char *what, int32_t status) { expect(status != GNX_OK, what, status); }
+
+gnx_epilogue epilogue(const std::vector<float> &root, const std::vector<float> &bias, int64_t choice) {
+  return {choice & 1 ? root.data() : nullptr, choice & 2 ? bias.data() : nullptr, static_cast<int32_t>(choice % 4), 0.5f};
+}
+
+using Change = std::function<void(gnx_aggregate &)>;
+
+int32_t aggregate(const Graph &graph, int32_t type, int32_t reduce, int64_t width, int64_t heads, int64_t choice,
+                  const Change &change = nullptr) {
+  const Indices indices(graph, choice & 4 ? 32 : 64);
+  const std::vector<char> x = bytes(graph.num_src * width * TYPE_BYTES[type]);
+  const std::vector<float> weight = floats(graph.slots() * heads), of_rows = floats(graph.num_src);
+  const std::vector<float> of_columns = floats(width), root = floats(graph.rows() * width), bias = floats(width);
+  std::vector<float> out(static_cast<size_t>(graph.rows() * width));
+  const bool adds = reduce == GNX_SUM || reduce == GNX_MEAN;
+  gnx_aggregate work{indices.csr, x.data(), width, type, reduce, nullptr, nullptr, nullptr, heads, {}, out.data()};
+  if (heads > 1 || (adds && choice & 8)) work.weight = weight.data();
+  if (adds && type == GNX_I8 && choice & 16) work.row_scale = of_rows.data();
+  if (adds && type == GNX_I8 && choice & 1) work.column_scale = of_columns.data();
+  work.epilogue = epilogue(root, bias, choice);
+  if (change) change(work);
+  return gnx_run_aggregate(&work, &THREADS[choice % 3]);
+}
+
+using ChangeAttention = std::function<void(gnx_attention &)>;
+
+int32_t attend(const Graph &graph, int32_t score, int64_t width, int64_t heads, int64_t choice,
+               const ChangeAttention &change = nullptr) {
+  const Indices indices(graph, choice & 4 ? 32 : 64);
+  const int64_t terms = score == GNX_GIVEN || score == GNX_GAT ? heads : width;
+  const std::vector<float> x = floats(graph.num_src * width), source = floats(graph.num_src * terms);
+  const std::vector<float> destination = floats(graph.rows() * terms), att = floats(width);
+  const bool has_edge = score == GNX_GIVEN || choice & 8, has_value = choice & 16;
+  const std::vector<float> edge = floats(has_edge ? graph.slots() * terms : 0);
+  const std::vector<float> edge_value = floats(has_value ? graph.slots() * width : 0);
+  const std::vector<float> root = floats(graph.rows() * width), bias = floats(width);
+  std::vector<float> out(static_cast<size_t>(graph.rows() * width));
+  gnx_attention work{indices.csr, x.data(), width, heads, score, nullptr, nullptr, nullptr, nullptr, nullptr,
+                     0.2f,        1.0f,     {},    out.data()};
+  if (score != GNX_GIVEN) work.source = source.data(), work.destination = destination.data();
+  if (has_edge) work.edge = edge.data();
+  if (has_value) work.edge_value = edge_value.data();
+  if (score == GNX_GATV2) work.att = att.data();
+  work.epilogue = epilogue(root, bias, choice);
+  if (change) change(work);
+  return gnx_run_attention(&work, &THREADS[choice % 3]);
+}
+
+int32_t soften(const Graph &graph, int64_t heads, int64_t choice) {
+  const Indices indices(graph, choice & 4 ? 32 : 64);
+  const std::vector<float> scores = floats(graph.slots() * heads);
+  std::vector<float> out(scores.size());
+  return gnx_run_softmax(&indices.csr, scores.data(), heads, out.data(), &THREADS[choice % 3]);
+}
+
+template <class Type>
+int32_t build(int64_t num_edges, int64_t num_rows, int64_t bad, int64_t choice) {
+  std::vector<Type> dst(static_cast<size_t>(num_edges)), perm(dst.size()), rowptr(static_cast<size_t>(num_rows) + 1);
+  for (Type &row : dst) row = static_cast<Type>(next() % num_rows);
+  if (bad) dst.back() = static_cast<Type>(bad);
+  return gnx_build_csr(dst.data(), num_edges, num_rows, 8 * sizeof(Type), rowptr.data(), perm.data(),
+                       &THREADS[choice % 3]);
+}
+
+void run_graph(const Graph &graph, int64_t width) {
+  for (int32_t type = GNX_F32; type <= GNX_I8; ++type) {
+    for (int32_t reduce = GNX_SUM; reduce <= GNX_PROD; ++reduce)
+      valid(graph.name, aggregate(graph, type, reduce, width, 1, next() >> 8));
+    for (int64_t heads : {2, 3}) valid(graph.name, aggregate(graph, type, GNX_SUM, width * heads, heads, next() >> 8));
+  }
+  for (int32_t score = GNX_GIVEN; score <= GNX_DOT; ++score) {
+    for (int64_t heads : {1, 3}) valid(graph.name, attend(graph, score, width * heads, heads, next() >> 8));
+  }
+  valid(graph.name, soften(graph, width, next() >> 8));
+}
+
+// Structures that lie about themselves, at every place where somebody could believe them.
+void refuse(int64_t choice) {
+  const Graph fine = hub(1200);
+  const int64_t width = 257, far = choice & 4 ? INT32_MAX : INT64_MAX, last = fine.slots() - 1;
+  // 1021 and 1203 lie where the part of the hub before them looks ahead.
+  for (int64_t slot : {int64_t{0}, int64_t{1021}, int64_t{1199}, int64_t{1203}, last}) {
+    for (int64_t bad : {int64_t{-1}, int64_t{50}, far, -far}) {
+      Graph graph = fine;
+      graph.col[slot] = bad;
+      for (int32_t type = GNX_F32; type <= GNX_I8; ++type) refused("column", aggregate(graph, type, GNX_SUM, width, 1, choice));
+      for (int32_t score = GNX_GIVEN; score <= GNX_DOT; ++score) refused("column", attend(graph, score, width, 1, choice));
+    }
+  }
+  for (size_t row : {size_t{0}, size_t{1}, size_t{2}, size_t{20}, size_t{39}}) {
+    for (int64_t bad : {int64_t{-1}, last + 2, far, -far}) {
+      const auto lie = [&](gnx_csr &csr) {
+        const bool narrow = csr.index_bits == 32;
+        static std::vector<int32_t> of_32;
+        static std::vector<int64_t> of_64;
+        of_32.assign(fine.rowptr.begin(), fine.rowptr.end());
+        of_64 = fine.rowptr;
+        of_32[row] = static_cast<int32_t>(bad), of_64[row] = bad;
+        csr.rowptr = narrow ? static_cast<const void *>(of_32.data()) : of_64.data();
+      };
+      refused("rowptr", aggregate(fine, GNX_I8, GNX_SUM, width, 1, choice, [&](gnx_aggregate &work) { lie(work.csr); }));
+      refused("rowptr", attend(fine, GNX_DOT, width, 1, choice, [&](gnx_attention &work) { lie(work.csr); }));
+    }
+  }
+}
+
+void refuse_arguments(int64_t choice) {
+  const Graph graph = graphs()[3];
+  const std::vector<Change> changes = {
+      [](gnx_aggregate &work) { work.x = nullptr; },
+      [](gnx_aggregate &work) { work.out = nullptr; },
+      [](gnx_aggregate &work) { work.csr.rowptr = nullptr; },
+      [](gnx_aggregate &work) { work.csr.col = nullptr; },
+      [](gnx_aggregate &work) { work.csr.num_slots += 1; },
+      [](gnx_aggregate &work) { work.csr.num_rows = INT64_MAX; },
+      [](gnx_aggregate &work) { work.csr.num_slots = INT64_MAX; },
+      [](gnx_aggregate &work) { work.csr.num_src = -1; },
+      [](gnx_aggregate &work) { work.width = INT64_MAX - 1; },
+      [](gnx_aggregate &work) { work.width = -6; },
+      [](gnx_aggregate &work) { work.heads = 5; },
+      [](gnx_aggregate &work) { work.heads = 0; },
+      [](gnx_aggregate &work) { work.type = 4; },
+      [](gnx_aggregate &work) { work.reduce = GNX_MAX; },
+      [](gnx_aggregate &work) { work.epilogue.activation = 9; },
+  };
+  for (const Change &change : changes) refused("argument", aggregate(graph, GNX_F32, GNX_SUM, 6, 2, choice, change));
+  const std::vector<ChangeAttention> others = {
+      [](gnx_attention &work) { work.x = nullptr; },      [](gnx_attention &work) { work.source = nullptr; },
+      [](gnx_attention &work) { work.out = nullptr; },    [](gnx_attention &work) { work.destination = nullptr; },
+      [](gnx_attention &work) { work.att = nullptr; },    [](gnx_attention &work) { work.score = 4; },
+      [](gnx_attention &work) { work.heads = INT64_MAX; }, [](gnx_attention &work) { work.csr.num_slots -= 1; },
+  };
+  for (const ChangeAttention &change : others) refused("argument", attend(graph, GNX_GATV2, 6, 2, choice, change));
+}
+
+void run_path() {
+  for (const Graph &graph : graphs()) {
+    for (int64_t width : WIDTHS) run_graph(graph, width);
+  }
+  for (int64_t width : {130, 257}) run_graph(hub(4100), width);
+  for (int64_t choice : {0, 1, 2, 4, 5, 6}) refuse_arguments(choice);
+  for (int64_t choice : {0, 1, 4}) refuse(choice);
+}
+
+void run_sort() {
+  for (int64_t choice = 0; choice < 3; ++choice) {
+    for (int64_t num_edges : {0, 1, 50, 200000}) {
+      for (int64_t num_rows : {1, 7, 300000}) {
+        valid("sort", build<int32_t>(num_edges, num_rows, 0, choice));
+        valid("sort", build<int64_t>(num_edges, num_rows, 0, choice));
+        if (num_edges == 0) continue;
+        for (int64_t bad : {int64_t{-1}, num_rows, int64_t{INT32_MAX}, int64_t{INT32_MIN}}) {
+          refused("sort", build<int32_t>(num_edges, num_rows, bad, choice));
+          refused("sort", build<int64_t>(num_edges, num_rows, bad, choice));
+        }
+        for (int64_t bad : {INT64_MAX, INT64_MIN}) refused("sort", build<int64_t>(num_edges, num_rows, bad, choice));
+      }
+    }
+  }
+}
+
+}  // namespace
+
+int main() {
+  for (const char *path : {"portable", "avx2", "avx512"}) {
+    if (gnx_use_path(path) != GNX_OK) {
+      std::printf("%s: this processor lacks it\n", path);
+      continue;
+    }
+    run_path();
+    std::printf("%s: %ld calls\n", path, calls);
+  }
+  run_sort();
+  std::printf("%ld calls, %ld with another status than they should have\n", calls, failures);
+  return failures == 0 ? 0 : 1;
+}
