@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 DEMO   := demo
 # What pip compiles; without a compiler it installs the rest.
-KERNELS := kernels/CMakeLists.txt kernels/backend.py $(shell find kernels/include kernels/src -type f)
+KERNELS := $(shell find kernels -type f ! -path 'kernels/tests/*' ! -name '*.pyc')
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint types layers docs bench coverage accuracy clean

@@ -21,7 +21,7 @@ DISABLE = "none"
 FILE = {"darwin": "libgnnexport.dylib", "win32": "gnnexport.dll"}.get(sys.platform, "libgnnexport.so")
 # The cache of pip may hold a wheel without kernels.
 _REINSTALL = "pip install --force-reinstall --no-deps --no-cache-dir gnnexport"
-MEND = f"Install a C++17 compiler (GCC or Clang) and run: {_REINSTALL}"
+_MEND = f"Install a C++17 compiler (GCC or Clang) and run: {_REINSTALL}"
 _UNSET = "Unset GNNEXPORT_KERNELS"
 
 
@@ -53,13 +53,13 @@ def _opened() -> ctypes.CDLL | _Missing:
         return _Missing(f"GNNEXPORT_KERNELS={DISABLE} leaves them out", _UNSET)
     path = library_path()
     if path is None:
-        return _Missing("they were not built with this installation", MEND)
+        return _Missing("they were not built with this installation", _MEND)
     try:
         library = ctypes.CDLL(str(path))
     except OSError as error:
-        return _Missing(f"{path.name} cannot be opened ({error})", MEND)
+        return _Missing(f"{path.name} cannot be opened ({error})", _MEND)
     if library.gnx_abi() != ABI:
-        return _Missing(f"{path.name} has interface {library.gnx_abi()}, and {ABI} is needed", MEND)
+        return _Missing(f"{path.name} has interface {library.gnx_abi()}, and {ABI} is needed", _MEND)
     library.gnx_path.restype = ctypes.c_char_p
     library.gnx_message.restype = ctypes.c_char_p
     if library.gnx_path() == b"none":
