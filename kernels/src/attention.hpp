@@ -96,7 +96,8 @@ inline void take_scores(const gnx_attention &work, const Structure &structure, i
 
 inline void exponentials(float *values, int64_t count) {
   int64_t i = 0;
-  for (; i + GNX_LANES <= count; i += GNX_LANES) store<GNX_LANES>(values + i, exponential<GNX_LANES>(load<GNX_LANES>(values + i)));
+  for (; i + GNX_LANES <= count; i += GNX_LANES)
+    store<GNX_LANES>(values + i, exponential<GNX_LANES>(load<GNX_LANES>(values + i)));
   for (; i < count; ++i) values[i] = exponential<1>(load<1>(values + i))[0];
 }
 

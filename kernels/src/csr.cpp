@@ -34,7 +34,9 @@ class Sort {
   }
 
  private:
-  int64_t border(int64_t stretch) const { return num_edges_ / stretches_ * stretch + std::min(stretch, num_edges_ % stretches_); }
+  int64_t border(int64_t stretch) const {
+    return num_edges_ / stretches_ * stretch + std::min(stretch, num_edges_ % stretches_);
+  }
 
   void count(int64_t stretch) {
     Type *const counts = counts_.data() + stretch * num_rows_;

@@ -10,7 +10,8 @@
 
 namespace {
 
-const int64_t WIDTHS[] = {1, 2, 3, 4, 5, 7, 8, 9, 12, 15, 16, 17, 24, 31, 33, 48, 63, 65, 96, 128, 130, 200, 255, 256, 257};
+const int64_t WIDTHS[] = {1,  2,  3,  4,  5,  7,  8,  9,  12,  15,  16,  17, 24,
+                          31, 33, 48, 63, 65, 96, 128, 130, 200, 255, 256, 257};
 const int64_t TYPE_BYTES[] = {4, 2, 2, 1};
 
 struct Graph {
@@ -46,7 +47,10 @@ std::vector<float> floats(int64_t count) {
 // `slots` edges into row 1 of 40, and as many elsewhere; the last rows have none.
 Graph hub(int64_t slots) {
   Graph graph{"hub", {0, 0}, {}, 50};
-  for (int64_t row = 1; row < 40; ++row) graph.rowptr.push_back(graph.rowptr.back() + (row == 1 ? slots : row < 30 ? slots / 28 : 0));
+  for (int64_t row = 1; row < 40; ++row) {
+    const int64_t degree = row == 1 ? slots : row < 30 ? slots / 28 : 0;
+    graph.rowptr.push_back(graph.rowptr.back() + degree);
+  }
   for (int64_t slot = 0; slot < graph.slots(); ++slot) graph.col.push_back(next() % 50);
   return graph;
 }
@@ -98,7 +102,8 @@ void valid(const char *what, int32_t status) { expect(status == GNX_OK, what, st
 void refused(const char *what, int32_t status) { expect(status != GNX_OK, what, status); }
 
 gnx_epilogue epilogue(const std::vector<float> &root, const std::vector<float> &bias, int64_t choice) {
-  return {choice & 1 ? root.data() : nullptr, choice & 2 ? bias.data() : nullptr, static_cast<int32_t>(choice % 4), 0.5f};
+  const float *const of_root = choice & 1 ? root.data() : nullptr, *const of_bias = choice & 2 ? bias.data() : nullptr;
+  return {of_root, of_bias, static_cast<int32_t>(choice % 4), 0.5f};
 }
 
 using Change = std::function<void(gnx_aggregate &)>;
@@ -181,8 +186,10 @@ void refuse(int64_t choice) {
     for (int64_t bad : {int64_t{-1}, int64_t{50}, far, -far}) {
       Graph graph = fine;
       graph.col[slot] = bad;
-      for (int32_t type = GNX_F32; type <= GNX_I8; ++type) refused("column", aggregate(graph, type, GNX_SUM, width, 1, choice));
-      for (int32_t score = GNX_GIVEN; score <= GNX_DOT; ++score) refused("column", attend(graph, score, width, 1, choice));
+      for (int32_t type = GNX_F32; type <= GNX_I8; ++type)
+        refused("column", aggregate(graph, type, GNX_SUM, width, 1, choice));
+      for (int32_t score = GNX_GIVEN; score <= GNX_DOT; ++score)
+        refused("column", attend(graph, score, width, 1, choice));
     }
   }
   for (size_t row : {size_t{0}, size_t{1}, size_t{2}, size_t{20}, size_t{39}}) {
@@ -196,8 +203,10 @@ void refuse(int64_t choice) {
         of_32[row] = static_cast<int32_t>(bad), of_64[row] = bad;
         csr.rowptr = narrow ? static_cast<const void *>(of_32.data()) : of_64.data();
       };
-      refused("rowptr", aggregate(fine, GNX_I8, GNX_SUM, width, 1, choice, [&](gnx_aggregate &work) { lie(work.csr); }));
-      refused("rowptr", attend(fine, GNX_DOT, width, 1, choice, [&](gnx_attention &work) { lie(work.csr); }));
+      const auto sum = [&](gnx_aggregate &work) { lie(work.csr); };
+      refused("rowptr", aggregate(fine, GNX_I8, GNX_SUM, width, 1, choice, sum));
+      const auto product = [&](gnx_attention &work) { lie(work.csr); };
+      refused("rowptr", attend(fine, GNX_DOT, width, 1, choice, product));
     }
   }
 }
