@@ -7,6 +7,7 @@ alive. What the arguments mean, and what is checked, stands in `kernels/include/
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from ctypes import Structure, byref, c_float, c_int32, c_int64, c_void_p
 from dataclasses import dataclass
 from typing import Any
@@ -74,6 +75,20 @@ class _Attention(Structure):
         ("scale", c_float),
         ("epilogue", _Epilogue),
         ("out", c_void_p),
+    )
+
+
+class _Edges(Structure):
+    _fields_ = (
+        ("src", c_void_p),
+        ("dst", c_void_p),
+        ("weight", c_void_p),
+        ("num_edges", c_int64),
+        ("num_nodes", c_int64),
+        ("num_slots", c_int64),
+        ("loops", c_int32),
+        ("fill", c_float),
+        ("normalise", c_int32),
     )
 
 
@@ -181,6 +196,44 @@ def build_csr(
     sizes = (c_int64(num_edges), c_int64(num_rows), c_int32(index_bits))
     pointers = (c_void_p(rowptr), c_void_p(perm))
     _check(library().gnx_build_csr(c_void_p(dst), *sizes, *pointers, _on(threads)))
+
+
+def prepare_edges(
+    src: int,
+    dst: int,
+    num_edges: int,
+    num_nodes: int,
+    make: Callable[[int], tuple[int, int, int]],
+    *,
+    weight: int = 0,
+    one_loop: bool = False,
+    fill: float = 1.0,
+    normalise: bool = False,
+    threads: int = 0,
+) -> None:
+    """Sort edges by destination, put loops in order, and normalise weights; see `gnx_prepare_edges`.
+
+    Args:
+        src: int64 [num_edges].
+        dst: int64 [num_edges].
+        num_edges: edges given.
+        num_nodes: of the graph.
+        make: gets the number of slots; returns where `rowptr`, `col` and `weight` go, the last one 0 for nowhere.
+        weight: float32 [num_edges], or 0 for ones.
+        one_loop: give every node exactly one loop, its last slot.
+        fill: weight of loops that were not among the edges.
+        normalise: divide weights by the roots of the degrees at both ends.
+        threads: to use; 0 for all.
+
+    Raises:
+        KernelError: a node is out of range.
+    """
+    edges = _Edges(src, dst, weight, num_edges, num_nodes, 0, one_loop, fill, normalise)
+    num_slots = c_int64()
+    _check(library().gnx_count_slots(byref(edges), byref(num_slots)))
+    edges.num_slots = num_slots.value
+    outputs = (c_void_p(pointer) for pointer in make(num_slots.value))
+    _check(library().gnx_prepare_edges(byref(edges), *outputs, _on(threads)))
 
 
 def use_path(name: str | None) -> bool:

@@ -45,6 +45,11 @@ typedef enum gnx_activation {
   GNX_ELU = 3         /* alpha 1 */
 } gnx_activation;
 
+typedef enum gnx_loops {
+  GNX_LOOPS_KEPT = 0, /* edges as they are */
+  GNX_LOOPS_ONE = 1   /* the loops of a node give way to exactly one, its last slot */
+} gnx_loops;
+
 /* How the host runs tasks: `run` calls task(data, i) once for each i < count, on any threads, and returns when all are
  * done. Where `run` is null the library's own threads serve: `count` of them, or all that the process may use for 0. */
 typedef struct gnx_threads {
@@ -127,6 +132,27 @@ GNX_API int32_t gnx_run_softmax(const gnx_csr *csr, const float *scores, int64_t
  * slot. `dst` [num_edges] and both outputs have index_bits bits. */
 GNX_API int32_t gnx_build_csr(const void *dst, int64_t num_edges, int64_t num_rows, int32_t index_bits, void *rowptr,
                               void *perm, const gnx_threads *threads);
+
+/* Edges in any order, as `gnx_prepare_edges` reads them. With GNX_LOOPS_ONE a loop weighs `fill`, or what the last loop
+ * of its node among the edges weighs. With `normalise` weight w becomes w / sqrt(d[src] d[dst]), where d sums the weights
+ * that enter a node, and 0 where that is 0 (Kipf and Welling, ICLR 2017, eq. 2). */
+typedef struct gnx_edges {
+  const int64_t *src, *dst; /* [num_edges] */
+  const float *weight;      /* [num_edges], or null: ones */
+  int64_t num_edges, num_nodes;
+  int64_t num_slots; /* as gnx_count_slots says */
+  int32_t loops;
+  float fill;
+  int32_t normalise;
+} gnx_edges;
+
+/* How many slots the edges have once their loops are in order; edges->num_slots is not read. */
+GNX_API int32_t gnx_count_slots(const gnx_edges *edges, int64_t *num_slots);
+
+/* CSR by destination, stable in the order of edges: `rowptr` [num_nodes + 1], `col` [num_slots], and unless it is null
+ * `weight` [num_slots]. */
+GNX_API int32_t gnx_prepare_edges(const gnx_edges *edges, int64_t *rowptr, int64_t *col, float *weight,
+                                  const gnx_threads *threads);
 
 #ifdef __cplusplus
 }
