@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from gnnexport.errors import UnsupportedError
 from gnnexport.program.inputs import Mode
-from gnnexport.runtime.openvino import DEVICE, import_openvino, reason, settings
+from gnnexport.runtime.openvino import DEVICE, import_openvino, infer, reason, settings
 from gnnexport.targets.contract import Artefact, DialectModel, EmitContext
 from gnnexport.targets.onnx.batches import repeat_for_batches
 from gnnexport.targets.onnx.choice import Choices, Lowering, Timer
@@ -91,7 +91,7 @@ def _open(model: ir.Model, threads: int, feeds: Mapping[str, NDArray[Any]]) -> C
     read = core.read_model(ir.to_proto(model).SerializeToString())
     request = core.compile_model(read, DEVICE, settings(threads)).create_infer_request()
     given = [feeds[str(value.name)] for value in model.graph.inputs]
-    return lambda: request.infer(given, share_inputs=True)
+    return lambda: infer(request, given)
 
 
 def _convert(engine: Any, path: Path) -> Any:

@@ -47,6 +47,22 @@ def bundle(tmp_path: Path) -> Path:
     return write_bundle(tmp_path / "m.bundle")
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_an_operator_that_fails_is_an_error(threads: int, tmp_path: Path) -> None:
+    """On a single thread, too, where OpenVINO's own `infer` would answer with what was in memory."""
+    openvino = import_openvino("test")
+    from openvino import opset13 as ops
+
+    left, right = (ops.parameter(openvino.PartialShape([-1]), np.float32, name=name) for name in ("a", "b"))
+    model = openvino.Model([ops.add(left, right)], [left, right])
+    for port, name in zip((*model.inputs, *model.outputs), ("a", "b", "sum"), strict=True):
+        port.get_tensor().set_names({name})
+    openvino.save_model(model, tmp_path / "model.xml")
+    backend = OpenVinoBackend(tmp_path / "model.xml", threads)
+    with pytest.raises(UnsupportedError, match="openvino failed while running it"):
+        backend.run({"a": np.ones(3, np.float32), "b": np.ones(4, np.float32)})
+
+
 def test_named_arrays_in_and_out(bundle: Path) -> None:
     """A bundle for OpenVINO runs by the same runner, and its outputs outlive the next run."""
     with load(bundle) as runner:
@@ -101,7 +117,7 @@ def test_a_run_that_fails(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None
     """A failure while running names the file and a way out."""
 
     class Request:
-        def infer(self, feeds: object, share_inputs: bool) -> None:
+        def start_async(self, feeds: object, share_inputs: bool) -> None:
             raise RuntimeError("Exception from src/infer.cpp:1:\nnot enough memory\n")
 
     with load(bundle) as runner:
