@@ -1,0 +1,228 @@
+// The operators of the domain `gnnexport`, for any runtime that calls the kernels: what their inputs and attributes
+// mean, which sizes they have, and how the kernels are called.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <cstring>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "gnnexport/kernels.h"
+
+namespace gnx {
+
+enum class Element { F32, BF16, F16, I8, I32, I64, OTHER };
+
+struct Tensor {
+  const void *data = nullptr;  // null: an input that was left out
+  Element element = Element::OTHER;
+  std::vector<int64_t> sizes;
+
+  explicit operator bool() const { return data != nullptr; }
+  int64_t rows() const { return sizes.empty() ? 1 : sizes[0]; }
+  int64_t width() const {
+    int64_t product = 1;
+    for (size_t axis = 1; axis < sizes.size(); ++axis) product *= sizes[axis];
+    return product;
+  }
+  int64_t count() const { return rows() * width(); }
+};
+
+// What a runtime gives to one call of an operator.
+class Host {
+ public:
+  virtual Tensor read(size_t place) const = 0;
+  virtual void *write(size_t place, Element element, const std::vector<int64_t> &sizes) = 0;
+  virtual gnx_threads threads() const = 0;
+
+ protected:
+  ~Host() = default;
+};
+
+// A mistake in a model: said by the runtime with the node's name.
+struct Refusal : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+inline void demand(bool holds, const char *message) {
+  if (!holds) throw Refusal(message);
+}
+
+inline void demand_kernel(int32_t status) { demand(status == GNX_OK, gnx_message(status)); }
+
+// Words of attributes, in the order of their enumeration.
+constexpr std::array<const char *, 5> REDUCTIONS = {"sum", "mean", "max", "min", "prod"};
+constexpr std::array<const char *, 4> SCORES = {"given", "gat", "gatv2", "dot"};
+constexpr std::array<const char *, 4> ACTIVATIONS = {"identity", "relu", "leaky_relu", "elu"};
+
+template <class Words>
+int32_t number_of(const Words &words, const char *name, const std::string &text) {
+  for (size_t place = 0; place < words.size(); ++place)
+    if (text == words[place]) return static_cast<int32_t>(place);
+  throw Refusal(std::string("unknown ") + name + " '" + text + "'");
+}
+
+// What a node says besides its inputs.
+struct Settings {
+  int32_t reduce = GNX_SUM, score = GNX_GIVEN, activation = GNX_IDENTITY;
+  int64_t heads = 1;
+  float slope = 0.0f, scale = 1.0f;
+};
+
+namespace operators {
+
+inline const float *floats(const Tensor &tensor, int64_t count, const char *message) {
+  if (!tensor) return nullptr;
+  demand(tensor.element == Element::F32 && tensor.count() == count, message);
+  return static_cast<const float *>(tensor.data);
+}
+
+inline float *write_floats(Host &host, const std::vector<int64_t> &sizes) {
+  return static_cast<float *>(host.write(0, Element::F32, sizes));
+}
+
+inline gnx_csr structure(const Tensor &rowptr, const Tensor &col, int64_t num_src) {
+  const bool known = rowptr.element == Element::I32 || rowptr.element == Element::I64;
+  demand(known && rowptr.sizes.size() == 1 && rowptr.rows() > 0, "rowptr has to be a row of int32 or int64");
+  if (col) demand(col.element == rowptr.element && col.sizes.size() == 1, "col has to be a row of rowptr's type");
+  return {rowptr.data, col.data,           rowptr.rows() - 1, col ? col.rows() : num_src,
+          num_src,     rowptr.element == Element::I32 ? 32 : 64};
+}
+
+inline gnx_epilogue epilogue_of(const Settings &settings, const Tensor &root, const Tensor &bias, int64_t rows,
+                                int64_t width) {
+  return {floats(root, rows * width, "root has another size than the result"),
+          floats(bias, width, "bias has another size than a row"), settings.activation, settings.slope};
+}
+
+inline int32_t type_of(const Tensor &x) {
+  switch (x.element) {
+    case Element::F32: return GNX_F32;
+    case Element::BF16: return GNX_BF16;
+    case Element::F16: return GNX_F16;
+    case Element::I8: return GNX_I8;
+    default: throw Refusal("rows have to be float32, bfloat16, float16 or int8");
+  }
+}
+
+inline std::vector<int64_t> rows_like(const Tensor &x, int64_t rows) {
+  std::vector<int64_t> sizes = x.sizes;
+  demand(!sizes.empty(), "x has no rows");
+  sizes[0] = rows;
+  return sizes;
+}
+
+// Inputs: x, rowptr, col, weight?, root?, bias?, row_scale?, column_scale?
+inline void aggregate(const Settings &settings, Host &host) {
+  const Tensor x = host.read(0), rowptr = host.read(1), col = host.read(2), weight = host.read(3);
+  gnx_aggregate work{};
+  work.csr = structure(rowptr, col, x.rows());
+  work.x = x.data;
+  work.width = x.width();
+  work.type = type_of(x);
+  work.reduce = settings.reduce;
+  work.heads = weight && weight.sizes.size() > 1 ? weight.width() : 1;
+  work.weight = floats(weight, work.csr.num_slots * work.heads, "there has to be a weight for each slot and head");
+  work.row_scale = floats(host.read(6), x.rows(), "there has to be a scale for each row");
+  work.column_scale = floats(host.read(7), work.width, "there has to be a scale for each column");
+  work.epilogue = epilogue_of(settings, host.read(4), host.read(5), work.csr.num_rows, work.width);
+  work.out = write_floats(host, rows_like(x, work.csr.num_rows));
+  const gnx_threads threads = host.threads();
+  demand_kernel(gnx_run_aggregate(&work, &threads));
+}
+
+// Inputs: messages, rowptr, root?, bias?
+inline void reduce_edges(const Settings &settings, Host &host) {
+  const Tensor x = host.read(0), rowptr = host.read(1);
+  gnx_aggregate work{};
+  work.csr = structure(rowptr, Tensor(), x.rows());
+  work.x = x.data;
+  work.width = x.width();
+  work.type = type_of(x);
+  work.reduce = settings.reduce;
+  work.heads = 1;
+  work.epilogue = epilogue_of(settings, host.read(2), host.read(3), work.csr.num_rows, work.width);
+  work.out = write_floats(host, rows_like(x, work.csr.num_rows));
+  const gnx_threads threads = host.threads();
+  demand_kernel(gnx_run_aggregate(&work, &threads));
+}
+
+// Inputs: x, rowptr, col, source?, destination?, edge?, edge_value?, att?, root?, bias?
+inline void attention(const Settings &settings, Host &host) {
+  const Tensor x = host.read(0), rowptr = host.read(1), col = host.read(2);
+  demand(x.element == Element::F32 && static_cast<bool>(col), "x has to be float32, and col has to be there");
+  gnx_attention work{};
+  work.csr = structure(rowptr, col, x.rows());
+  work.x = static_cast<const float *>(x.data);
+  work.width = x.width();
+  work.heads = settings.heads;
+  work.score = settings.score;
+  work.slope = settings.slope;
+  work.scale = settings.scale;
+  const bool by_head = settings.score == GNX_GIVEN || settings.score == GNX_GAT;
+  const int64_t terms = by_head ? work.heads : work.width;
+  const char *message = "the terms of the scores have another size";
+  work.source = floats(host.read(3), x.rows() * terms, message);
+  work.destination = floats(host.read(4), work.csr.num_rows * terms, message);
+  work.edge = floats(host.read(5), work.csr.num_slots * terms, message);
+  work.edge_value = floats(host.read(6), work.csr.num_slots * work.width, message);
+  work.att = floats(host.read(7), work.width, message);
+  // Which slope belongs to the scores and which to the activation would be unclear: relu and elu need none.
+  demand(settings.activation != GNX_LEAKY_RELU, "attention is followed by identity, relu or elu");
+  work.epilogue = epilogue_of(settings, host.read(8), host.read(9), work.csr.num_rows, work.width);
+  work.out = write_floats(host, rows_like(x, work.csr.num_rows));
+  const gnx_threads threads = host.threads();
+  demand_kernel(gnx_run_attention(&work, &threads));
+}
+
+// Inputs: logits, rowptr
+inline void edge_softmax(const Settings &, Host &host) {
+  const Tensor logits = host.read(0), rowptr = host.read(1);
+  const float *scores = floats(logits, logits.count(), "logits have to be float32");
+  const gnx_csr csr = structure(rowptr, Tensor(), logits.rows());
+  float *out = write_floats(host, logits.sizes);
+  const gnx_threads threads = host.threads();
+  demand_kernel(gnx_run_softmax(&csr, scores, logits.width(), out, &threads));
+}
+
+// Inputs: dst, num_dst
+inline void build_csr(const Settings &, Host &host) {
+  const Tensor dst = host.read(0), num_dst = host.read(1);
+  const bool narrow = dst.element == Element::I32;
+  demand((narrow || dst.element == Element::I64) && dst.sizes.size() == 1, "dst has to be a row of int32 or int64");
+  demand(num_dst.element == dst.element && num_dst.count() == 1, "num_dst has to be one number of dst's type");
+  const int64_t rows =
+      narrow ? *static_cast<const int32_t *>(num_dst.data) : *static_cast<const int64_t *>(num_dst.data);
+  demand(rows >= 0, "num_dst is negative");
+  void *rowptr = host.write(0, dst.element, {rows + 1});
+  void *perm = host.write(1, dst.element, {dst.rows()});
+  const gnx_threads threads = host.threads();
+  demand_kernel(gnx_build_csr(dst.data, dst.rows(), rows, narrow ? 32 : 64, rowptr, perm, &threads));
+}
+
+// Inputs: x, rowptr. Row i of x is repeated for each of its slots.
+inline void gather_destination(const Settings &, Host &host) {
+  const Tensor x = host.read(0), rowptr = host.read(1);
+  demand(x.element == Element::F32, "x has to be float32");
+  const gnx_csr csr = structure(rowptr, Tensor(), 0);
+  demand(csr.num_rows == x.rows(), "rowptr has to have one number more than x has rows");
+  const auto pointer = [&](int64_t row) -> int64_t {
+    return csr.index_bits == 32 ? static_cast<const int32_t *>(csr.rowptr)[row]
+                                : static_cast<const int64_t *>(csr.rowptr)[row];
+  };
+  bool rises = pointer(0) == 0;
+  for (int64_t row = 0; row < csr.num_rows; ++row) rises &= pointer(row) <= pointer(row + 1);
+  demand(rises, gnx_message(GNX_INDEX));
+  const int64_t width = x.width();
+  float *out = write_floats(host, rows_like(x, pointer(csr.num_rows)));
+  const float *from = static_cast<const float *>(x.data);
+  for (int64_t row = 0; row < csr.num_rows; ++row, from += width) {
+    for (int64_t slot = pointer(row); slot < pointer(row + 1); ++slot, out += width)
+      std::memcpy(out, from, width * sizeof(float));
+  }
+}
+
+}  // namespace operators
+}  // namespace gnx
