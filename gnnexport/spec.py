@@ -157,6 +157,8 @@ def split(text: str, separator: str) -> list[str]:
 def _wrecked(text: str, known: Iterable[str]) -> SpecError | None:
     """Recognise `prune-channelskeep=0.5`, which is what a shell makes of unquoted braces."""
     for name in sorted(known, key=len, reverse=True):
+        if text.startswith(f"{name}{{"):
+            return SpecError.at(f"spec '{text}'", "its braces are not closed", f'Write "{text}}}"')
         if text.startswith(name) and "=" in text:
             whole = f'"{name}{{{text[len(name) :]},…}}"'
             mend = f"Quote the spec: {whole}"

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from gnnexport.errors import UsageError
 
 MEND = "Make the bundle again"
+SCHEMA = 1
 _DESCRIPTION = "description"
 _DAMAGE = (
     zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, tokenize.TokenError, SyntaxError, TypeError,
@@ -81,4 +82,7 @@ def _described(path: Path, arrays: dict[str, NDArray[Any]]) -> dict[str, Any]:
         raise UsageError.at(str(path), f"cannot be read ({error})", MEND) from error
     if not isinstance(description, dict):
         raise UsageError.at(str(path), "has no description inside", MEND)
+    if description.get("schema") not in (SCHEMA, None):
+        what = f"schema {description['schema']} is not {SCHEMA}, the one this installation reads"
+        raise UsageError.at(str(path), what, "Run 'pip install --upgrade gnnexport'")
     return description

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gnnexport.bundle.arrays import read_arrays, write_arrays
+from gnnexport.bundle.arrays import SCHEMA, read_arrays, write_arrays
 from gnnexport.bundle.graph_sets import Level
 from gnnexport.bundle.matrix import pack_matrix, unpack_matrix
 from gnnexport.errors import UsageError
@@ -75,7 +75,7 @@ def write_eval(path: Path, data: EvalData, *, limit_bytes: int = 64_000_000) -> 
     optional = {"y": data.y, "graphs": data.graphs}
     arrays |= {name: array for name, array in optional.items() if array is not None}
     description = {
-        "schema": 1,
+        "schema": SCHEMA,
         "metric": data.metric,
         "split": data.split,
         "level": data.level,

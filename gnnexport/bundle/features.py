@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import NonNegativeInt
 
 from gnnexport.bundle.record import Record
 
@@ -32,8 +33,8 @@ class Features(Record):
     """
 
     kind: FeatureKind
-    shape: tuple[int, int]
-    seed: int = 0
+    shape: tuple[NonNegativeInt, NonNegativeInt]
+    seed: NonNegativeInt = 0
     scale: float = 1.0
 
     def make(self) -> NDArray[np.float32]:

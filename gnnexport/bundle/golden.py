@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gnnexport.bundle.arrays import MEND, load_arrays, read_description, write_arrays
+from gnnexport.bundle.arrays import MEND, SCHEMA, load_arrays, read_description, write_arrays
 from gnnexport.bundle.features import FeatureKind, Features
 from gnnexport.errors import UsageError
 
@@ -143,7 +143,7 @@ def write_golden(path: Path, cases: Sequence[GoldenCase], laws: Laws | None = No
         ValueError: the file came out larger than `LIMIT_BYTES`.
     """
     arrays: dict[str, NDArray[Any]] = {}
-    description: dict[str, Any] = {"schema": 1, "cases": [_describe(case, arrays) for case in cases]}
+    description: dict[str, Any] = {"schema": SCHEMA, "cases": [_describe(case, arrays) for case in cases]}
     if laws is not None:
         description["laws"] = [_describe_law(check, arrays) for check in laws.checks]
         description |= {"exempt": dict(laws.exempt), "unchecked": dict(laws.unchecked)}
@@ -204,7 +204,11 @@ def _describe_law(check: LawCheck, arrays: dict[str, NDArray[Any]]) -> dict[str,
 def _restore_law(law: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> LawCheck:
     still = None if law["still"] is None else np.flatnonzero(np.unpackbits(arrays[law["still"]]))
     node = None if law["node"] is None else int(law["node"])
-    return LawCheck(str(law["law"]), str(law["case"]), int(law["seed"]), node, still, law.get("features"))
+    return LawCheck(str(law["law"]), str(law["case"]), int(law["seed"]), node, still, _name(law.get("features")))
+
+
+def _name(value: Any) -> str | None:
+    return None if value is None else str(value)
 
 
 def _arrays_of(case: dict[str, Any]) -> set[str]:
@@ -241,9 +245,23 @@ def _restore(case: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> GoldenCas
         name: Features.model_validate(value["features"]) if "features" in value else arrays[value["array"]]
         for name, value in case["inputs"].items()
     }
-    expected = {name: arrays[key] for name, key in case["expected"].items()}
-    rows = None if case["rows"] is None else arrays[case["rows"]]
-    return GoldenCase(case["name"], inputs, expected, rows, tuple(int(size) for size in case.get("sizes", ())))
+    expected = {name: _numbers(arrays[key], key) for name, key in case["expected"].items()}
+    if not expected:
+        raise ValueError(f"the case '{case['name']}' expects nothing")
+    rows = None if case["rows"] is None else _row_numbers(arrays[case["rows"]], case["rows"])
+    return GoldenCase(str(case["name"]), inputs, expected, rows, tuple(int(size) for size in case.get("sizes", ())))
+
+
+def _numbers(array: NDArray[Any], name: str) -> NDArray[Any]:
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"{name} holds no real numbers, but {array.dtype}")
+    return array
+
+
+def _row_numbers(array: NDArray[Any], name: str) -> NDArray[Any]:
+    if array.dtype.kind != "i" or array.ndim != 1 or array.min(initial=0) < 0:
+        raise ValueError(f"{name} holds no numbers of rows")
+    return array
 
 
 def _compressed_size(array: NDArray[Any]) -> int:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from gnnexport.bundle.layout import DECISIONS, ENGINE, EVAL, GOLDEN, GRAPH
-from gnnexport.bundle.processor import Processor
+from gnnexport.bundle.processor import MOST_THREADS, Processor
 from gnnexport.bundle.record import Record, parse_record
 
 SCHEMA = 1
@@ -81,7 +81,7 @@ class Target(Record):
     spec: str
     runtime: str
     model_file: str
-    threads: int | None = None
+    threads: int | None = Field(None, ge=1, le=MOST_THREADS)
     versions: dict[str, str] = Field(default_factory=dict)
     requirements: dict[str, Any] = Field(default_factory=dict)
 
@@ -121,7 +121,7 @@ class Manifest(Record):
     task: str | None = None
     mode: Literal["full", "batched", "graphs"] = "full"
     inputs: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...] = Field(min_length=1)
     prepare: Literal["baked", "model", "runtime"] = "baked"
     graph: Graph | None = None
     passes: tuple[AppliedPass, ...] = ()
@@ -129,7 +129,7 @@ class Manifest(Record):
     target: Target
     native_library: NativeLibrary | None = None
     decided_on: Processor | None = None
-    tolerance: float = TOLERANCE
+    tolerance: float = Field(TOLERANCE, ge=0)
     files: tuple[File, ...] = ()
     digest: str = ""
 

@@ -33,6 +33,9 @@ _TELLING = (
     "sve",
 )
 
+MOST_THREADS = 1024
+"""Threads beyond which nothing is gained on any machine, and much is lost: each engine starts them all."""
+
 
 class Processor(Record):
     """A processor by name, and its features that decide which kernel is fastest."""

@@ -12,6 +12,7 @@ from gnnexport.errors import (
     EXIT_BUG,
     EXIT_INTERRUPTED,
     EXIT_TERMINATED,
+    EXIT_UNSUPPORTED,
     EXIT_USAGE,
     GnnExportError,
     MissingExtraError,
@@ -64,5 +65,8 @@ def _classify(error: BaseException) -> tuple[str, int, list[Problem]]:
         error = MissingExtraError(Problem("gnnexport", f"this command needs {error.name}", mend))
     if isinstance(error, GnnExportError) and error.problems:
         return type(error).__name__, error.exit_code, list(error.problems)
+    if isinstance(error, MemoryError):
+        mend = "Free some memory, or run on a larger machine"
+        return "MemoryError", EXIT_UNSUPPORTED, [Problem("gnnexport", f"memory ran out ({error})", mend)]
     mend = "This is a bug in gnnexport: please report it with the traceback above and the output of gnnexport doctor"
     return type(error).__name__, EXIT_BUG, [Problem("unexpected error", f"{type(error).__name__}: {error}", mend)]

@@ -152,6 +152,11 @@ def _labelled(
     if not chosen:
         return data
     (target,) = chosen
+    notes += [
+        f"data: labels of the kind '{suffix[len(OF) :]}' are not used: it has no masks"
+        for suffix in found
+        if suffix != target
+    ]
     part = dict(nodes[target])
     labels = Labels(part, {"node": data.sizes[NUM_NODES + target]}, kind, f"{where}: {target[len(OF) :]}")
     y, masks = labels.labels("node"), labels.masks("node", split)

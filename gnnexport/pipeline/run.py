@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from gnnexport import spec
-from gnnexport.bundle.processor import usable_cores
+from gnnexport.bundle.processor import MOST_THREADS, usable_cores
 from gnnexport.bundle.report_files import write_reports
 from gnnexport.bundle.report_schema import Report, Step
 from gnnexport.bundle.writer import BundleWriter, check_destination
@@ -62,6 +62,7 @@ def run(request: Request, source: Source, judge: Judge) -> Product:
     """
     deadline = time.perf_counter() + (AUTO_S if request.time_budget_s is None else request.time_budget_s)
     check_destinations(request)
+    asked = [threads_of(target) for target in request.targets]
     request.progress(f"capturing {source.class_name}")
     simplified = simplify(source)
     ctx = _pass_context(request, source, deadline)
@@ -73,8 +74,7 @@ def run(request: Request, source: Source, judge: Judge) -> Product:
     if request.passes is not None:
         given = run_given(simplified.program, request.passes, ctx, request.progress)
     with ExitStack() as stack:
-        for target in request.targets:
-            threads = threads_of(target)
+        for target, threads in zip(request.targets, asked, strict=True):
             writer = stack.enter_context(BundleWriter(request.folder(target), force=request.force))
             with _torch_threads(threads):
                 emitter = Emitter(
@@ -120,8 +120,14 @@ def simplify(source: Source) -> Simplified:
 
 
 def threads_of(target: Target) -> int:
-    """Return the thread count a target asks for, else one per core this process may use."""
+    """Return the thread count a target asks for, else one per core this process may use.
+
+    Raises:
+        UsageError: more threads than any machine has use for.
+    """
     asked = getattr(target, "threads", None)
+    if asked is not None and asked > MOST_THREADS:
+        raise UsageError.at(f"target {target.name}", f"threads={asked} are too many", f"Give at most {MOST_THREADS}")
     return usable_cores() if asked is None else int(asked)
 
 

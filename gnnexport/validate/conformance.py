@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gnnexport.bundle.golden import GoldenCase, LawCheck
-from gnnexport.bundle.manifest import Manifest
 from gnnexport.bundle.reader import Bundle
 from gnnexport.bundle.report_schema import LawResult
 from gnnexport.conformance.laws import LAWS, Derived, derive
@@ -120,7 +119,7 @@ def run_kit(bundle: Bundle, runner: Runner) -> Conformance:
     for check in laws.checks:
         if check.case not in kept:
             continue  # the engine gave up on the case itself, which is told
-        broken, count = _broken_by(check, by_name[check.case], bundle.manifest, kept[check.case], runner)
+        broken, count = _broken_by(check, by_name[check.case], bundle, kept[check.case], runner)
         if not broken.error <= tolerance:
             failures.append(broken)
         found[check.law] = _with(found.get(check.law, LawResult(law=check.law)), count, broken.error)
@@ -150,18 +149,40 @@ def _run(runner: Runner, feeds: Mapping[str, NDArray[Any]]) -> Outputs | Problem
         return error.problems[0]
 
 
-def _broken_by(
-    check: LawCheck, case: GoldenCase, manifest: Manifest, base: Outputs, runner: Runner
-) -> tuple[Failure, int]:
-    """Return the largest error of a law on a case, whether or not that is a failure, and how many requests were run."""
+def _broken_by(check: LawCheck, case: GoldenCase, bundle: Bundle, base: Outputs, runner: Runner) -> tuple[Failure, int]:
+    """Return the largest error of a law on a case, whether or not that is a failure, and how many requests were run.
+
+    Raises:
+        UsageError: the law has nothing to change in the case; left out it would look passed.
+    """
     largest, count = 0.0, 0
-    for changed in derive(check, case, manifest.inputs, str(manifest.outputs[0].shape[0])):
+    for changed in _changed(check, case, bundle):
         answer = _run(runner, changed.feeds)
         count += 1
         if isinstance(answer, Problem):
             return Failure(check.case, check.law, np.inf, answer), count
         largest = max(largest, law_error(changed, base, answer))
+    if not count:
+        raise _misfit(check, bundle, "nothing there can be changed")
     return Failure(check.case, check.law, largest), count
+
+
+def _changed(check: LawCheck, case: GoldenCase, bundle: Bundle) -> Iterator[Derived]:
+    """Make the requests that a law asks about.
+
+    Raises:
+        UsageError: what the bundle says of the case, such as the sizes of its graphs, does not fit its arrays.
+    """
+    outputs = bundle.manifest.outputs
+    try:
+        yield from derive(check, case, bundle.manifest.inputs, str(outputs[0].shape[0]))
+    except (IndexError, KeyError, ValueError) as error:
+        raise _misfit(check, bundle, str(error)) from error
+
+
+def _misfit(check: LawCheck, bundle: Bundle, why: str) -> UsageError:
+    what = f"asks for {check.law} on the golden case '{check.case}', which it does not fit ({why})"
+    return UsageError.at(str(bundle.path), what, "Make the bundle again")
 
 
 def _picked(array: NDArray[Any], rows: NDArray[Any] | None) -> NDArray[Any]:

@@ -104,6 +104,15 @@ def test_missing_library_names_the_pip_line(
     assert f"Run: pip install 'gnnexport[{extra}]'." in capsys.readouterr().err
 
 
+def test_memory_that_runs_out(api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
+    """A machine that is too small is no bug: exit code 6, and no traceback."""
+    api.answer("validate", MemoryError("Unable to allocate 21.8 TiB"))
+    assert app.run(["validate", "model.bundle"]) == 6
+    error = capsys.readouterr().err
+    told = "memory ran out (Unable to allocate 21.8 TiB). Free some memory, or run on a larger machine."
+    assert error == f"error: gnnexport: {told}\n"
+
+
 def test_nobody_reads(api: FakeApi, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """A closed pipe, as behind `| head`, ends a command quietly: no code of the user is blamed for it."""
     # typer puts wrappers that bear a closed pipe in the place of both streams.

@@ -69,6 +69,12 @@ def test_the_wreck_of_an_unquoted_spec_is_recognised() -> None:
         parse("prune-channelskeep=0.5", known=["prune-channels"])
 
 
+def test_braces_that_are_not_closed() -> None:
+    """No shell leaves a brace behind; the mend closes it."""
+    with pytest.raises(SpecError, match=r'its braces are not closed. Write "ort\{threads=2\}"'):
+        parse("ort{threads=2", known=["ort"])
+
+
 def test_build_converts_to_the_types_of_the_fields() -> None:
     """Each option becomes the type that its field is declared with."""
     text = "sample{keep=0.25,count=4,threads=2,scheme=batched,exact=true,widths=[1,2],label=b}"

@@ -66,6 +66,7 @@ def write_tiny_bundle(
     force: bool = False,
     embed: int = 1 << 20,
     laws: Laws | None = None,
+    cases: list[GoldenCase] | None = None,
     **changes: object,
 ) -> Path:
     """Write the bundle; `weight` other than `WEIGHT` makes its golden cases fail."""
@@ -73,7 +74,7 @@ def write_tiny_bundle(
     with BundleWriter(path, force=force) as writer:
         write_model(writer.folder / "model.onnx", weight)
         writer.write_decisions({"lowering": "dense"})
-        write_golden(writer.folder / GOLDEN, golden_cases(), laws)
+        write_golden(writer.folder / GOLDEN, cases or golden_cases(), laws)
         data = EvalData("accuracy", rows, baseline=LABELS[rows], y=LABELS[rows], inputs={"x": X})
         write_eval(writer.folder / EVAL, data, limit_bytes=embed)
         writer.seal(manifest(**changes))

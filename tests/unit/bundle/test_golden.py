@@ -1,4 +1,5 @@
 import hashlib
+import json
 
 import numpy as np
 import pytest
@@ -96,3 +97,35 @@ def test_damaged_files(tmp_path):
     np.savez(path, description=np.array('{"cases": [{}]}'))
     with pytest.raises(UsageError, match="not a golden file"):
         read_golden(path)
+
+
+CASE = {"name": "a", "inputs": {"x": {"array": "x"}}, "expected": {"y": "y"}, "rows": None}
+
+
+@pytest.mark.parametrize(
+    ("change", "y", "words"),
+    [
+        ({"expected": {}}, np.zeros(2), "the case 'a' expects nothing"),
+        ({}, np.array(["text"]), "y holds no real numbers, but <U4"),
+        ({}, np.zeros(2, complex), "y holds no real numbers"),
+        ({"rows": "y"}, np.array([0.0, 1.0]), "y holds no numbers of rows"),
+        ({"rows": "y"}, np.array([-1]), "y holds no numbers of rows"),
+        ({"rows": "y"}, np.array([[0]]), "y holds no numbers of rows"),
+        ({"inputs": {"x": {"features": {"kind": "normal", "shape": [-1, 2]}}}}, np.zeros(2), "greater than or equal"),
+        ({"inputs": {"x": {"features": {"kind": "normal", "shape": [1, 2], "seed": -1}}}}, np.zeros(2), "seed"),
+    ],
+)
+def test_a_case_that_cannot_be_checked(tmp_path, change, y, words):
+    """What a case says of itself is checked when it is read; one that expects nothing would look passed."""
+    path = tmp_path / "golden.npz"
+    description = {"schema": 1, "cases": [{**CASE, **change}]}
+    np.savez(path, description=np.array(json.dumps(description)), x=np.zeros(2), y=y)
+    with pytest.raises(UsageError, match=words):
+        read_golden(path)
+
+
+def test_a_newer_schema(tmp_path):
+    """A file of a schema that is not known here is refused with the advice to upgrade."""
+    np.savez(tmp_path / "golden.npz", description=np.array('{"schema": 9, "cases": []}'))
+    with pytest.raises(UsageError, match=r"schema 9 is not 1.*upgrade"):
+        read_golden(tmp_path / "golden.npz")

@@ -14,6 +14,9 @@ def bundle(tmp_path):
     return write_tiny_bundle(tmp_path / "m.bundle")
 
 
+MANY = {"target": {"spec": "ort", "runtime": "ort", "model_file": "model.onnx", "threads": 10**12}}
+
+
 def edit(bundle, **changes):
     """Change keys of the manifest."""
     path = bundle / "manifest.json"
@@ -89,6 +92,17 @@ def test_a_newer_schema_says_to_upgrade(bundle):
     """A bundle from the future names the cure."""
     edit(bundle, schema=2)
     with pytest.raises(UsageError, match=r"schema 2 is newer than 1.*pip install --upgrade gnnexport"):
+        open_bundle(bundle)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [({"outputs": []}, "outputs: "), ({"tolerance": -1}, "tolerance: "), (MANY, "target.threads: ")],
+)
+def test_what_no_bundle_says(bundle, change, words):
+    """A model without an answer, and an error below zero, are damage: the first would end as a bug, the second as 5."""
+    edit(bundle, **change)
+    with pytest.raises(UsageError, match=words):
         open_bundle(bundle)
 
 

@@ -94,7 +94,9 @@ def test_labels_of_several_kinds_and_kinds_without_features(tmp_path: Path) -> N
     """One kind is judged, and every kind that edges join has features."""
     made = graph()
     made["author"].y = torch.tensor([0, 1])
-    assert load_data(saved(tmp_path, made))[0].target == "__paper"
+    data, notes = load_data(saved(tmp_path, made))
+    assert data.target == "__paper"
+    assert "data: labels of the kind 'author' are not used: it has no masks" in notes
     made["author"].train_mask = torch.tensor([True, False])
     with pytest.raises(DataError, match="labels for several kinds of nodes: paper and author"):
         load_data(saved(tmp_path, made))

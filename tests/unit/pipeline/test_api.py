@@ -111,6 +111,7 @@ def test_keep_one_changes_no_output(model: Path) -> None:
         ({"mode": "fast"}, UsageError, "Known: batched, full, graphs"),
         ({"target": "ort,ort"}, UsageError, "given twice"),
         ({"target": "tensorrt"}, UsageError, "unknown name 'tensorrt'"),
+        ({"target": "ort{threads=1025}"}, UsageError, "threads=1025 are too many. Give at most 1024"),
         ({"passes": ["auto", "prune-channels"]}, UsageError, "stand alone"),
         ({"passes": "prune-chanels"}, UsageError, "Did you mean 'prune-channels'"),
         ({"passes": "prune-channels{kep=0.5}"}, UsageError, "unknown option 'kep'"),

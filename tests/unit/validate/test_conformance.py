@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gnnexport.bundle.golden import LawCheck, Laws
+from gnnexport.bundle.golden import GoldenCase, LawCheck, Laws
 from gnnexport.bundle.manifest import Tensor
 from gnnexport.conformance.laws import Derived
 from gnnexport.errors import ParityError, UnsupportedError, UsageError
@@ -11,10 +11,11 @@ from gnnexport.report.markdown import to_markdown
 from gnnexport.runtime.ort import OrtBackend
 from gnnexport.validate.bundle import validate_bundle
 from gnnexport.validate.conformance import law_error
-from tests.unit.tiny_bundle import CHANNELS, NODES, WEIGHT, write_tiny_bundle
+from tests.unit.tiny_bundle import CHANNELS, NODES, WEIGHT, X, write_tiny_bundle
 
 SHORT_S = 0.01
 INPUTS = (Tensor(name="x", dtype="float32", shape=(NODES, CHANNELS), role="node_features"),)
+OPEN = (Tensor(name="x", dtype="float32", shape=("num_nodes", CHANNELS), role="node_features"),)
 
 
 def write(path: Path, still: list[int], law: str = "row-locality", case: str = "noise") -> Path:
@@ -55,6 +56,36 @@ def test_laws_that_cannot_be_checked(tmp_path: Path, law: str, case: str, words:
     """A law of a later version, or about a case that is not there, is refused: left out it would look passed."""
     with pytest.raises(UsageError, match=words):
         validate_bundle(write(tmp_path / "m", [1], law, case), time_budget_s=SHORT_S)
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        LawCheck("row-locality", "noise", still=np.array([1])),
+        LawCheck("row-locality", "noise", node=0),
+        LawCheck("row-locality", "noise", node=NODES, still=np.array([1])),
+        LawCheck("row-locality", "noise", node=-NODES - 1, still=np.array([1])),
+        LawCheck("row-locality", "noise", node=0, still=np.array([1]), features="gone"),
+        LawCheck("graphs-alone", "noise"),
+        LawCheck("edge-order", "noise"),
+    ],
+    ids=str,
+)
+def test_laws_that_do_not_fit_their_case(tmp_path: Path, check: LawCheck) -> None:
+    """A law that finds nothing to change in the case it names is refused: left out it would look passed."""
+    path = write_tiny_bundle(tmp_path / "m", laws=Laws((check,)), inputs=INPUTS)
+    with pytest.raises(UsageError, match=f"asks for {check.law} on the golden case 'noise', which it does not fit"):
+        validate_bundle(path, time_budget_s=SHORT_S)
+
+
+def test_graphs_of_other_sizes_than_the_case(tmp_path: Path) -> None:
+    """Sizes of graphs that a case does not have are bad input, not a bug."""
+    cases = [GoldenCase("noise", {"x": X}, {"logits": X @ WEIGHT}, sizes=(NODES, 3))]
+    path = write_tiny_bundle(
+        tmp_path / "m", laws=Laws((LawCheck("node-permutation", "noise"),)), cases=cases, inputs=OPEN
+    )
+    with pytest.raises(UsageError, match="asks for node-permutation on the golden case 'noise', which it does not fit"):
+        validate_bundle(path, time_budget_s=SHORT_S)
 
 
 @pytest.mark.parametrize(
