@@ -10,8 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from gnnexport.native.library import why_missing
+
 REPOSITORY = Path(__file__).parents[2]
-WHERE = {"export_vs_pytorch": "Makefile", "channel_pruning": "benchmarks/channel_pruning.py"}
+WHERE = {
+    "aggregate": "benchmarks/aggregate.py",
+    "export_vs_pytorch": "Makefile",
+    "channel_pruning": "benchmarks/channel_pruning.py",
+}
 
 
 @pytest.mark.parametrize("name", WHERE)
@@ -36,3 +42,23 @@ def test_every_contender_runs_and_agrees(tmp_path: Path) -> None:
     assert {"PyG CSR", "gnnexport (ort)", "gnnexport (openvino)"} <= set(rows)
     assert all(f"| {name} |" in done.stdout for name in rows)
     assert all(row["max_rel_error"] < 1e-4 for row in rows.values())
+
+
+@pytest.mark.skipif(why_missing() is not None, reason=f"the kernels: {why_missing()}")
+def test_every_aggregation_agrees(tmp_path: Path) -> None:
+    """On a tiny graph each way to aggregate gives the numbers of our kernel; what is left out says why."""
+    path = tmp_path / "figures.json"
+    tiny = ["--quick", "--threads=1", "--graph=uniform", "--widths", "32", f"--output={path}"]
+    command = [sys.executable, "-m", "benchmarks.aggregate", *tiny]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    plain, weighted, attention = json.loads(path.read_text())["tables"]
+    errors = {
+        (table["work"], row["name"]): row["max_rel_error"]
+        for table in (plain, weighted, attention)
+        for row in table["rows"]
+        if row["max_rel_error"] is not None
+    }
+    assert {("sum", "kernel int8"), ("weighted sum", "torch CSR"), ("GAT", "PyG eager")} <= set(errors)
+    assert all(error < 1e-5 for error in errors.values())
+    assert all(f"{name}: left out, {reason}" in done.stdout for name, reason in plain["left_out"].items())
