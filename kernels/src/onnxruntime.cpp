@@ -123,6 +123,9 @@ Settings settings_of(const Info *info) {
   take(info, "heads", &settings.heads);
   take(info, "slope", &settings.slope);
   take(info, "scale", &settings.scale);
+  take(info, "one_loop", &settings.one_loop);
+  take(info, "normalise", &settings.normalise);
+  take(info, "fill", &settings.fill);
   return settings;
 }
 
@@ -209,6 +212,8 @@ const std::vector<Operator> &operators() {
                run::attention),
       describe("EdgeSoftmax", {FLOAT, ANY}, 2, {FLOAT}, run::edge_softmax),
       describe("Csr", {INT64, INT64}, 2, {INT64, INT64}, run::build_csr),
+      describe("Edges", {INT64, INT64}, 2, {INT64, INT64}, run::edges),
+      describe("WeightedEdges", {INT64, INT64, FLOAT}, 2, {INT64, INT64, FLOAT}, run::weighted_edges),
       describe("GatherDestination", {FLOAT, ANY}, 2, {FLOAT}, run::gather_destination),
   };
   return all;

@@ -68,7 +68,8 @@ int32_t number_of(const Words &words, const char *name, const std::string &text)
 struct Settings {
   int32_t reduce = GNX_SUM, score = GNX_GIVEN, activation = GNX_IDENTITY;
   int64_t heads = 1;
-  float slope = 0.0f, scale = 1.0f;
+  int64_t one_loop = 0, normalise = 0;
+  float slope = 0.0f, scale = 1.0f, fill = 1.0f;
 };
 
 namespace operators {
@@ -201,6 +202,33 @@ inline void build_csr(const Settings &, Host &host) {
   const gnx_threads threads = host.threads();
   demand_kernel(gnx_build_csr(dst.data, dst.rows(), rows, narrow ? 32 : 64, rowptr, perm, &threads));
 }
+
+// Inputs: edge_index, num_nodes, weight?. Outputs: rowptr, col, and the weights where the node is `WeightedEdges`.
+inline void prepare_edges(const Settings &settings, Host &host, bool weighted) {
+  const Tensor index = host.read(0), num_nodes = host.read(1), weight = host.read(2);
+  demand(index.element == Element::I64 && index.sizes.size() == 2 && index.rows() == 2,
+         "edge_index has to be two rows of int64");
+  demand(num_nodes.element == Element::I64 && num_nodes.count() == 1, "num_nodes has to be one int64");
+  gnx_edges edges{};
+  edges.num_edges = index.width();
+  edges.num_nodes = *static_cast<const int64_t *>(num_nodes.data);
+  edges.src = static_cast<const int64_t *>(index.data);
+  edges.dst = edges.src + edges.num_edges;
+  edges.weight = floats(weight, edges.num_edges, "there has to be a weight for each edge");
+  edges.loops = settings.one_loop ? GNX_LOOPS_ONE : GNX_LOOPS_KEPT;
+  edges.fill = settings.fill;
+  edges.normalise = settings.normalise != 0;
+  demand_kernel(gnx_count_slots(&edges, &edges.num_slots));
+  auto *rowptr = static_cast<int64_t *>(host.write(0, Element::I64, {edges.num_nodes + 1}));
+  auto *col = static_cast<int64_t *>(host.write(1, Element::I64, {edges.num_slots}));
+  auto *out = weighted ? static_cast<float *>(host.write(2, Element::F32, {edges.num_slots})) : nullptr;
+  const gnx_threads threads = host.threads();
+  demand_kernel(gnx_prepare_edges(&edges, rowptr, col, out, &threads));
+}
+
+inline void edges(const Settings &settings, Host &host) { prepare_edges(settings, host, false); }
+
+inline void weighted_edges(const Settings &settings, Host &host) { prepare_edges(settings, host, true); }
 
 // Inputs: x, rowptr. Row i of x is repeated for each of its slots.
 inline void gather_destination(const Settings &, Host &host) {

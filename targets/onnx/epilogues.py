@@ -87,8 +87,8 @@ def _is_row_of(bias: ir.Value, value: ir.Value) -> bool:
     """Tell whether a constant has one number for each column of a matrix."""
     if bias.shape is None or value.shape is None or len(value.shape) != 2:
         return False
-    *ones, last = bias.shape
-    return len(ones) < 2 and all(size == 1 for size in ones) and last == value.shape[1] and isinstance(last, int)
+    columns = value.shape[1]
+    return isinstance(columns, int) and list(bias.shape) in ([columns], [1, columns])
 
 
 def _flattens(node: ir.Node) -> bool:

@@ -18,6 +18,7 @@ from gnnexport.targets.onnx.choice import NATIVE, Choices
 from gnnexport.targets.onnx.epilogues import fuse_epilogues
 from gnnexport.targets.onnx.lower import REDUCING
 from gnnexport.targets.onnx.operators import dialect_nodes, read
+from gnnexport.targets.onnx.prepared_edges import fuse_edges
 from gnnexport.targets.onnx.tape import OF_GRAPH
 
 _STRUCTURE = {
@@ -29,10 +30,12 @@ _STRUCTURE = {
 }
 """Inputs that hold the structure."""
 
+_WITHOUT_FLOATS = (schemas.CSR, schemas.GATHER_SOURCE)
+
 
 def serves(graph: ir.Graph) -> bool:
     """Tell whether the kernels can run every operator of the dialect in a graph: they compute in float32."""
-    nodes = [node for node in dialect_nodes(graph) if node.op_type not in (schemas.CSR, schemas.GATHER_SOURCE)]
+    nodes = [node for node in dialect_nodes(graph) if node.op_type not in _WITHOUT_FLOATS]
     return bool(nodes) and all(value.dtype == ir.DataType.FLOAT for node in nodes for value in _floats(node))
 
 
@@ -58,9 +61,16 @@ def keep_native(graph: ir.Graph) -> None:
     graph.opset_imports[schemas.DOMAIN] = schemas.VERSION
 
 
-def native_graphs(model: ir.Model) -> ir.Model:
-    """Return a copy of a model for graphs of any size that calls the kernels, building its structures with them."""
+def native_graphs(model: ir.Model, *, edges: bool) -> ir.Model:
+    """Return a copy of a model for graphs of any size that calls the kernels, which sort the edges too.
+
+    Args:
+        model: as `translate_graphs` gives it.
+        edges: whether the runtime has the operators that prepare edges in one go.
+    """
     model = model.clone()
+    if edges:
+        fuse_edges(model)
     keep_native(model.graph)
     for tidy in (passes.RemoveUnusedNodesPass(), passes.CommonSubexpressionEliminationPass()):
         tidy(model)

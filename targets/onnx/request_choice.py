@@ -28,13 +28,14 @@ def dense_refused() -> Problem:
     return Problem("target", what, "Leave aggregate out, or set it to ell or scatter")
 
 
-def lower_chosen(dialect: DialectModel, choices: Choices, *, branches: bool) -> ir.Model:
+def lower_chosen(dialect: DialectModel, choices: Choices, *, branches: bool, edges: bool = False) -> ir.Model:
     """Return the lowered model; what was chosen is noted in `choices`.
 
     Args:
         dialect: of mode `graphs`.
         choices: how to choose.
         branches: whether the runtime can be trusted with `If`.
+        edges: whether its kernels prepare edges in one go.
 
     Raises:
         UnsupportedError: the lowering asked for cannot serve graphs of any size.
@@ -45,12 +46,12 @@ def lower_chosen(dialect: DialectModel, choices: Choices, *, branches: bool) -> 
     replayed = (choices.ctx.decisions or {}).get("lowerings", {}).get(key)
     wanted = str(replayed or choices.forced)
     possible = (*FORMS, NATIVE) if choices.native else FORMS
-    listed = [Candidate(wanted, 0.0)] if wanted in possible else _timed(dialect, choices, branches)
+    listed = [Candidate(wanted, 0.0)] if wanted in possible else _timed(dialect, choices, branches, edges)
     best = listed[0].name
     choices.decisions[key] = best
     candidates = [{"name": item.name, "latency_ms": item.latency_ms} for item in listed]
     choices.rows.append({"op": key, "chosen": best, "candidates": candidates})
-    return _lowered(dialect, best, branches)
+    return _lowered(dialect, best, branches, edges)
 
 
 def describe(model: ir.Model) -> str:
@@ -61,13 +62,13 @@ def describe(model: ir.Model) -> str:
     return f"{reductions} reductions over {structures} structures of each request"
 
 
-def _lowered(dialect: DialectModel, name: str, branches: bool) -> ir.Model:
+def _lowered(dialect: DialectModel, name: str, branches: bool, edges: bool) -> ir.Model:
     if name == NATIVE:
-        return native_graphs(dialect.model)
+        return native_graphs(dialect.model, edges=edges)
     return lower_graphs(dialect.model, "scatter" if name == "scatter" else "ell", branches=branches)
 
 
-def _timed(dialect: DialectModel, choices: Choices, branches: bool) -> list[Candidate]:
+def _timed(dialect: DialectModel, choices: Choices, branches: bool, edges: bool) -> list[Candidate]:
     """Return the lowerings considered, the best first: our kernels or tables, unless another is plainly faster."""
     listed = [Candidate(NATIVE, 0.0)] if choices.native else []
     listed.append(Candidate("ell", math.inf))
@@ -75,7 +76,7 @@ def _timed(dialect: DialectModel, choices: Choices, branches: bool) -> list[Cand
         listed.append(Candidate("scatter", math.inf))
     if choices.run is None or len(listed) == 1 or not dialect.sample:
         return listed[:1]
-    runs = {item.name: choices.run(_lowered(dialect, item.name, branches), dialect.sample) for item in listed}
+    runs = {item.name: choices.run(_lowered(dialect, item.name, branches, edges), dialect.sample) for item in listed}
     medians, noise = time_candidates(runs, choices.ctx.time_budget_s * TIMED_SHARE)
     return winner_first([Candidate(item.name, item.estimate_ms, medians[item.name]) for item in listed], noise)
 

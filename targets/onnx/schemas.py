@@ -18,6 +18,8 @@ EDGE_SOFTMAX = "EdgeSoftmax"
 GATHER_SOURCE = "GatherSource"
 GATHER_DESTINATION = "GatherDestination"
 ATTENTION = "Attention"
+EDGES = "Edges"
+WEIGHTED_EDGES = "WeightedEdges"
 
 ACTIVATION = "activation"
 SLOPE = "slope"
@@ -45,6 +47,14 @@ def register() -> None:
     _register(REDUCE_EDGES, ["messages:T", "rowptr:I", "root:T?", "bias:T?"], [reduce, *after])
     terms = ["source:T?", "destination:T?", "edge:T?", "edge_value:T?", "att:T?", "root:T?", "bias:T?"]
     _register(ATTENTION, ["x:T", "rowptr:I", "col:I", *terms], [*scores, *after])
+    loops = [
+        OpSchema.Attribute("one_loop", onnx.helper.make_attribute("one_loop", 0), "each node gets exactly one loop"),
+        OpSchema.Attribute("normalise", onnx.helper.make_attribute("normalise", 0), "weights by degrees, as GCN does"),
+        OpSchema.Attribute("fill", onnx.helper.make_attribute("fill", 1.0), "weight of loops that are added"),
+    ]
+    _register(EDGES, ["edge_index:I", "num_nodes:I"], loops, outputs=["rowptr:I", "col:I"])
+    weighted = ["rowptr:I", "col:I", "weight:T"]
+    _register(WEIGHTED_EDGES, ["edge_index:I", "num_nodes:I", "edge_weight:T?"], loops, outputs=weighted)
     _register(EDGE_SOFTMAX, ["logits:T", "rowptr:I"], [])
     _register(GATHER_SOURCE, ["x:T", "col:I"], [])
     _register(GATHER_DESTINATION, ["x:T", "rowptr:I"], [])

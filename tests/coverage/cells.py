@@ -36,6 +36,7 @@ from tests.coverage.recipe import EDGE_WIDTH, RELATIONS, WIDTH, Recipe
 TOLERANCE = 1e-4
 TARGETS: dict[str, Target] = {
     "ort": OrtTarget(aggregate="ell", threads=1),
+    "native": OrtTarget(aggregate="native", threads=1),
     "openvino": OpenVinoTarget(aggregate="ell", threads=1),
     "trt": TrtTarget(library="tensorrt_rtx"),
 }
