@@ -31,7 +31,7 @@ from gnnexport.measure.records import latency_record, nodes_per_second, ratio_re
 from gnnexport.measure.timing import Timing, compare, ratio
 from gnnexport.pipeline.divergence import blame
 from gnnexport.pipeline.emission import Emission, Emitter
-from gnnexport.pipeline.source import Source
+from gnnexport.pipeline.source import Source, unread_note
 from gnnexport.program.cost import Cost, measure_cost
 from gnnexport.program.inputs import Role
 from gnnexport.program.program import Program
@@ -80,7 +80,8 @@ class Prover:
             ParityError: an artefact does not compute what its Program computes.
         """
         same = exported is result
-        notes: list[str] = [*self.source.notes, *result.emission.notes]
+        unread = unread_note(self.source, self.original)
+        notes: list[str] = [*self.source.notes, *unread, *result.emission.notes]
         with (
             load_to_prove(exported.folder, threads=self.threads) as plain,
             load_to_prove(result.folder, threads=self.threads) as small,

@@ -23,7 +23,7 @@ from gnnexport.frontends.task import check_task, kind_of
 from gnnexport.pipeline.typical import typical_request
 from gnnexport.program.capture import capture
 from gnnexport.program.data import GraphData
-from gnnexport.program.inputs import NAMES, NUM_GRAPHS, Input, Level, Mode, Role
+from gnnexport.program.inputs import NAMES, NUM_GRAPHS, Input, Level, Mode, Role, suffix_of
 from gnnexport.program.matrices import check_matrices
 from gnnexport.program.program import Program, example_inputs
 from gnnexport.program.verify import TOLERANCE, relative_error
@@ -275,3 +275,10 @@ def capture_source(source: Source) -> Program:
             "A layer keeps values of another graph or behaves randomly in evaluation mode; export without it",
         )
     return program
+
+
+def unread_note(source: Source, program: Program) -> list[str]:
+    """Name what the data has of kinds that the answer does not depend on: relations may be left out unmeant."""
+    read = {item.name for item in program.inputs}
+    unread = sorted(item.name for item in source.inputs if suffix_of(item.name) and item.name not in read)
+    return [f"model: its answer does not depend on {', '.join(unread)}"] if unread else []

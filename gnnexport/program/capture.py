@@ -39,6 +39,12 @@ _MINIMUM = 2
 _MAXIMUM = 2**48
 """More than there will be, and few enough for sums of two counts."""
 
+_ROWS_MEND = "Return one row for each node, graph or pair of nodes"
+_COUNTED_MEND = (
+    f"{_ROWS_MEND}. Graphs counted from the ids that a pooling keeps lose those at the end without nodes: let forward "
+    "take num_graphs, and hand it to the readout"
+)
+
 
 def capture(
     model: nn.Module, inputs: Sequence[Input], example: Mapping[str, Tensor], sizes: Mapping[str, int] | None = None
@@ -92,7 +98,8 @@ def _level(body: fx.GraphModule, inputs: Sequence[Input]) -> tuple[Level, str]:
                 return level, suffix_of(name)
     counts = " and ".join(f"{count} {name.removeprefix('num_')}" for name, count in rows.items())
     what = f"gives a result of shape {list(output.shape)} for {counts}"
-    raise UnsupportedError.at("forward", what, "Return one row for each node, graph or pair of nodes")
+    graphs = any(item.role is Role.GRAPH_IDS for item in inputs)
+    raise UnsupportedError.at("forward", what, _COUNTED_MEND if graphs else _ROWS_MEND)
 
 
 def _functional_capture(

@@ -12,7 +12,7 @@ import torch
 from gnnexport.errors import DataError
 from gnnexport.frontends.sidecar import Sidecar
 from gnnexport.pipeline.model_answers import ask_model
-from gnnexport.pipeline.source import Given, capture_source, load_source
+from gnnexport.pipeline.source import Given, capture_source, load_source, unread_note
 
 SCRIPT = """
 import torch
@@ -89,6 +89,7 @@ def test_the_model_answers_without_the_kinds_that_its_answer_does_not_need(tmp_p
     program = capture_source(source)
     inputs = {item.name: source.data.inputs[item.name] for item in program.inputs}
     assert list(inputs) == ["x__0", "x__1", "edge_index__1__1__0"]
+    assert unread_note(source, program) == ["model: its answer does not depend on edge_index__0__0__1"]
     answer = ask_model(source, inputs, [5])
     assert answer is not None
     assert torch.equal(answer, source.logits)

@@ -196,6 +196,18 @@ def test_a_batch_may_be_empty_of_edges_and_hold_one_graph() -> None:
         assert relative_error(model(one["x"], one["edge_index"], one["batch"]), program(one)) <= TOLERANCE
 
 
+def test_graphs_counted_behind_a_pooling() -> None:
+    """Graphs at the end without nodes are lost to a model that counts what its pooling kept; the mend says how not."""
+
+    class Kept(nn.Module):
+        def forward(self, x: Tensor, edge_index: Tensor, batch: Tensor) -> Tensor:
+            kept = torch.argsort(x[:, 0] + 0 * edge_index.sum())
+            return global_add_pool(x[kept], batch[kept])
+
+    with pytest.raises(UnsupportedError, match=r"gives a result of shape \[3, 6\].*let forward take num_graphs"):
+        capture(Kept(), BATCHED, example_inputs(BATCHED))
+
+
 def test_an_output_without_meaning_is_refused() -> None:
     """A row has to answer for a node, a graph or a pair."""
 
