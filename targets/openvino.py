@@ -15,15 +15,17 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from gnnexport.errors import UnsupportedError
+from gnnexport.native.openvino_extension import extension
 from gnnexport.program.inputs import Mode
-from gnnexport.runtime.openvino import DEVICE, import_openvino, infer, reason, settings
+from gnnexport.runtime.openvino import DEVICE, import_openvino, infer, open_core, reason, settings
 from gnnexport.targets.contract import Artefact, DialectModel, EmitContext
+from gnnexport.targets.onnx import schemas
 from gnnexport.targets.onnx.batches import repeat_for_batches
-from gnnexport.targets.onnx.choice import Choices, Lowering, Timer
+from gnnexport.targets.onnx.choice import NATIVE, Choices, Lowering, Timer
 from gnnexport.targets.onnx.files import MODEL_FILE as ONNX_FILE
 from gnnexport.targets.onnx.files import write
+from gnnexport.targets.onnx.native_target import NativeTarget, decided
 from gnnexport.targets.onnx.tape import OF_GRAPH
-from gnnexport.targets.onnx.target import OnnxTarget
 
 WHERE = "target openvino"
 MODEL_FILE = "model.xml"
@@ -34,7 +36,7 @@ OLDEST = "2025.0"
 
 
 @dataclass(frozen=True)
-class OpenVinoTarget(OnnxTarget):
+class OpenVinoTarget(NativeTarget):
     """OpenVINO on the processor, in float32: the lowerings are timed there."""
 
     name: ClassVar[str] = "openvino"
@@ -46,25 +48,26 @@ class OpenVinoTarget(OnnxTarget):
     """Lowering of aggregation; `auto` picks by timing on OpenVINO."""
 
     def emit(self, dialect: DialectModel, folder: Path, ctx: EmitContext) -> Artefact:
-        """Bake the graph in where it is fixed, lower the dialect to standard operators, and convert those.
+        """Bake the graph in where it is fixed, lower the dialect or leave it to our kernels, and convert that.
 
         Raises:
             UnsupportedError: an input has no size although the graph is fixed, or the lowering cannot serve the mode.
             UnsupportedError: OpenVINO cannot convert an operator.
-            MissingExtraError: OpenVINO is not installed.
+            MissingExtraError: OpenVINO is not installed, or kernels that were asked for are not.
             OSError: the files cannot be written.
         """
         engine = import_openvino(WHERE)
         model, choices = self.lowered(dialect, ctx)
+        native = NATIVE in choices.decisions.values()
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             write(model, Path(scratch))
-            converted = _convert(engine, Path(scratch) / ONNX_FILE)
+            converted = _convert(engine, Path(scratch) / ONNX_FILE, native)
             _keep_ties_in_order(converted)
             _name(converted, model)
             _save(engine, converted, folder / MODEL_FILE)
         files = (MODEL_FILE, DATA_FILE)
         total = sum((folder / name).stat().st_size for name in files)
-        return Artefact(
+        artefact = Artefact(
             model_file=MODEL_FILE,
             files=files,
             decisions={"lowerings": dict(choices.decisions), "threads": self.threads or ctx.threads},
@@ -72,13 +75,23 @@ class OpenVinoTarget(OnnxTarget):
             lowering=tuple(choices.rows),
             requirements={"openvino": f">={OLDEST}", "versions": {"openvino": engine.__version__.partition("-")[0]}},
             prepare="baked" if dialect.mode == "full" else "model",
+            native=native,
         )
+        return replace(artefact, decisions=decided(artefact))
 
     def lowered(self, dialect: DialectModel, ctx: EmitContext) -> tuple[ir.Model, Choices]:
-        """Return the model in standard operators that OpenVINO computes rightly, and how its lowerings were chosen."""
+        """Return the model in operators that OpenVINO computes rightly, and how its lowerings were chosen."""
         model = dialect.model.clone()
         repeat_for_batches(model.graph)
         return super().lowered(replace(dialect, model=model), ctx)
+
+    def open_kernels(self) -> None:
+        """Build the kernels' extension for the installed OpenVINO, unless it was built before.
+
+        Raises:
+            MissingExtraError: the kernels cannot serve, or the extension cannot be built.
+        """
+        extension(import_openvino(WHERE))
 
     def timer(self, threads: int) -> Timer:
         """Return what opens a model to be timed on OpenVINO."""
@@ -87,16 +100,17 @@ class OpenVinoTarget(OnnxTarget):
 
 def _open(model: ir.Model, threads: int, feeds: Mapping[str, NDArray[Any]]) -> Callable[[], object]:
     """Compile a model and return a function that runs it once on inputs given by name."""
-    core = import_openvino(WHERE).Core()
+    core = open_core(import_openvino(WHERE), native=schemas.DOMAIN in model.graph.opset_imports)
     read = core.read_model(ir.to_proto(model).SerializeToString())
     request = core.compile_model(read, DEVICE, settings(threads)).create_infer_request()
     given = [feeds[str(value.name)] for value in model.graph.inputs]
     return lambda: infer(request, given)
 
 
-def _convert(engine: Any, path: Path) -> Any:
+def _convert(engine: Any, path: Path, native: bool) -> Any:
+    core = open_core(engine, native=native)
     try:
-        return engine.Core().read_model(path)
+        return core.read_model(path)
     except RuntimeError as error:
         what = f"openvino {engine.__version__} cannot convert the model ({reason(error)})"
         raise UnsupportedError.at(WHERE, what, "Use --target=ort, or run: pip install --upgrade openvino") from error

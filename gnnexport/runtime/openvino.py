@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from gnnexport.bundle.manifest import Tensor
 from gnnexport.bundle.processor import usable_cores
 from gnnexport.errors import MissingExtraError, UnsupportedError, UsageError
+from gnnexport.native.openvino_extension import extension
 from gnnexport.runtime.backend import Backend
 
 DEVICE = "CPU"
@@ -25,19 +26,20 @@ class OpenVinoBackend(Backend):
 
     name = "openvino"
 
-    def __init__(self, model_path: Path, threads: int | None = None) -> None:
+    def __init__(self, model_path: Path, threads: int | None = None, *, native: bool = False) -> None:
         """Load a model.
 
         Args:
             model_path: an OpenVINO IR, `.xml` with its `.bin` beside it.
             threads: threads of one request; `None` for all cores this process may use.
+            native: the model calls our own kernels.
 
         Raises:
-            MissingExtraError: OpenVINO is not installed.
+            MissingExtraError: OpenVINO is not installed, or the kernels are needed and cannot serve.
             UsageError: OpenVINO cannot load the file.
         """
         engine = import_openvino(model_path.name)
-        core = engine.Core()
+        core = open_core(engine, native=native)
         try:
             model = core.read_model(model_path)
             compiled = core.compile_model(model, DEVICE, settings(threads))
@@ -116,6 +118,24 @@ def settings(threads: int | None) -> dict[str, Any]:
         "NUM_STREAMS": 1,
         "PERFORMANCE_HINT": "LATENCY",
     }
+
+
+def open_core(engine: Any, *, native: bool) -> Any:
+    """Return a core of OpenVINO that knows our own kernels, if they are needed: building them takes seconds, once.
+
+    Raises:
+        MissingExtraError: the kernels are needed and cannot serve.
+    """
+    core = engine.Core()
+    if not native:
+        return core
+    path = extension(engine)
+    try:
+        core.add_extension(path)
+    except RuntimeError as error:
+        what = f"openvino {engine.__version__} cannot load their extension {path} ({reason(error)})"
+        raise MissingExtraError.at("native kernels", what, f"Remove {path.parent}, and it is built again") from error
+    return core
 
 
 def infer(request: Any, given: list[NDArray[Any]]) -> Any:

@@ -173,7 +173,7 @@ def _ort(bundle: Bundle, threads: int | None) -> Backend:
 def _openvino(bundle: Bundle, threads: int | None) -> Backend:
     from gnnexport.runtime.openvino import OpenVinoBackend
 
-    return OpenVinoBackend(bundle.model_file, threads)
+    return OpenVinoBackend(bundle.model_file, threads, native=bundle.manifest.native_library is not None)
 
 
 def _trt(bundle: Bundle, threads: int | None) -> Backend:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -17,6 +18,7 @@ from gnnexport.targets.contract import Artefact, DialectModel, EmitContext, Targ
 from gnnexport.targets.onnx.bake import bake
 from gnnexport.targets.onnx.choice import NATIVE, Choices, Lowering, Timer
 from gnnexport.targets.onnx.ell import BLOCK_BYTES
+from gnnexport.targets.onnx.empty import fill_empty
 from gnnexport.targets.onnx.files import MODEL_FILE, sizes_by_origin, write
 from gnnexport.targets.onnx.lower import lower
 from gnnexport.targets.onnx.native import goes_native, keep_native
@@ -81,11 +83,13 @@ class OnnxTarget(Target):
 
     def lowered(self, dialect: DialectModel, ctx: EmitContext) -> tuple[ir.Model, Choices]:
         """Return the model in standard operators and how its lowerings were chosen."""
-        native = self.may_go_native(dialect.model.graph)
+        native = self.may_go_native(dialect.model.graph, ctx.note)
         choices = Choices(self.aggregate, ctx, self.timer(self.threads or ctx.threads), native)
         if dialect.mode == "graphs":
             return lower_chosen(dialect, choices, branches=self.branches), choices
         model = bake(dialect)
+        if native:
+            fill_empty(model.graph)
         if native and goes_native(model.graph, choices):
             keep_native(model.graph)
             return model, choices
@@ -93,9 +97,9 @@ class OnnxTarget(Target):
         lower(model.graph, choices, ctx.note, self.block_bytes)
         return model, choices
 
-    def may_go_native(self, graph: ir.Graph) -> bool:
+    def may_go_native(self, graph: ir.Graph, note: Callable[[str], None]) -> bool:
         """Tell whether our own kernels may and can run what a model holds of the dialect."""
-        del graph
+        del graph, note
         return False
 
     def timer(self, threads: int) -> Timer | None:

@@ -17,8 +17,8 @@ from gnnexport.native import library
 from gnnexport.program.inputs import Input
 from gnnexport.program.program import Program
 from gnnexport.runtime.ort import OrtBackend
-from gnnexport.targets import ort
 from gnnexport.targets.contract import Artefact, EmitContext
+from gnnexport.targets.onnx import native_target
 from gnnexport.targets.onnx.translate import translate
 from gnnexport.targets.ort import OrtTarget
 from tests.small_models import EDGE_WIDTH, INPUTS, WIDTH, run, split
@@ -132,7 +132,11 @@ def test_what_was_decided_is_told(tmp_path: Path) -> None:
 
 def test_kernels_that_are_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Other lowerings serve; only who asks for the kernels is told."""
-    monkeypatch.setattr(ort, "why_missing", lambda: "they were not built with this installation")
+
+    def refuse() -> None:
+        raise MissingExtraError.at("native kernels", "they were not built with this installation", "Build them")
+
+    monkeypatch.setattr(native_target, "library", refuse)
     assert not emit(split("GCN"), tmp_path, OrtTarget()).native
     with pytest.raises(MissingExtraError, match="aggregate=native asks for the kernels, and they were not built"):
         emit(split("GCN"), tmp_path)

@@ -1,0 +1,126 @@
+"""Build the kernels' extension for OpenVINO on first use, and keep it.
+
+An extension belongs to one release of OpenVINO, so that it cannot be shipped; its sources are, beside the kernels'
+library. It names that library and OpenVINO's own only by their names: both are open before it is loaded.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import platform
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from gnnexport.errors import MissingExtraError
+from gnnexport.native.library import ABI, library, library_path
+
+WHERE = "native kernels"
+FILE = "extension.so"
+SOURCES = ("extension.cpp", "operators.hpp", "gnnexport/kernels.h")
+"""Below the folder `openvino` beside the library."""
+
+_COMPILERS = ("c++", "g++", "clang++")
+_FLAGS = ("-std=c++17", "-O2", "-fPIC", "-shared", "-fvisibility=hidden")
+
+
+def extension(engine: Any) -> Path:
+    """Return the extension for an OpenVINO, built now unless it was built before; the kernels' library is open then.
+
+    Args:
+        engine: the module `openvino`.
+
+    Raises:
+        MissingExtraError: the kernels cannot serve, or the extension cannot be built.
+    """
+    library()
+    return _built(str(engine.__version__), Path(engine.__file__).parent, _cache())
+
+
+@functools.cache
+def _built(version: str, package: Path, cache: Path) -> Path:
+    kernels = library_path()
+    assert kernels is not None
+    sources = kernels.parent / "openvino"
+    try:
+        path = cache / f"openvino-{_key(version, sources)}" / FILE
+        if not path.is_file():
+            _build(path, sources, package, kernels)
+    except OSError as error:
+        what = f"their extension for openvino cannot be kept in {cache} ({error})"
+        mend = "Set XDG_CACHE_HOME to a folder that can be written"
+        raise MissingExtraError.at(WHERE, what, mend) from error
+    return path
+
+
+def _cache() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "gnnexport"
+
+
+def _key(version: str, sources: Path) -> str:
+    """Name what the extension depends on: the release, and a digest of its build, our interface, and the sources."""
+    digest = hashlib.sha256(repr((version, ABI, sys.platform, platform.machine(), _FLAGS)).encode())
+    for name in SOURCES:
+        path = sources / name
+        if not path.is_file():
+            what = f"{path}, of which their extension for openvino is made, was not installed"
+            raise MissingExtraError.at(WHERE, what, "Run: pip install --force-reinstall --no-deps gnnexport")
+        digest.update(path.read_bytes())
+    return f"{version.partition('-')[0]}-{digest.hexdigest()[:16]}"
+
+
+def _build(path: Path, sources: Path, package: Path, kernels: Path) -> None:
+    """Compile beside the place and move there in one step: whoever comes at the same time sees all of it or nothing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        out = Path(folder) / FILE
+        command = [*_compiler(), *_FLAGS, *_of_release(package), f"-I{sources}", "-isystem", str(package / "include")]
+        linked = [kernels, *_libraries(package)]
+        command += [str(sources / SOURCES[0]), *map(str, linked), "-o", str(out)]
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+        if done.returncode or not out.is_file():
+            what = f"{command[0]} cannot build their extension for openvino ({_reason(done)})"
+            mend = "Install GCC or Clang with C++17, name it in the variable CXX, or set portable=true"
+            raise MissingExtraError.at(WHERE, what, mend)
+        os.replace(out, path)
+
+
+def _compiler() -> list[str]:
+    named = shlex.split(os.environ.get("CXX", ""))
+    command = named or [next((name for name in _COMPILERS if shutil.which(name)), _COMPILERS[0])]
+    if shutil.which(command[0]) is None:
+        what = f"their extension for openvino is built on first use, and there is no compiler '{command[0]}'"
+        mend = "Install GCC or Clang, name it in the variable CXX, or set portable=true"
+        raise MissingExtraError.at(WHERE, what, mend)
+    return command
+
+
+def _of_release(package: Path) -> list[str]:
+    """Return what OpenVINO itself was compiled with, where it matters: how strings look in memory."""
+    config = package / "cmake" / "OpenVINOConfig.cmake"
+    text = config.read_text(encoding="utf-8") if config.is_file() else ""
+    found = re.search(r'set\(OpenVINO_GLIBCXX_USE_CXX11_ABI "([01])"\)', text)
+    return [f"-D_GLIBCXX_USE_CXX11_ABI={found[1]}"] if found else []
+
+
+def _libraries(package: Path) -> list[Path]:
+    """Return OpenVINO's library and that of its threads, by the names that this release gives them."""
+    found = [sorted((package / "libs").glob(pattern)) for pattern in ("libopenvino.*", "libtbb.*")]
+    libraries = [path for paths in found for path in paths if ".so" in path.name or path.suffix == ".dylib"]
+    if len(libraries) < len(found):
+        what = f"{package} lacks the libraries that their extension for openvino is built with"
+        raise MissingExtraError.at(WHERE, what, "Run: pip install --force-reinstall openvino")
+    return libraries
+
+
+def _reason(done: subprocess.CompletedProcess[str]) -> str:
+    lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+    return next((line for line in lines if "error" in line), lines[-1] if lines else f"status {done.returncode}")

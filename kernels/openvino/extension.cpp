@@ -1,0 +1,250 @@
+// The kernels as operators of OpenVINO, in the domain and opset `gnnexport`, on the threads of the compiled model.
+#include <openvino/core/extension.hpp>
+#include <openvino/core/op_extension.hpp>
+#include <openvino/frontend/onnx/extension/conversion.hpp>
+#include <openvino/op/constant.hpp>
+#include <openvino/op/op.hpp>
+#include <tbb/parallel_for.h>
+#include <tbb/task_arena.h>
+
+#include <bitset>
+
+#include "operators.hpp"
+
+namespace {
+
+namespace run = gnx::operators;
+using gnx::Element;
+using gnx::Host;
+using gnx::Settings;
+using gnx::Tensor;
+
+constexpr const char *DOMAIN_NAME = "gnnexport";
+
+// Stands in for the address of a tensor without elements.
+const int64_t NOTHING = 0;
+
+Element element_of(const ov::element::Type &type) {
+  if (type == ov::element::f32) return Element::F32;
+  if (type == ov::element::bf16) return Element::BF16;
+  if (type == ov::element::f16) return Element::F16;
+  if (type == ov::element::i8) return Element::I8;
+  if (type == ov::element::i32) return Element::I32;
+  return type == ov::element::i64 ? Element::I64 : Element::OTHER;
+}
+
+void run_tasks(void *, void (*task)(void *, size_t), size_t count, void *data) {
+  tbb::parallel_for(size_t(0), count, [=](size_t index) { task(data, index); }, tbb::static_partitioner());
+}
+
+// What a node says besides its inputs. Bits of `given`: the inputs it has. OpenVINO knows none that is left out in the
+// middle, so that those behind move up.
+struct Attributes {
+  std::string reduce = "sum", score = "given", activation = "identity";
+  int64_t heads = 1, given = 0;
+  float slope = 0.0f, scale = 1.0f;
+
+  bool has(size_t place) const { return given >> place & 1; }
+  size_t port(size_t place) const { return std::bitset<64>(given & ((int64_t(1) << place) - 1)).count(); }
+};
+
+class Call final : public Host {
+ public:
+  Call(const Attributes &attributes, ov::TensorVector &outputs, const ov::TensorVector &inputs)
+      : attributes_(attributes), outputs_(outputs), inputs_(inputs) {}
+
+  Tensor read(size_t place) const override {
+    Tensor tensor;
+    if (!attributes_.has(place)) return tensor;
+    const ov::Tensor &value = inputs_.at(attributes_.port(place));
+    tensor.data = value.get_size() ? value.data() : &NOTHING;
+    tensor.element = element_of(value.get_element_type());
+    tensor.sizes.assign(value.get_shape().begin(), value.get_shape().end());
+    return tensor;
+  }
+
+  void *write(size_t place, Element element, const std::vector<int64_t> &sizes) override {
+    ov::Tensor &value = outputs_.at(place);
+    gnx::demand(element_of(value.get_element_type()) == element, "the result has another type than was inferred");
+    value.set_shape(ov::Shape(sizes.begin(), sizes.end()));
+    return value.data();
+  }
+
+  gnx_threads threads() const override { return {run_tasks, nullptr, tbb::this_task_arena::max_concurrency()}; }
+
+ private:
+  const Attributes &attributes_;
+  ov::TensorVector &outputs_;
+  const ov::TensorVector &inputs_;
+};
+
+// Sizes of a result with a row for each row of x's structure.
+ov::PartialShape with_rows(const ov::Node &node, const ov::Dimension &rows) {
+  ov::PartialShape shape = node.get_input_partial_shape(0);
+  if (shape.rank().is_dynamic()) return shape;
+  NODE_VALIDATION_CHECK(&node, shape.size() > 0, "x has no rows");
+  shape[0] = rows;
+  return shape;
+}
+
+ov::Dimension rows_of(const ov::Node &node) {
+  const ov::PartialShape rowptr = node.get_input_partial_shape(1);
+  if (rowptr.rank().is_dynamic() || rowptr.size() != 1 || rowptr[0].is_dynamic()) return ov::Dimension::dynamic();
+  NODE_VALIDATION_CHECK(&node, rowptr[0].get_length() > 0, "rowptr is empty");
+  return rowptr[0].get_length() - 1;
+}
+
+void infer_reduced(ov::Node &node) { node.set_output_type(0, ov::element::f32, with_rows(node, rows_of(node))); }
+
+void infer_like_input(ov::Node &node) { node.set_output_type(0, ov::element::f32, node.get_input_partial_shape(0)); }
+
+void infer_per_slot(ov::Node &node) {
+  ov::Dimension slots = ov::Dimension::dynamic();
+  const auto rowptr = dynamic_cast<ov::op::v0::Constant *>(node.get_input_node_ptr(1));
+  const size_t count = rowptr ? ov::shape_size(rowptr->get_shape()) : 0;
+  if (count && rowptr->get_element_type() == ov::element::i32) slots = rowptr->get_data_ptr<int32_t>()[count - 1];
+  if (count && rowptr->get_element_type() == ov::element::i64) slots = rowptr->get_data_ptr<int64_t>()[count - 1];
+  node.set_output_type(0, ov::element::f32, with_rows(node, slots));
+}
+
+void infer_csr(ov::Node &node) {
+  node.set_output_type(0, node.get_input_element_type(0), {ov::Dimension::dynamic()});
+  node.set_output_type(1, node.get_input_element_type(0), node.get_input_partial_shape(0));
+}
+
+struct Aggregate {
+  static constexpr const char *NAME = "Aggregate";
+  static constexpr bool REDUCES = true, SCORES = false;
+  static constexpr auto infer = infer_reduced;
+  static constexpr auto compute = run::aggregate;
+};
+
+struct ReduceEdges {
+  static constexpr const char *NAME = "ReduceEdges";
+  static constexpr bool REDUCES = true, SCORES = false;
+  static constexpr auto infer = infer_reduced;
+  static constexpr auto compute = run::reduce_edges;
+};
+
+struct Attention {
+  static constexpr const char *NAME = "Attention";
+  static constexpr bool REDUCES = false, SCORES = true;
+  static constexpr auto infer = infer_reduced;
+  static constexpr auto compute = run::attention;
+};
+
+struct EdgeSoftmax {
+  static constexpr const char *NAME = "EdgeSoftmax";
+  static constexpr bool REDUCES = false, SCORES = false;
+  static constexpr auto infer = infer_like_input;
+  static constexpr auto compute = run::edge_softmax;
+};
+
+struct Csr {
+  static constexpr const char *NAME = "Csr";
+  static constexpr bool REDUCES = false, SCORES = false;
+  static constexpr auto infer = infer_csr;
+  static constexpr auto compute = run::build_csr;
+};
+
+struct GatherDestination {
+  static constexpr const char *NAME = "GatherDestination";
+  static constexpr bool REDUCES = false, SCORES = false;
+  static constexpr auto infer = infer_per_slot;
+  static constexpr auto compute = run::gather_destination;
+};
+
+template <class Kind>
+class Operator : public ov::op::Op {
+ public:
+  OPENVINO_OP(Kind::NAME, DOMAIN_NAME);
+
+  Operator() = default;
+  Operator(const ov::OutputVector &inputs, const Attributes &attributes) : Op(inputs), attributes_(attributes) {
+    constructor_validate_and_infer_types();
+  }
+
+  void validate_and_infer_types() override {
+    Kind::infer(*this);
+    settings_.reduce = gnx::number_of(gnx::REDUCTIONS, "reduce", attributes_.reduce);
+    settings_.score = gnx::number_of(gnx::SCORES, "score", attributes_.score);
+    settings_.activation = gnx::number_of(gnx::ACTIVATIONS, "activation", attributes_.activation);
+    settings_.heads = attributes_.heads;
+    settings_.slope = attributes_.slope;
+    settings_.scale = attributes_.scale;
+  }
+
+  std::shared_ptr<ov::Node> clone_with_new_inputs(const ov::OutputVector &inputs) const override {
+    return std::make_shared<Operator>(inputs, attributes_);
+  }
+
+  bool visit_attributes(ov::AttributeVisitor &visitor) override {
+    visitor.on_attribute("given", attributes_.given);
+    if (Kind::REDUCES) visitor.on_attribute("reduce", attributes_.reduce);
+    if (Kind::SCORES) {
+      visitor.on_attribute("score", attributes_.score);
+      visitor.on_attribute("heads", attributes_.heads);
+      visitor.on_attribute("scale", attributes_.scale);
+    }
+    if (Kind::REDUCES || Kind::SCORES) {
+      visitor.on_attribute("activation", attributes_.activation);
+      visitor.on_attribute("slope", attributes_.slope);
+    }
+    return true;
+  }
+
+  bool has_evaluate() const override { return true; }
+
+  bool evaluate(ov::TensorVector &outputs, const ov::TensorVector &inputs) const override {
+    try {
+      Call call(attributes_, outputs, inputs);
+      Kind::compute(settings_, call);
+    } catch (const gnx::Refusal &refusal) {
+      OPENVINO_THROW(get_friendly_name(), ": ", refusal.what());
+    }
+    return true;
+  }
+
+  // Loading a model is no time to run it in part: what it gives could be far larger than the model.
+  bool can_constant_fold(const ov::OutputVector &) const override { return false; }
+
+ private:
+  Attributes attributes_;
+  Settings settings_;
+};
+
+// The ONNX reader passes a node of this type for an input that is left out.
+bool left_out(const ov::Output<ov::Node> &input) {
+  return std::string(input.get_node()->get_type_info().name) == "NullNode";
+}
+
+template <class Kind>
+ov::OutputVector convert(const ov::frontend::NodeContext &node) {
+  Attributes attributes;
+  ov::OutputVector inputs;
+  for (size_t place = 0; place < node.get_input_size(); ++place) {
+    const ov::Output<ov::Node> input = node.get_input(static_cast<int>(place));
+    if (left_out(input)) continue;
+    attributes.given |= int64_t(1) << place;
+    inputs.push_back(input);
+  }
+  attributes.reduce = node.get_attribute("reduce", attributes.reduce);
+  attributes.score = node.get_attribute("score", attributes.score);
+  attributes.activation = node.get_attribute("activation", attributes.activation);
+  attributes.heads = node.get_attribute("heads", attributes.heads);
+  attributes.slope = node.get_attribute("slope", attributes.slope);
+  attributes.scale = node.get_attribute("scale", attributes.scale);
+  return std::make_shared<Operator<Kind>>(inputs, attributes)->outputs();
+}
+
+// Of each operator: for files of OpenVINO's own format, and for ONNX.
+template <class... Kinds>
+std::vector<ov::Extension::Ptr> extensions() {
+  using FromOnnx = ov::frontend::onnx::ConversionExtension;
+  return {std::make_shared<ov::OpExtension<Operator<Kinds>>>()...,
+          std::make_shared<FromOnnx>(Kinds::NAME, DOMAIN_NAME, convert<Kinds>)...};
+}
+
+}  // namespace
+
+OPENVINO_CREATE_EXTENSIONS((extensions<Aggregate, ReduceEdges, Attention, EdgeSoftmax, Csr, GatherDestination>()))

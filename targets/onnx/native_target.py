@@ -1,0 +1,63 @@
+"""What targets share whose runtime can call our own kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import onnx_ir as ir
+
+from gnnexport.errors import MissingExtraError
+from gnnexport.native.library import library, path_name
+from gnnexport.targets.contract import Artefact
+from gnnexport.targets.onnx.choice import NATIVE
+from gnnexport.targets.onnx.native import serves
+from gnnexport.targets.onnx.target import OnnxTarget
+
+
+@dataclass(frozen=True)
+class NativeTarget(OnnxTarget):
+    """A target whose lowerings may be our own kernels."""
+
+    has_kernels: ClassVar[bool] = True
+
+    portable: bool = False
+    """Use standard operators only, so that the model runs where our kernels are not installed."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.portable and self.aggregate == NATIVE:
+            raise ValueError("portable forbids the kernels that aggregate=native asks for; leave one of them out")
+
+    def may_go_native(self, graph: ir.Graph, note: Callable[[str], None]) -> bool:
+        """Tell whether the kernels are allowed, installed, and can run what a model holds of the dialect.
+
+        Raises:
+            MissingExtraError: they were asked for and are not installed.
+        """
+        if self.portable or not serves(graph):
+            return False
+        try:
+            self.open_kernels()
+        except MissingExtraError as missing:
+            problem = missing.problems[0]
+            if self.aggregate == NATIVE:
+                what = f"aggregate=native asks for the kernels, and {problem.what}"
+                raise MissingExtraError.at("target", what, problem.mend) from missing
+            note(f"standard operators only: {problem}")
+            return False
+        return True
+
+    def open_kernels(self) -> None:
+        """Make the kernels ready for this target's runtime.
+
+        Raises:
+            MissingExtraError: they cannot serve.
+        """
+        library()
+
+
+def decided(artefact: Artefact) -> Mapping[str, Any]:
+    """Return what timing decided, with the kernels' instruction set where they are called."""
+    return {**artefact.decisions, "kernels": path_name()} if artefact.native else artefact.decisions
