@@ -52,6 +52,8 @@ class OrtBackend(Backend):
         options.intra_op_num_threads = threads or usable_cores()
         options.inter_op_num_threads = 1
         options.log_severity_level = _ERRORS_ONLY
+        # A plan of the memory takes one large block besides what the first run took: twice the peak for no time.
+        options.enable_mem_pattern = False
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         offer_kernels(options)
         try:
