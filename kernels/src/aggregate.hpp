@@ -29,45 +29,49 @@ void reduce_block(const gnx_aggregate &work, const Structure &structure, const B
   });
 }
 
-// Sums of int8 rows: 16 bits wide while they cannot overflow, 32 bits wide beyond.
+// Sums of at most SHORT_SUMS int8 rows, in 16 bits.
 template <int W, int NV>
-inline void add_integers(const Structure &structure, const Matrix<int8_t> &x, const Block &block, int64_t begin,
-                         int64_t end, int32_t *totals) {
+inline void add_few(const Structure &structure, const Matrix<int8_t> &x, const Block &block, int64_t begin,
+                    int64_t end, int16_t *totals) {
   typedef typename Lanes<W>::Shorts Shorts;
   typedef typename Lanes<W>::Bytes Bytes;
   const int64_t last = block.end - W - block.begin;
-  std::memset(totals, 0, NV * W * sizeof(int32_t));
-  for (int64_t slot = begin; slot < end;) {
-    const int64_t stop = end - slot > SHORT_SUMS ? slot + SHORT_SUMS : end;
-    Shorts sums[NV] = {};
-    for (; slot < stop; ++slot) {
-      if (slot + AHEAD < structure.num_slots)
-        prefetch<RowI8, W, NV>(x, source_of(structure, slot + AHEAD), block);
-      const int8_t *from = x.data + source_of(structure, slot) * x.width + block.begin;
-      for (int v = 0; v < NV; ++v)
-        sums[v] += __builtin_convertvector(read<Bytes>(from + (v == NV - 1 ? last : v * W)), Shorts);
-    }
-    int16_t wide[NV * W];
-    std::memcpy(wide, sums, sizeof(sums));
-    for (int i = 0; i < NV * W; ++i) totals[i] += wide[i];
+  Shorts sums[NV] = {};
+  for (int64_t slot = begin; slot < end; ++slot) {
+    if (slot + AHEAD < structure.num_slots)
+      prefetch<RowI8, W, NV>(x, source_of(structure, slot + AHEAD), block);
+    const int8_t *from = x.data + source_of(structure, slot) * x.width + block.begin;
+    for (int v = 0; v < NV; ++v)
+      sums[v] += __builtin_convertvector(read<Bytes>(from + (v == NV - 1 ? last : v * W)), Shorts);
   }
+  std::memcpy(totals, sums, sizeof(sums));
+  if (last != (NV - 1) * W) std::memmove(totals + last, totals + (NV - 1) * W, W * sizeof(int16_t));
 }
 
 template <class Row, int W, int NV>
 void add_block(const gnx_aggregate &work, const Structure &structure, const Block &block, const Span &span,
                const Parts &parts) {
   const Matrix<int8_t> x{static_cast<const int8_t *>(work.x), work.width};
-  const int64_t columns = block.end - block.begin, last = columns - W;
+  const int64_t columns = block.end - block.begin;
   for_rows(structure, span, [&](int64_t row, int64_t begin, int64_t end) {
-    int32_t totals[NV * W];
-    add_integers<W, NV>(structure, x, block, begin, end, totals);
-    if (last != (NV - 1) * W) std::memmove(totals + last, totals + (NV - 1) * W, W * sizeof(int32_t));
+    float *out = work.out + row * work.width + block.begin;
+    int16_t few[NV * W];
+    if (!span.segment && end - begin <= SHORT_SUMS) {
+      add_few<W, NV>(structure, x, block, begin, end, few);
+      for (int64_t i = 0; i < columns; ++i) out[i] = few[i];
+      finish(work, row, end - begin, block.begin, columns, out);
+      return;
+    }
+    int32_t totals[NV * W] = {};
+    for (int64_t slot = begin; slot < end; slot += SHORT_SUMS) {
+      add_few<W, NV>(structure, x, block, slot, end - slot > SHORT_SUMS ? slot + SHORT_SUMS : end, few);
+      for (int64_t i = 0; i < columns; ++i) totals[i] += few[i];
+    }
     if (span.segment) {
       int32_t *part = static_cast<int32_t *>(parts.sums) + span.segment->part * work.width + block.begin;
       std::memcpy(part, totals, columns * sizeof(int32_t));
       return;
     }
-    float *out = work.out + row * work.width + block.begin;
     for (int64_t i = 0; i < columns; ++i) out[i] = static_cast<float>(totals[i]);
     finish(work, row, end - begin, block.begin, columns, out);
   });

@@ -16,7 +16,8 @@ using gnx::Sum;
 
 constexpr int MOST_VECTORS = GNX_LANES == 16 ? 16 : 8;
 constexpr int MOST_COLUMNS = MOST_VECTORS * GNX_LANES;
-constexpr int AHEAD = 8;
+constexpr int AHEAD = 32;        // slots whose rows are asked for early,
+constexpr int SECOND_LEVEL = 2;  // into this cache: the first is too small for so many
 constexpr int LINE = 64;
 constexpr int SHORT_SUMS = 255;  // of int8, before a sum of 16 bits can overflow
 
@@ -41,7 +42,8 @@ inline int64_t source_of(const Structure &structure, int64_t slot) {
 // address is no pointer, which may lead nowhere, and nothing is read.
 inline void prefetch(const void *data, int64_t row, int64_t row_bytes, int64_t offset, int64_t bytes) {
   const uint64_t from = reinterpret_cast<uintptr_t>(data) + static_cast<uint64_t>(row) * row_bytes + offset;
-  for (int64_t at = 0; at < bytes; at += LINE) __builtin_prefetch(reinterpret_cast<const void *>(from + at));
+  for (int64_t at = 0; at < bytes; at += LINE)
+    __builtin_prefetch(reinterpret_cast<const void *>(from + at), 0, SECOND_LEVEL);
 }
 
 // The same for a block of columns of a matrix.
