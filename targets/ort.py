@@ -18,6 +18,7 @@ class OrtTarget(NativeTarget):
     """ONNX Runtime on the processor: the lowerings are timed there."""
 
     name: ClassVar[str] = "ort"
+    prepares_edges: ClassVar[bool] = True
 
     def emit(self, dialect: DialectModel, folder: Path, ctx: EmitContext) -> Artefact:
         """Write the model, and say which ONNX Runtime it needs and how many threads were decided.

@@ -15,6 +15,9 @@ from gnnexport.errors import MissingExtraError
 ABI = 1
 """What `GNX_ABI` in `gnnexport/kernels.h` has to be."""
 
+PATHS = ("avx512", "avx2", "portable")
+"""Instruction sets that the kernels are built for; `GNNEXPORT_KERNELS` names one."""
+
 DISABLE = "none"
 """Value of `GNNEXPORT_KERNELS` that leaves the kernels out."""
 
@@ -63,7 +66,8 @@ def _opened() -> ctypes.CDLL | _Missing:
     library.gnx_path.restype = ctypes.c_char_p
     library.gnx_message.restype = ctypes.c_char_p
     if library.gnx_path() == b"none":
-        return _Missing(f"GNNEXPORT_KERNELS={chosen}: this processor does not run them so", _UNSET)
+        what = f"GNNEXPORT_KERNELS={chosen} names no instruction set of this processor"
+        return _Missing(what, f"Set it to one of {', '.join(PATHS)} that the processor has, to {DISABLE}, or unset it")
     return library
 
 

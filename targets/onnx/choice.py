@@ -105,7 +105,7 @@ class Choices:
         replayed = (self.ctx.decisions or {}).get("lowerings", {}).get(key)
         listed = shortlist(op, self.native)
         if replayed is not None or self.forced != "auto":
-            wanted = replayed or self.forced
+            wanted = replayed if self.forced == "auto" else self.forced
             fitting = [item for item in _estimates(op, self.native) if item.name == wanted]
             if not fitting:
                 self.ctx.note(f"{key}: '{wanted}' cannot do this; ell is taken")

@@ -25,7 +25,7 @@ TIMED_SHARE = 0.2
 def dense_refused() -> Problem:
     """Say that an adjacency matrix needs a graph that is known."""
     what = "aggregate=dense stores the adjacency of one graph, and in mode graphs every request brings its own"
-    return Problem("target", what, "Leave aggregate out, or set it to ell or scatter")
+    return Problem("target", what, "Leave aggregate out, or set it to ell, scatter or native")
 
 
 def lower_chosen(dialect: DialectModel, choices: Choices, *, branches: bool, edges: bool = False) -> ir.Model:
@@ -44,7 +44,7 @@ def lower_chosen(dialect: DialectModel, choices: Choices, *, branches: bool, edg
         raise UnsupportedError(dense_refused())
     key = describe(dialect.model)
     replayed = (choices.ctx.decisions or {}).get("lowerings", {}).get(key)
-    wanted = str(replayed or choices.forced)
+    wanted = str(replayed if choices.forced == "auto" else choices.forced)
     possible = (*FORMS, NATIVE) if choices.native else FORMS
     listed = [Candidate(wanted, 0.0)] if wanted in possible else _timed(dialect, choices, branches, edges)
     best = listed[0].name

@@ -47,6 +47,9 @@ class OnnxTarget(Target):
     has_kernels: ClassVar[bool] = False
     """Whether the runtime can call our own kernels."""
 
+    prepares_edges: ClassVar[bool] = False
+    """Whether it can call those that prepare the edges of a request in one go."""
+
     def __post_init__(self) -> None:
         if self.aggregate == NATIVE and not self.has_kernels:
             raise ValueError("aggregate=native needs a runtime that can call our kernels, as ort can")
@@ -86,7 +89,7 @@ class OnnxTarget(Target):
         native = self.may_go_native(dialect.model.graph, ctx.note)
         choices = Choices(self.aggregate, ctx, self.timer(self.threads or ctx.threads), native)
         if dialect.mode == "graphs":
-            return lower_chosen(dialect, choices, branches=self.branches), choices
+            return lower_chosen(dialect, choices, branches=self.branches, edges=self.prepares_edges), choices
         model = bake(dialect)
         if native:
             fill_empty(model.graph)

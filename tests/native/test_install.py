@@ -147,8 +147,8 @@ class TestReasons:
         code = "from gnnexport.native import library; print(library.why_missing()); print(library.how_to_mend())"
         done = run(sys.executable, "-c", code, cwd=tmp_path, GNNEXPORT_KERNELS="mmx")
         assert done.stdout.splitlines() == [
-            "GNNEXPORT_KERNELS=mmx: this processor does not run them so",
-            "Unset GNNEXPORT_KERNELS",
+            "GNNEXPORT_KERNELS=mmx names no instruction set of this processor",
+            "Set it to one of avx512, avx2, portable that the processor has, to none, or unset it",
         ]
 
     def test_not_built(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -146,3 +146,12 @@ def test_options_that_contradict() -> None:
     """Nobody can have the kernels and a model without them."""
     with pytest.raises(ValueError, match="portable forbids"):
         OrtTarget(portable=True, aggregate="native")
+
+
+def test_an_option_beats_what_was_decided_before(tmp_path: Path) -> None:
+    """Who names a lowering gets it, whatever a record of an earlier run says."""
+    decisions = emit(split("GAT"), tmp_path).decisions
+    target = OrtTarget(aggregate="ell")
+    again = target.emit(translate(split("GAT"), REQUEST), tmp_path, EmitContext(decisions=decisions))
+    assert not again.native
+    assert set(again.decisions["lowerings"].values()) == {"ell"}

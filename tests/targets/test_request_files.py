@@ -134,7 +134,7 @@ def test_a_dense_adjacency_is_refused(tmp_path: Path) -> None:
     target = OrtTarget(aggregate="dense")
     (problem,) = target.check(split("GIN"), "graphs")
     assert "every request brings its own" in problem.what
-    assert "ell or scatter" in problem.mend
+    assert "ell, scatter or native" in problem.mend
     assert target.check(split("GIN"), "full") == []
     with pytest.raises(UnsupportedError, match="adjacency of one graph"):
         emit(target, split("GIN"), tmp_path)
