@@ -1,7 +1,7 @@
 """Build the kernels' extension for OpenVINO on first use, and keep it.
 
 An extension belongs to one release of OpenVINO, so that it cannot be shipped; its sources are, beside the kernels'
-library. It names that library and OpenVINO's own only by their names: both are open before it is loaded.
+library. It knows that library by name only, which is open before it is loaded.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def _built(version: str, package: Path, cache: Path) -> Path:
     assert kernels is not None
     sources = kernels.parent / "openvino"
     try:
-        path = cache / f"openvino-{_key(version, sources)}" / FILE
+        path = cache / f"openvino-{_key(version, package, sources)}" / FILE
         if not path.is_file():
             _build(path, sources, package, kernels)
     except OSError as error:
@@ -65,9 +65,9 @@ def _cache() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "gnnexport"
 
 
-def _key(version: str, sources: Path) -> str:
-    """Name what the extension depends on: the release, and a digest of its build, our interface, and the sources."""
-    digest = hashlib.sha256(repr((version, ABI, sys.platform, platform.machine(), _FLAGS)).encode())
+def _key(version: str, package: Path, sources: Path) -> str:
+    """Name what the extension depends on: the release, and a digest of its build and place, and of all our part."""
+    digest = hashlib.sha256(repr((version, str(package), ABI, sys.platform, platform.machine(), _FLAGS)).encode())
     for name in SOURCES:
         path = sources / name
         if not path.is_file():
@@ -84,7 +84,7 @@ def _build(path: Path, sources: Path, package: Path, kernels: Path) -> None:
         out = Path(folder) / FILE
         command = [*_compiler(), *_FLAGS, *_of_release(package), f"-I{sources}", "-isystem", str(package / "include")]
         linked = [kernels, *_libraries(package)]
-        command += [str(sources / SOURCES[0]), *map(str, linked), "-o", str(out)]
+        command += [str(sources / SOURCES[0]), *map(str, linked), f"-Wl,-rpath,{package / 'libs'}", "-o", str(out)]
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
         if done.returncode or not out.is_file():
             what = f"{command[0]} cannot build their extension for openvino ({_reason(done)})"
@@ -112,8 +112,9 @@ def _of_release(package: Path) -> list[str]:
 
 
 def _libraries(package: Path) -> list[Path]:
-    """Return OpenVINO's library and that of its threads, by the names that this release gives them."""
-    found = [sorted((package / "libs").glob(pattern)) for pattern in ("libopenvino.*", "libtbb.*")]
+    """Return OpenVINO's library, its reader's and that of its threads, by the names that this release gives them."""
+    patterns = ("libopenvino.*", "libopenvino_onnx_frontend.*", "libtbb.*")
+    found = [sorted((package / "libs").glob(pattern)) for pattern in patterns]
     libraries = [path for paths in found for path in paths if ".so" in path.name or path.suffix == ".dylib"]
     if len(libraries) < len(found):
         what = f"{package} lacks the libraries that their extension for openvino is built with"

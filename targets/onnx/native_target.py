@@ -36,7 +36,7 @@ class NativeTarget(OnnxTarget):
         Raises:
             MissingExtraError: they were asked for and are not installed.
         """
-        if self.portable or not serves(graph):
+        if self.portable or self.aggregate not in ("auto", NATIVE) or not serves(graph):
             return False
         try:
             self.open_kernels()

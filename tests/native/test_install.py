@@ -16,6 +16,7 @@ import pytest
 
 from gnnexport.errors import MissingExtraError
 from gnnexport.native import library
+from gnnexport.native.openvino_extension import SOURCES
 from tests.road import write_road
 from tests.wheel import LINKED, NO_KERNELS, QUICK_KERNELS, REPOSITORY, build_wheel
 
@@ -51,11 +52,12 @@ def call_backend(call: str, folder: Path) -> Path:
 
 @needs_compiler
 def test_wheel_holds_the_library(tmp_path: Path) -> None:
-    """The wheel has the library beside the module that opens it, and is for this platform and any Python."""
+    """The wheel has the library, and the sources of its extension, beside what opens them, for this platform."""
     wheel = build_wheel(tmp_path, QUICK_KERNELS)
     assert [name for name in contents(wheel) if "libgnnexport" in name or "gnnexport.dll" in name] == [
         f"gnnexport/native/{library.FILE}"
     ]
+    assert {f"gnnexport/native/openvino/{name}" for name in SOURCES} <= contents(wheel)
     interpreter, abi, platform = wheel.stem.split("-")[-3:]
     assert (interpreter, abi) == ("py3", "none")
     assert platform != "any"

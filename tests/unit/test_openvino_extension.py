@@ -15,14 +15,16 @@ from gnnexport.errors import MissingExtraError
 from gnnexport.native import openvino_extension as module
 from gnnexport.native.openvino_extension import FILE, SOURCES, extension
 
+LIBRARIES = ("libs/libopenvino.so.2641", "libs/libopenvino_onnx_frontend.so.2641", "libs/libtbb.so.12")
+
 
 @pytest.fixture
 def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """An OpenVINO, kernels with their sources, and an empty cache, all made up."""
     package, kernels = tmp_path / "openvino", tmp_path / "native"
-    for path in (package / "libs/libopenvino.so.2641", package / "libs/libtbb.so.12", package / "__init__.py"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
+    (package / "libs").mkdir(parents=True)
+    for name in (*LIBRARIES, "__init__.py"):
+        (package / name).touch()
     (package / "cmake").mkdir()
     (package / "cmake/OpenVINOConfig.cmake").write_text('set(OpenVINO_GLIBCXX_USE_CXX11_ABI "0")\n')
     for name in SOURCES:
@@ -70,7 +72,7 @@ def test_what_was_built_is_kept(engine: Any, commands: list[str], tmp_path: Path
 def test_it_is_built_as_openvino_was(engine: Any, commands: list[str]) -> None:
     """Strings look in memory as OpenVINO's own do, and its libraries are named as the release names them."""
     extension(engine)
-    for part in ("-D_GLIBCXX_USE_CXX11_ABI=0", "libopenvino.so.2641", "libtbb.so.12", "libgnnexport.so"):
+    for part in ("-D_GLIBCXX_USE_CXX11_ABI=0", *LIBRARIES, "libgnnexport.so"):
         assert part in commands[0]
 
 
@@ -88,9 +90,14 @@ def _other_sources(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     (kernels.parent / "openvino" / SOURCES[1]).write_text("changed")
 
 
-@pytest.mark.parametrize("change", [_newer, _next_interface, _other_sources])
+def _elsewhere(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = Path(engine.__file__).parent
+    engine.__file__ = str(package.rename(package.with_name("moved")) / "__init__.py")
+
+
+@pytest.mark.parametrize("change", [_newer, _elsewhere, _next_interface, _other_sources])
 def test_what_it_depends_on(change: Change, engine: Any, commands: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another build of OpenVINO, another interface and other sources have an extension of their own."""
+    """Another build of OpenVINO, another place, another interface and other sources have an extension of their own."""
     first = extension(engine)
     change(engine, monkeypatch)
     module._built.cache_clear()
