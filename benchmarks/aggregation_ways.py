@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import tempfile
 import types
@@ -31,7 +32,7 @@ from gnnexport.targets.onnx.translate import OPSET
 from gnnexport.targets.ort import OrtTarget
 
 SCALE = 1 / 64
-MOST_BYTES = 6 << 30
+MOST_BYTES = 3 << 30
 """A way that writes down a row for each edge is left out where these rows take more."""
 
 PATHOLOGICAL = 100_000
@@ -332,7 +333,8 @@ class Attention:
 def _dgl() -> Any:
     """Import DGL without its sampler, whose library fits one release of torch only."""
     if find_spec("dgl") is None:
-        raise LeftOut("not installed")
+        raise LeftOut("not installed; dgl 2.1.0 in a folder of its own on PYTHONPATH, with pandas, is enough")
+    os.environ.setdefault("DGLBACKEND", "pytorch")  # else it asks
     sys.modules.setdefault("dgl.graphbolt", types.ModuleType("dgl.graphbolt"))
     try:
         return importlib.import_module("dgl")
