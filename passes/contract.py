@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from gnnexport.errors import Problem
 from gnnexport.program.data import GraphData
+from gnnexport.program.inputs import Mode
 from gnnexport.program.program import Program
 from gnnexport.training.trainer import Trainer
 
@@ -33,12 +34,14 @@ class PassContext:
         data: the graph, with the labels of the test nodes hidden; `None` without data.
         trainer: trains and evaluates on train and validation nodes; `None` without labels.
         seed: seeds every random choice of the pass.
+        mode: how the Program will be deployed.
         note: takes one line for the report.
     """
 
     data: GraphData | None = None
     trainer: Trainer | None = None
     seed: int = 0
+    mode: Mode = "full"
     note: Callable[[str], None] = field(default=lambda line: None)
 
 
@@ -49,6 +52,10 @@ class Pass(ABC):
     stage: ClassVar[Stage]
     ladder: ClassVar[tuple[str, ...]] = ()
     """Options that the pipeline `auto` tries in turn until one is kept, the strongest first."""
+    measured: ClassVar[bool] = False
+    """Kept only where the target runs measurably faster with it. Such a pass is of the stage `FINALISE`, runs after all
+    others, and returns the very Program that it was given, with a note that says why, where it finds nothing to gain.
+    """
 
     def check(self, program: Program, ctx: PassContext) -> list[Problem]:
         """Tell what keeps this pass from running on this Program; an empty list when nothing does."""

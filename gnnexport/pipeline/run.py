@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -19,12 +20,14 @@ from gnnexport.errors import UnsupportedError, UsageError
 from gnnexport.frontends.baseline import best_pytorch
 from gnnexport.measure.budgets import default_budget, parse_budget
 from gnnexport.passes.contract import PassContext
-from gnnexport.pipeline.compression import Auto, run_given, scratch_form
+from gnnexport.pipeline.compression import Auto, run_given
 from gnnexport.pipeline.emission import Emitter
+from gnnexport.pipeline.measured import Measured
 from gnnexport.pipeline.proof import Form, Prover
 from gnnexport.pipeline.request import Request
 from gnnexport.pipeline.source import Source, capture_source
 from gnnexport.pipeline.steps import CANONICAL, Stepped, finalise, run_passes
+from gnnexport.pipeline.trials import scratch_form
 from gnnexport.program.program import Program
 from gnnexport.targets.contract import Target
 from gnnexport.training.trainer import Trainer
@@ -80,7 +83,7 @@ def run(request: Request, source: Source, judge: Judge) -> Product:
                 emitter = Emitter(
                     source, target, threads, _lowering_s(request), request.seed, request.embed_bytes, request.decisions
                 )
-                compressed = given or _choose(request, simplified, ctx, emitter, deadline)
+                compressed = _choose(request, simplified, given, ctx, emitter, deadline)
                 baseline = best_pytorch(source.model, source.request, source.inputs, source.request_run, source.mode)
                 timing_s = _timing_s(request)
                 prover = Prover(source, baseline, simplified.original, request.budgets, threads, timing_s, emitter)
@@ -135,13 +138,19 @@ def _pass_context(request: Request, source: Source, deadline: float) -> PassCont
     data = source.data.hide("test")
     limit = None if request.time_budget_s is None else deadline
     trainer = Trainer(data, source.task, request.progress, limit) if source.labelled else None
-    return PassContext(data=data, trainer=trainer, seed=request.seed)
+    return PassContext(data=data, trainer=trainer, seed=request.seed, mode=source.mode)
 
 
-def _choose(request: Request, simplified: Simplified, ctx: PassContext, emitter: Emitter, deadline: float) -> Stepped:
-    """Let the pipeline choose passes for one target."""
-    budget = parse_budget(request.budgets.max_drop or default_budget(emitter.source.task.metric))
-    return Auto(emitter, ctx, budget, deadline, request.progress).run(simplified.program)
+def _choose(
+    request: Request, simplified: Simplified, given: Stepped | None, ctx: PassContext, emitter: Emitter, deadline: float
+) -> Stepped:  # fmt: skip
+    """Let the pipeline choose passes for one target, or measure there what is left of those that were given."""
+    if given is None:
+        budget = parse_budget(request.budgets.max_drop or default_budget(emitter.source.task.metric))
+        return Auto(emitter, ctx, budget, deadline, request.progress).run(simplified.program)
+    limit = math.inf if request.time_budget_s is None else deadline
+    measured = [item for item in request.passes or () if item.measured]
+    return Measured(emitter, ctx, limit, request.progress).named(given, measured)
 
 
 def _produce(

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, fx
 
-from gnnexport.program.graphs import args_of, module_of, parameter_of
+from gnnexport.program.graphs import args_of, calls, module_of, parameter_of
 from gnnexport.program.program import Program
 from gnnexport.program.shapes import record_shapes
 
@@ -67,8 +67,7 @@ class Cost:
 
 def measure_cost(program: Program, inputs: Mapping[str, Tensor]) -> Cost:
     """Count what one inference on this graph costs; the Program must be split."""
-    structure = program.structure(inputs)
-    shapes = record_shapes(program.body, [*(inputs[item.name] for item in program.features), *structure])
+    shapes = _shapes(program, inputs)
     ops = tuple(
         _op_cost(node, shapes)
         for node in program.body.graph.nodes
@@ -85,6 +84,18 @@ def measure_cost(program: Program, inputs: Mapping[str, Tensor]) -> Cost:
         parameters=sum(value.numel() for value in weights),
         parameter_bytes=sum(value.numel() * value.element_size() for value in tensors.values()),
     )
+
+
+def largest_gathered(program: Program, inputs: Mapping[str, Tensor]) -> int:
+    """Return the bytes of the largest value whose rows are gathered, each of them once; the Program must be split."""
+    shapes = _shapes(program, inputs)
+    read = [args_of(node)[0] for node in calls(program.body.graph, *_GATHERS, aten.index.Tensor)]
+    return max((math.prod(shapes[value]) * _FLOAT_BYTES for value in read if value in shapes), default=0)
+
+
+def _shapes(program: Program, inputs: Mapping[str, Tensor]) -> dict[fx.Node, tuple[int, ...]]:
+    structure = program.structure(inputs)
+    return record_shapes(program.body, [*(inputs[item.name] for item in program.features), *structure])
 
 
 def _op_cost(node: fx.Node, shapes: Mapping[fx.Node, tuple[int, ...]]) -> OpCost:

@@ -4,7 +4,7 @@ import torch
 
 from gnnexport.passes.contract import PassContext
 from gnnexport.passes.order_propagation import OrderPropagation
-from gnnexport.program.cost import measure_cost
+from gnnexport.program.cost import largest_gathered, measure_cost
 from tests.small_models import CLASSES, HIDDEN, WIDTH, split
 
 NODES = 10
@@ -55,3 +55,8 @@ def test_counts_do_not_overflow() -> None:
     x = torch.empty(1, WIDTH).expand(200_000, WIDTH)
     cost = measure_cost(split("GCN"), {"x": x, "edge_index": EDGE_INDEX})
     assert cost.macs("linear") == 200_000 * (WIDTH * HIDDEN + HIDDEN * CLASSES)
+
+
+def test_rows_are_gathered_from_the_widest_value() -> None:
+    """Each row counts once, however many edges read it: GCN gathers sixteen channels, then three."""
+    assert largest_gathered(split("GCN"), INPUTS) == 4 * NODES * HIDDEN

@@ -1,0 +1,77 @@
+"""Try a pass out: write the Program before and after it for the target, and time the two against each other."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from gnnexport import spec
+from gnnexport.bundle.report_schema import Step
+from gnnexport.bundle.writer import BundleWriter
+from gnnexport.measure.intervals import Interval
+from gnnexport.measure.timing import compare, ratio
+from gnnexport.passes.contract import Pass, Stage
+from gnnexport.pipeline.emission import Emitter
+from gnnexport.pipeline.proof import Form
+from gnnexport.pipeline.steps import Stepped
+from gnnexport.program.program import Program
+from gnnexport.registry import pass_classes
+from gnnexport.runtime.runner import load_to_prove
+
+TRIAL_S = 5.0
+"""Seconds of timing for one trial."""
+
+SPENT = "not tried: the time budget is spent"
+
+
+@contextmanager
+def scratch_form(emitter: Emitter, program: Program) -> Iterator[Form]:
+    """Write a Program into a folder that goes away, and yield it."""
+    with (
+        tempfile.TemporaryDirectory(prefix="gnnexport-") as folder,
+        BundleWriter(Path(folder) / "trial.bundle") as writer,
+    ):
+        emission = emitter.emit(program, writer)
+        yield Form(emission, writer.folder)
+
+
+def speedup(emitter: Emitter, old: Form, new: Form, deadline: float) -> Interval | str:
+    """Return how many times faster the new form is, or why the engine cannot run here.
+
+    Args:
+        emitter: that wrote both.
+        old: before the pass.
+        new: after it.
+        deadline: `time.perf_counter` value that timing respects, but for a second.
+    """
+    data = emitter.source.request
+    with load_to_prove(old.folder) as slow, load_to_prove(new.folder) as fast:
+        if fast.engine_not_run is not None:
+            return fast.engine_not_run
+        feeds = {tensor.name: data.inputs[tensor.name].numpy() for tensor in slow.inputs}
+        seconds = max(1.0, min(TRIAL_S, deadline - time.perf_counter()))
+        timings = compare({"old": lambda: slow(feeds), "new": lambda: fast(feeds)}, budget_s=seconds)
+    return ratio(timings["old"], timings["new"])
+
+
+def ladders(stage: Stage) -> list[list[Pass]]:
+    """Return for each pass of a stage the settings to try, the strongest first."""
+    classes = [cls for cls in pass_classes().values() if cls.stage is stage]
+    return [[spec.build(cls, spec.parse(f"{cls.name}{{{options}}}")) for options in cls.ladder] for cls in classes]
+
+
+def skipped(item: Pass, best: Stepped, reasons: Sequence[str]) -> Stepped:
+    """Record that a pass was not run, and why."""
+    step = Step(name=str(spec.describe(item)), kept=False, notes=tuple(reasons))
+    return replace(best, steps=(*best.steps, step))
+
+
+def judged(before: Stepped, after: Stepped, kept: bool, *reasons: str) -> Stepped:
+    """Record what became of a pass that was run, and go on with its Program or the one before."""
+    *earlier, step = after.steps
+    step = step.model_copy(update={"kept": kept, "notes": (*step.notes, *reasons)})
+    return Stepped(after.program if kept else before.program, (*earlier, step))
