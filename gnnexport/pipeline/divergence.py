@@ -22,6 +22,7 @@ from gnnexport.bundle.writer import BundleWriter
 from gnnexport.conformance.laws import Derived, derive
 from gnnexport.pipeline.capture_divergence import Recorder
 from gnnexport.pipeline.emission import Emission, Emitter
+from gnnexport.pipeline.law_checks import error_of_model
 from gnnexport.program.graphs import module_of, output_node, rebuild
 from gnnexport.program.program import Program, arguments_of, placeholder_names
 from gnnexport.program.verify import TOLERANCE, relative_error
@@ -103,10 +104,13 @@ def blame(emitter: Emitter, emission: Emission, bundle: Bundle, failures: Sequen
             if found is not None:
                 return f"on '{first.case}' {found}"
         error = _error_of_program(emitter, emission, case, changes)
+        of_model = error_of_model(emitter.source, case, changes) or 0.0
     except Exception as problem:  # it only helps to understand an error that is told anyway
         reason = (str(problem).splitlines() or [type(problem).__name__])[0]
         return f"which module is at fault could not be found out: {reason}"
-    if error > TOLERANCE / 10:  # no model of which the law is demanded goes so far
+    if of_model > TOLERANCE / 10:  # as one that decides by chance may, though it obeyed the law when it was asked
+        return f"the lowering is not at fault: the model itself breaks the law by {of_model:.2g}"
+    if error > TOLERANCE / 10:
         return f"the lowering is not at fault: what was captured breaks the law by {error:.2g} in PyTorch itself"
     return "no module is at fault: lowered again, the model gives the right numbers, so the files were changed"
 

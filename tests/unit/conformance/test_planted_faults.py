@@ -11,6 +11,7 @@ import torch
 from gnnexport import api
 from gnnexport.bundle.manifest import Tensor
 from gnnexport.errors import ParityError
+from gnnexport.pipeline import divergence
 from gnnexport.pipeline.divergence import blame
 from gnnexport.program.graphs import output_node
 from gnnexport.program.program import Program
@@ -133,8 +134,10 @@ def test_a_law_that_the_program_breaks(workshop: Workshop, tmp_path: Path, monke
             failures = [failure for failure in run_kit(bundle, runner).failures if failure.law is not None]
         assert {failure.law for failure in failures} == {"graphs-alone"}
         blamed = blame(workshop.emitter, emission, bundle, failures)
-    assert "what was captured breaks the law by" in blamed
-    assert "files were changed" not in blamed
+        assert "what was captured breaks the law by" in blamed
+        assert "files were changed" not in blamed
+        monkeypatch.setattr(divergence, "error_of_model", lambda source, case, changes: 0.5)
+        assert "the model itself breaks the law by 0.5" in blame(workshop.emitter, emission, bundle, failures)
 
 
 def test_export_names_the_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
