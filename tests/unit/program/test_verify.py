@@ -4,13 +4,16 @@ import math
 
 import pytest
 import torch
-from torch import fx
+from torch import Tensor, fx, nn
 
 from gnnexport.errors import Problem
+from gnnexport.passes.contract import PassContext
+from gnnexport.pipeline.steps import CANONICAL, run_passes
+from gnnexport.program.capture import capture
 from gnnexport.program.graphs import parameter_of, replace_tensor
-from gnnexport.program.program import Program
+from gnnexport.program.program import Program, example_inputs
 from gnnexport.program.verify import largest_error, verify
-from tests.small_models import split
+from tests.small_models import WIDTH, inputs_of, split, summed
 
 aten = torch.ops.aten
 
@@ -114,3 +117,28 @@ def test_nan_is_an_infinite_error() -> None:
     assert weight is not None
     replace_tensor(program.body, node, torch.full_like(weight, math.nan))
     assert largest_error(split("GCN improved"), program) == math.inf
+
+
+class TwoLargest(nn.Module):
+    """Takes the two largest of all nodes, which one node has not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(WIDTH, 3)
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        """Add them to every node."""
+        return summed(self.linear(x), edge_index) + torch.topk(x[:, 0], 2)[0].sum()
+
+
+def test_a_graph_that_a_model_cannot_run_on_is_left_out() -> None:
+    """What runs on two nodes or more is compared there; what no longer runs there differs."""
+    inputs = inputs_of("GCN")
+    program = capture(TwoLargest().eval(), inputs, example_inputs(inputs))
+    assert run_passes(program, CANONICAL, PassContext()).steps
+    assert largest_error(program, program.clone()) == 0
+    after = program.clone()
+    taken = next(node for node in after.body.graph.nodes if node.target is aten.topk.default)
+    taken.args = (taken.args[0], 12, *taken.args[2:])
+    after.body.recompile()
+    assert largest_error(program, after) == math.inf
