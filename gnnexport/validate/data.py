@@ -64,10 +64,21 @@ def _same_as(path: Path, stored: EvalData, inputs: Mapping[str, NDArray[Any]], y
 def _of_kinds(path: Path, stored: EvalData, arrays: Mapping[str, NDArray[Any]]) -> EvalData:
     """Read a graph of several kinds of nodes: arrays called as the inputs are, or one graph with types as numbers."""
     named = _by_type(path, stored, arrays) if "edge_index" in arrays else arrays
+    if not stored.target:  # of a bundle made before it was kept
+        stored = replace(stored, target=_only_target(path, named))
     inputs = {name: _of_kind(path, name, named) for name in stored.digests}
     count = len(_of_kind(path, f"x{stored.target}", named))
     y = _labels(path, stored, named, Request({}, np.arange(count), count))
     return _same_as(path, stored, inputs, y)
+
+
+def _only_target(path: Path, arrays: Mapping[str, NDArray[Any]]) -> str:
+    """Return the one kind of nodes that has labels."""
+    found = [name.removeprefix("y") for name in arrays if name.startswith(f"y{_OF}")]
+    if len(found) != 1:
+        what = f"has labels for {len(found)} kinds of nodes, and the bundle does not say which it is judged on"
+        raise DataError.at(str(path), what, "Give labels of that kind alone, or make the bundle again")
+    return found[0]
 
 
 def _of_kind(path: Path, name: str, arrays: Mapping[str, NDArray[Any]]) -> NDArray[Any]:

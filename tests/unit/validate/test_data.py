@@ -304,6 +304,17 @@ def test_several_kinds_of_nodes(changes, tmp_path):
     assert same(read_test_data(path, kept, None), whole)
 
 
+def test_a_bundle_that_does_not_say_which_kind_it_is_judged_on(tmp_path):
+    """One made before that was kept takes the only kind with labels; of several it has to be made again."""
+    path = hetero(tmp_path / "data.npz")
+    kept, whole = stored(tmp_path / "eval.npz", load_data(path)[0])
+    older = replace(kept, target="")
+    assert same(read_test_data(path, older, None), whole)
+    hetero(path, y__author=np.array([0, 1]))
+    with pytest.raises(DataError, match=r"labels for 2 kinds of nodes.* make the bundle again"):
+        read_test_data(path, older, None)
+
+
 def typed(path, **changes):
     """Write one graph with types of nodes and edges as numbers, changed."""
     arrays = {
