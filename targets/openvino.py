@@ -41,6 +41,7 @@ class OpenVinoTarget(NativeTarget):
 
     name: ClassVar[str] = "openvino"
     runtime: ClassVar[str] = "openvino"
+    prepares_edges: ClassVar[bool] = True
     branches: ClassVar[bool] = False
     """OpenVINO reuses the memory of values that a branch still reads: answers are wrong, without an error."""
 

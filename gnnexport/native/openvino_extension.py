@@ -28,6 +28,7 @@ SOURCES = ("extension.cpp", "operators.hpp", "gnnexport/kernels.h")
 """Below the folder `openvino` beside the library."""
 
 _COMPILERS = ("c++", "g++", "clang++")
+_WITHOUT = ". Or make the model with --target='openvino{portable=true}'"
 _FLAGS = ("-std=c++17", "-O2", "-fPIC", "-shared", "-fvisibility=hidden")
 
 
@@ -88,7 +89,7 @@ def _build(path: Path, sources: Path, package: Path, kernels: Path) -> None:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
         if done.returncode or not out.is_file():
             what = f"{command[0]} cannot build their extension for openvino ({_reason(done)})"
-            mend = "Install GCC or Clang with C++17, name it in the variable CXX, or set portable=true"
+            mend = f"Install GCC or Clang with C++17, or name it in the variable CXX{_WITHOUT}"
             raise MissingExtraError.at(WHERE, what, mend)
         os.replace(out, path)
 
@@ -98,7 +99,7 @@ def _compiler() -> list[str]:
     command = named or [next((name for name in _COMPILERS if shutil.which(name)), _COMPILERS[0])]
     if shutil.which(command[0]) is None:
         what = f"their extension for openvino is built on first use, and there is no compiler '{command[0]}'"
-        mend = "Install GCC or Clang, name it in the variable CXX, or set portable=true"
+        mend = f"Install GCC or Clang, or name it in the variable CXX{_WITHOUT}"
         raise MissingExtraError.at(WHERE, what, mend)
     return command
 

@@ -38,7 +38,7 @@ def load(bundle: Bundle | Path | str, *, threads: int | None = None) -> Runner:
     manifest = opened.manifest
     where = str(opened.path)
     if manifest.native_library is not None:
-        _check_kernels(manifest.native_library, where)
+        _check_kernels(manifest.native_library, manifest.target.runtime, where)
     if manifest.mode == "batched":
         what = f"mode '{manifest.mode}' cannot be run by this version"
         raise UnsupportedError.at(where, what, "Run: pip install --upgrade gnnexport")
@@ -72,15 +72,16 @@ def load_to_prove(bundle: Bundle | Path | str, *, threads: int | None = None) ->
         return Runner(backend, where=str(opened.path), engine_not_run=why, manifest=opened.manifest)
 
 
-def _check_kernels(needed: NativeLibrary, where: str) -> None:
+def _check_kernels(needed: NativeLibrary, target: str, where: str) -> None:
     """Hold the kernels that a model calls against those installed."""
+    portable = f"'--target={target}{{portable=true}}'"
     if needed.name != KERNELS or needed.abi != ABI:
         what = f"needs the kernel library '{needed.name}' with interface {needed.abi}; this version has {ABI}"
-        mend = "Install the gnnexport it was made with, or make it again with '--target=ort{portable=true}'"
+        mend = f"Install the gnnexport it was made with, or make it again with {portable}"
         raise UnsupportedError.at(where, what, mend)
     missing = why_missing()
     if missing is not None:
-        mend = f"{how_to_mend()}. Or make the bundle again with '--target=ort{{portable=true}}'"
+        mend = f"{how_to_mend()}. Or make the bundle again with {portable}"
         raise MissingExtraError.at(where, f"calls the native kernels, and {missing}", mend)
 
 

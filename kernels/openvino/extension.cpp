@@ -41,8 +41,8 @@ void run_tasks(void *, void (*task)(void *, size_t), size_t count, void *data) {
 // middle, so that those behind move up.
 struct Attributes {
   std::string reduce = "sum", score = "given", activation = "identity";
-  int64_t heads = 1, given = 0;
-  float slope = 0.0f, scale = 1.0f;
+  int64_t heads = 1, one_loop = 0, normalise = 0, given = 0;
+  float slope = 0.0f, scale = 1.0f, fill = 1.0f;
 
   bool has(size_t place) const { return given >> place & 1; }
   size_t port(size_t place) const { return std::bitset<64>(given & ((int64_t(1) << place) - 1)).count(); }
@@ -112,44 +112,67 @@ void infer_csr(ov::Node &node) {
   node.set_output_type(1, node.get_input_element_type(0), node.get_input_partial_shape(0));
 }
 
+void infer_edges(ov::Node &node) {
+  for (size_t place : {0, 1}) node.set_output_type(place, node.get_input_element_type(0), {ov::Dimension::dynamic()});
+}
+
+void infer_weighted_edges(ov::Node &node) {
+  infer_edges(node);
+  node.set_output_type(2, ov::element::f32, {ov::Dimension::dynamic()});
+}
+
 struct Aggregate {
   static constexpr const char *NAME = "Aggregate";
-  static constexpr bool REDUCES = true, SCORES = false;
+  static constexpr bool REDUCES = true, SCORES = false, LOOPS = false;
   static constexpr auto infer = infer_reduced;
   static constexpr auto compute = run::aggregate;
 };
 
 struct ReduceEdges {
   static constexpr const char *NAME = "ReduceEdges";
-  static constexpr bool REDUCES = true, SCORES = false;
+  static constexpr bool REDUCES = true, SCORES = false, LOOPS = false;
   static constexpr auto infer = infer_reduced;
   static constexpr auto compute = run::reduce_edges;
 };
 
 struct Attention {
   static constexpr const char *NAME = "Attention";
-  static constexpr bool REDUCES = false, SCORES = true;
+  static constexpr bool REDUCES = false, SCORES = true, LOOPS = false;
   static constexpr auto infer = infer_reduced;
   static constexpr auto compute = run::attention;
 };
 
 struct EdgeSoftmax {
   static constexpr const char *NAME = "EdgeSoftmax";
-  static constexpr bool REDUCES = false, SCORES = false;
+  static constexpr bool REDUCES = false, SCORES = false, LOOPS = false;
   static constexpr auto infer = infer_like_input;
   static constexpr auto compute = run::edge_softmax;
 };
 
 struct Csr {
   static constexpr const char *NAME = "Csr";
-  static constexpr bool REDUCES = false, SCORES = false;
+  static constexpr bool REDUCES = false, SCORES = false, LOOPS = false;
   static constexpr auto infer = infer_csr;
   static constexpr auto compute = run::build_csr;
 };
 
+struct Edges {
+  static constexpr const char *NAME = "Edges";
+  static constexpr bool REDUCES = false, SCORES = false, LOOPS = true;
+  static constexpr auto infer = infer_edges;
+  static constexpr auto compute = run::edges;
+};
+
+struct WeightedEdges {
+  static constexpr const char *NAME = "WeightedEdges";
+  static constexpr bool REDUCES = false, SCORES = false, LOOPS = true;
+  static constexpr auto infer = infer_weighted_edges;
+  static constexpr auto compute = run::weighted_edges;
+};
+
 struct GatherDestination {
   static constexpr const char *NAME = "GatherDestination";
-  static constexpr bool REDUCES = false, SCORES = false;
+  static constexpr bool REDUCES = false, SCORES = false, LOOPS = false;
   static constexpr auto infer = infer_per_slot;
   static constexpr auto compute = run::gather_destination;
 };
@@ -172,6 +195,9 @@ class Operator : public ov::op::Op {
     settings_.heads = attributes_.heads;
     settings_.slope = attributes_.slope;
     settings_.scale = attributes_.scale;
+    settings_.one_loop = attributes_.one_loop;
+    settings_.normalise = attributes_.normalise;
+    settings_.fill = attributes_.fill;
   }
 
   std::shared_ptr<ov::Node> clone_with_new_inputs(const ov::OutputVector &inputs) const override {
@@ -189,6 +215,11 @@ class Operator : public ov::op::Op {
     if (Kind::REDUCES || Kind::SCORES) {
       visitor.on_attribute("activation", attributes_.activation);
       visitor.on_attribute("slope", attributes_.slope);
+    }
+    if (Kind::LOOPS) {
+      visitor.on_attribute("one_loop", attributes_.one_loop);
+      visitor.on_attribute("normalise", attributes_.normalise);
+      visitor.on_attribute("fill", attributes_.fill);
     }
     return true;
   }
@@ -234,6 +265,9 @@ ov::OutputVector convert(const ov::frontend::NodeContext &node) {
   attributes.heads = node.get_attribute("heads", attributes.heads);
   attributes.slope = node.get_attribute("slope", attributes.slope);
   attributes.scale = node.get_attribute("scale", attributes.scale);
+  attributes.one_loop = node.get_attribute("one_loop", attributes.one_loop);
+  attributes.normalise = node.get_attribute("normalise", attributes.normalise);
+  attributes.fill = node.get_attribute("fill", attributes.fill);
   return std::make_shared<Operator<Kind>>(inputs, attributes)->outputs();
 }
 
@@ -247,4 +281,5 @@ std::vector<ov::Extension::Ptr> extensions() {
 
 }  // namespace
 
-OPENVINO_CREATE_EXTENSIONS((extensions<Aggregate, ReduceEdges, Attention, EdgeSoftmax, Csr, GatherDestination>()))
+OPENVINO_CREATE_EXTENSIONS((extensions<Aggregate, ReduceEdges, Attention, EdgeSoftmax, Csr, Edges, WeightedEdges,
+                                        GatherDestination>()))

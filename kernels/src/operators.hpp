@@ -2,6 +2,7 @@
 // mean, which sizes they have, and how the kernels are called.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <cstring>
@@ -188,14 +189,18 @@ inline void edge_softmax(const Settings &, Host &host) {
   demand_kernel(gnx_run_softmax(&csr, scores, logits.width(), out, &threads));
 }
 
+inline int64_t number_in(const Tensor &tensor) {
+  if (tensor.element == Element::I32) return *static_cast<const int32_t *>(tensor.data);
+  return *static_cast<const int64_t *>(tensor.data);
+}
+
 // Inputs: dst, num_dst
 inline void build_csr(const Settings &, Host &host) {
   const Tensor dst = host.read(0), num_dst = host.read(1);
   const bool narrow = dst.element == Element::I32;
   demand((narrow || dst.element == Element::I64) && dst.sizes.size() == 1, "dst has to be a row of int32 or int64");
   demand(num_dst.element == dst.element && num_dst.count() == 1, "num_dst has to be one number of dst's type");
-  const int64_t rows =
-      narrow ? *static_cast<const int32_t *>(num_dst.data) : *static_cast<const int64_t *>(num_dst.data);
+  const int64_t rows = number_in(num_dst);
   demand(rows >= 0, "num_dst is negative");
   void *rowptr = host.write(0, dst.element, {rows + 1});
   void *perm = host.write(1, dst.element, {dst.rows()});
@@ -203,27 +208,45 @@ inline void build_csr(const Settings &, Host &host) {
   demand_kernel(gnx_build_csr(dst.data, dst.rows(), rows, narrow ? 32 : 64, rowptr, perm, &threads));
 }
 
+// An output of 64 bits that is handed on in 32 where the host has made those of all integers, as OpenVINO does.
+class Indices {
+ public:
+  Indices(Host &host, size_t place, Element element, int64_t count)
+      : out_(host.write(place, element, {count})), kept_(element == Element::I32 ? count : 0) {}
+  int64_t *data() { return kept_.empty() ? static_cast<int64_t *>(out_) : kept_.data(); }
+  void hand_on() { std::copy(kept_.begin(), kept_.end(), static_cast<int32_t *>(out_)); }
+
+ private:
+  void *out_;
+  std::vector<int64_t> kept_;
+};
+
 // Inputs: edge_index, num_nodes, weight?. Outputs: rowptr, col, and the weights where the node is `WeightedEdges`.
 inline void prepare_edges(const Settings &settings, Host &host, bool weighted) {
   const Tensor index = host.read(0), num_nodes = host.read(1), weight = host.read(2);
-  demand(index.element == Element::I64 && index.sizes.size() == 2 && index.rows() == 2,
-         "edge_index has to be two rows of int64");
-  demand(num_nodes.element == Element::I64 && num_nodes.count() == 1, "num_nodes has to be one int64");
+  const bool narrow = index.element == Element::I32;
+  demand((narrow || index.element == Element::I64) && index.sizes.size() == 2 && index.rows() == 2,
+         "edge_index has to be two rows of int32 or int64");
+  demand(num_nodes.element == index.element && num_nodes.count() == 1, "num_nodes has to be one number of that type");
+  const auto *ends = static_cast<const int32_t *>(index.data);
+  const std::vector<int64_t> wide(ends, ends + (narrow ? index.count() : 0));
   gnx_edges edges{};
   edges.num_edges = index.width();
-  edges.num_nodes = *static_cast<const int64_t *>(num_nodes.data);
-  edges.src = static_cast<const int64_t *>(index.data);
+  edges.num_nodes = number_in(num_nodes);
+  demand(edges.num_nodes >= 0, "num_nodes is negative");
+  edges.src = narrow ? wide.data() : static_cast<const int64_t *>(index.data);
   edges.dst = edges.src + edges.num_edges;
   edges.weight = floats(weight, edges.num_edges, "there has to be a weight for each edge");
   edges.loops = settings.one_loop ? GNX_LOOPS_ONE : GNX_LOOPS_KEPT;
   edges.fill = settings.fill;
   edges.normalise = settings.normalise != 0;
   demand_kernel(gnx_count_slots(&edges, &edges.num_slots));
-  auto *rowptr = static_cast<int64_t *>(host.write(0, Element::I64, {edges.num_nodes + 1}));
-  auto *col = static_cast<int64_t *>(host.write(1, Element::I64, {edges.num_slots}));
+  Indices rowptr(host, 0, index.element, edges.num_nodes + 1), col(host, 1, index.element, edges.num_slots);
   auto *out = weighted ? static_cast<float *>(host.write(2, Element::F32, {edges.num_slots})) : nullptr;
   const gnx_threads threads = host.threads();
-  demand_kernel(gnx_prepare_edges(&edges, rowptr, col, out, &threads));
+  demand_kernel(gnx_prepare_edges(&edges, rowptr.data(), col.data(), out, &threads));
+  rowptr.hand_on();
+  col.hand_on();
 }
 
 inline void edges(const Settings &settings, Host &host) { prepare_edges(settings, host, false); }

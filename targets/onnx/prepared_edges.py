@@ -10,11 +10,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-import onnxruntime
 from numpy.typing import NDArray
 from onnx_ir.passes import common as passes
 
@@ -93,7 +93,12 @@ class _Structure:
 
 
 def fuse_edges(model: ir.Model) -> int:
-    """Replace the preparation of edges in a model for graphs of any size, in place; return how many were replaced."""
+    """Replace the preparation of edges in a model for graphs of any size, in place; return how many were replaced.
+
+    None are where ONNX Runtime, on which they are tried, is not installed.
+    """
+    if find_spec("onnxruntime") is None:
+        return 0
     fused = 0
     for node in dialect_nodes(model.graph):
         found = _structure(model.graph, node) if node.op_type == schemas.CSR else None
@@ -215,6 +220,8 @@ def _compute(model: ir.Model, found: _Structure) -> Any:
     part.graph.outputs[:] = [made[name] for name in names]
     passes.RemoveUnusedNodesPass()(part)
     part.graph.opset_imports[schemas.DOMAIN] = schemas.VERSION
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _ERRORS_ONLY
     options.intra_op_num_threads = 1

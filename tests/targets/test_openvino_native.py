@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import torch
-from torch_geometric.nn import GATv2Conv, TransformerConv
+from torch_geometric.nn import GATv2Conv, GCNConv, TransformerConv
 
 from gnnexport.errors import MissingExtraError, UnsupportedError
 from gnnexport.native import library, openvino_extension
@@ -30,7 +30,7 @@ from gnnexport.runtime.openvino import OpenVinoBackend, import_openvino
 TOLERANCE = 1e-4
 NO_EDGES = torch.empty(2, 0, dtype=torch.int64)
 EDGES = {"isolated nodes": (random_edges(5, 30), 40), "no edges": (NO_EDGES, 7), "one node": (NO_EDGES, 1)}
-MODELS = ("GCN", "GraphSAGE", "GAT", "GATv2", "Transformer", "Transformer with edges")
+MODELS = ("GCN", "GCN with weights", "GraphSAGE", "GAT", "GATv2", "Transformer", "Transformer with edges")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -45,6 +45,8 @@ def kernels() -> None:
 def program(name: str) -> Program:
     """Return a small model by name."""
     inputs = (INPUTS["x"], INPUTS["edge_index"])
+    if name == "GCN with weights":
+        return prepared(GCNConv(WIDTH, CLASSES), (*inputs, INPUTS["edge_weight"]))
     if name == "GATv2":
         return prepared(GATv2Conv(WIDTH, CLASSES, heads=2), inputs)
     if name == "Transformer":
@@ -110,6 +112,20 @@ def test_networks(name: str, degrees: list[int], tmp_path: Path) -> None:
     assert artefact.native == (graph.num_edges > 0)
     backend = OpenVinoBackend(tmp_path / MODEL_FILE, threads=2, native=True)
     assert close(backend.run({"x": x})["logits"], expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "operator"), [("GraphSAGE", "Edges"), ("GCN", "WeightedEdges"), ("GCN with weights", "WeightedEdges")]
+)
+def test_edges_are_prepared_by_one_operator(name: str, operator: str, tmp_path: Path) -> None:
+    """What OpenVINO makes of 64 bits, 32 of them, does for loops and weights of edges, too."""
+    pytest.importorskip("onnxruntime")
+    model = program(name)
+    emit(model, tmp_path, request_of(*EDGES["isolated nodes"]), "graphs")
+    assert operator in operators(tmp_path)
+    backend = OpenVinoBackend(tmp_path / MODEL_FILE, threads=1, native=True)
+    request = request_of(torch.tensor([[0, 1, 1, 0, 2, 2], [1, 0, 1, 1, 2, 2]]), 5)
+    assert close(backend.run(feeds(model, request))["logits"], run(model, request).numpy())
 
 
 def test_attention_is_one_operator(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -110,3 +112,9 @@ def test_other_preparations_stay_as_they_are(how: str, tmp_path: Path) -> None:
     counts = answers(program, tmp_path)
     assert counts["Csr"] == 1
     assert counts["Edges"] == counts["WeightedEdges"] == 0
+
+
+def test_targets_do_without_onnx_runtime() -> None:
+    """Preparations are tried on it, and only where it is installed: other engines need not bring it."""
+    code = "import sys; sys.modules['onnxruntime'] = None; import gnnexport.targets.openvino"
+    subprocess.run([sys.executable, "-c", code], check=True)
