@@ -16,13 +16,16 @@ from torch_geometric import utils
 
 from gnnexport.errors import UnsupportedError
 from gnnexport.program.graphs import args_of, calls, module_of
-from gnnexport.program.program import EXAMPLE_NODES, Program, node_counts
-from gnnexport.program.shapes import NUMBERS
+from gnnexport.program.program import Program, arguments_of, example_rows, node_counts
+from gnnexport.program.shapes import NUMBERS, annotate
 
 aten = torch.ops.aten
 
 MOST_CELLS = 1 << 28
 """Of one matrix, which takes a gigabyte then, in a model file as well where the graph is fixed."""
+
+_EXAMPLES = (100, 500)
+"""Nodes of two graphs that tell how a size grows with them; small enough for matrices of edges."""
 
 Size = int | tuple[int | None, int | None] | None
 
@@ -140,6 +143,8 @@ def _cells(put: fx.Node) -> Sequence[Any]:
 def check_matrices(program: Program, inputs: Mapping[str, Tensor]) -> None:
     """Refuse a Program, as captured, that would write out a matrix with more than `MOST_CELLS` cells.
 
+    How many nodes pooling leaves depends on values; their number is taken to grow as it does on two small graphs.
+
     Args:
         program: not split yet.
         inputs: the graph that it will be run on.
@@ -149,19 +154,36 @@ def check_matrices(program: Program, inputs: Mapping[str, Tensor]) -> None:
     """
     if not written_out(program.body.graph):
         return
-    program = program.clone()
-    program.annotate()
-    examples = [node_counts(program.example(num_nodes)) for num_nodes in EXAMPLE_NODES]
-    counts = {tuple(example[name] for example in examples): count for name, count in node_counts(inputs).items()}
+    program = program.clone().train(False)
+    examples = [program.example(num_nodes) for num_nodes in _EXAMPLES]
+    annotate(program.body, [arguments_of(example, [item.name for item in program.inputs]) for example in examples])
+    first, last, given = (_counts(program, request) for request in (*examples, inputs))
+    counts = {(first[name], last[name]): count for name, count in given.items()}
+    nodes = max(node_counts(inputs).values())
+
+    def count(size: Any) -> int:
+        if not isinstance(size, fx.Node):
+            return int(size)
+        numbers = size.meta.get(NUMBERS, _EXAMPLES)
+        few, many = _EXAMPLES
+        return counts.get(numbers, max(0, numbers[1] + (numbers[1] - numbers[0]) * (nodes - many) // (many - few)))
+
     for node in written_out(program.body.graph):
-        rows, columns = (
-            counts.get(size.meta.get(NUMBERS, ()), 0) if isinstance(size, fx.Node) else size for size in _cells(node)
-        )
+        rows, columns = map(count, _cells(node))
         if rows * columns > MOST_CELLS:
             gigabytes = rows * columns * 4 / 1e9
             what = (
                 f"multiplies adjacency matrices, which are written out: {rows:,} × {columns:,} cells, {gigabytes:.1f} "
                 f"GB each, and more than {MOST_CELLS:,} cells are refused"
             )
-            mend = f"Export it for graphs of at most {math.isqrt(MOST_CELLS):,} nodes, or pool without such a product"
+            most = math.isqrt(nodes * nodes * MOST_CELLS // (rows * columns))
+            mend = f"Export it for graphs of at most {most:,} nodes, or pool without such a product"
             raise UnsupportedError.at(module_of(node), what, mend)
+
+
+def _counts(program: Program, inputs: Mapping[str, Tensor]) -> dict[str, int]:
+    """Return the value of every size of the inputs by its name, such as `num_edges`."""
+    found = dict(example_rows(inputs))
+    for item in program.inputs:
+        found |= {size: inputs[item.name].shape[axis] for axis, size in enumerate(item.shape) if isinstance(size, str)}
+    return found

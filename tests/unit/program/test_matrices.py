@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch_geometric import utils
+from torch_geometric.nn import TopKPooling
 
 from gnnexport.errors import UnsupportedError
 from gnnexport.passes.raise_messages import RaiseMessages
@@ -84,6 +85,54 @@ def test_large_matrices_are_refused() -> None:
     check_matrices(program, program.example(50))
     large = {"x": torch.zeros(20_000, WIDTH), "edge_index": torch.zeros(2, 1, dtype=torch.int64)}
     with pytest.raises(UnsupportedError, match=r"20,000 × 20,000 cells, 1.6 GB each.*at most 16,384 nodes"):
+        check_matrices(program, large)
+
+
+class TwoHopsOfHalf(TwoHops):
+    """Sum over neighbours of neighbours among the better half of the nodes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool = TopKPooling(WIDTH, ratio=0.5)
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        """Leave the others zero."""
+        pooled, edges, _, _, kept, _ = self.pool(x, edge_index)
+        return torch.zeros(x.size(0), 5).index_copy(0, kept, super().forward(pooled, edges))
+
+
+def test_large_matrices_of_pooled_graphs_are_refused() -> None:
+    """Their size depends on values, and is told from how it grows; twice as many nodes may be given."""
+    inputs = inputs_of("GCN")
+    program = capture(TwoHopsOfHalf().eval(), inputs, example_inputs(inputs))
+    edges = torch.zeros(2, 1, dtype=torch.int64)
+    check_matrices(program, {"x": torch.zeros(32_000, WIDTH), "edge_index": edges})
+    with pytest.raises(UnsupportedError, match=r"100,000 × 100,000 cells, 40.0 GB each.*at most 32,768 nodes"):
+        check_matrices(program, {"x": torch.zeros(200_000, WIDTH), "edge_index": edges})
+
+
+class EdgesTwice(nn.Module):
+    """Multiply a matrix of edges by edges."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(WIDTH, 5)
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        """Let every edge follow the one of its own number, and read how many there are."""
+        size = edge_index.size(1)
+        matrix = utils.to_torch_csr_tensor(torch.arange(size).expand(2, -1), size=(size, size))
+        followed = (matrix @ matrix).to_sparse_coo().values()
+        return summed(self.linear(x), edge_index) + followed.sum()
+
+
+def test_large_matrices_of_edges_are_refused() -> None:
+    """They have a row for each edge of the graph at hand."""
+    inputs = inputs_of("GCN")
+    program = capture(EdgesTwice().eval(), inputs, example_inputs(inputs))
+    check_matrices(program, program.example(50))
+    large = {"x": torch.zeros(100, WIDTH), "edge_index": torch.zeros(2, 20_000, dtype=torch.int64)}
+    with pytest.raises(UnsupportedError, match="20,000 × 20,000 cells"):
         check_matrices(program, large)
 
 
