@@ -164,7 +164,7 @@ def check_matrices(program: Program, inputs: Mapping[str, Tensor]) -> None:
     def count(size: Any) -> int:
         if not isinstance(size, fx.Node):
             return int(size)
-        numbers = size.meta.get(NUMBERS, _EXAMPLES)
+        numbers: tuple[int, int] = size.meta.get(NUMBERS, _EXAMPLES)
         few, many = _EXAMPLES
         return counts.get(numbers, max(0, numbers[1] + (numbers[1] - numbers[0]) * (nodes - many) // (many - few)))
 

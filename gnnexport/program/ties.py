@@ -3,6 +3,9 @@
 Which of them comes first depends on how many there are and on the processor, and answers may hang on it: features after
 a ReLU hold many zeros. Of all answers that PyTorch may give, the one that keeps the order is the same everywhere, and
 the one that ONNX gives. So it is what a capture computes, and what the model is asked for when the two are compared.
+
+`torch.topk` is left alone: it takes no wish for an order, and a sort in its place would rank everything for a few, more
+than TensorRT ranks at all.
 """
 
 from __future__ import annotations
@@ -32,9 +35,9 @@ class TiesInOrder(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func in _SORTS and args and not kwargs.get("stable"):
+        if func in _SORTS and not kwargs.get("stable"):
             named = dict(zip(_NAMES, args[1:], strict=False))
-            return func(args[0], **{**named, **kwargs, "stable": True})
+            return func(*args[:1], **{**named, **kwargs, "stable": True})  # what is sorted may be named as well
         return func(*args, **kwargs)
 
 

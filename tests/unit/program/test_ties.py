@@ -19,6 +19,8 @@ SORTS: dict[str, Callable[[Tensor], Tensor]] = {
     "Tensor.sort": lambda values: values.sort(dim=0, descending=True, stable=False)[1],
     "torch.argsort": lambda values: torch.argsort(values, dim=0, descending=True),
     "Tensor.argsort": lambda values: values.argsort(0, True),
+    "by name": lambda values: torch.sort(input=values, descending=True)[1],
+    "argsort by name": lambda values: torch.argsort(input=values, dim=0, descending=True),
     "stable": lambda values: values.sort(stable=True, dim=0, descending=True)[1],
 }
 
