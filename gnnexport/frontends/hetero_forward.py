@@ -7,7 +7,7 @@ kind of nodes that is asked about.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -42,6 +42,7 @@ class HeteroForward(nn.Module):
         """
         super().__init__()
         self.model, self.arguments, self.keys, self.target = model, arguments, dict(keys), target
+        self.options_given = _options(model, [item.removesuffix(DICT) for item in arguments])
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Make the dictionaries and call the model."""
@@ -63,6 +64,13 @@ def takes_dictionaries(model: nn.Module) -> bool:
     return bool(required) and all(
         argument.name.endswith(DICT) and argument.name.removesuffix(DICT) in BASES for argument in required
     )
+
+
+def option_notes(wrapper: nn.Module) -> list[str]:
+    """Tell which arguments a model is called with that it can do without: whatever the data has of them."""
+    given: tuple[str, ...] = getattr(wrapper, "options_given", ())
+    name = type(wrapper).__name__
+    return [f"{name}.forward, which can do without '{option}', was given what the data has of it" for option in given]
 
 
 def wrap_hetero_forward(model: nn.Module, data: GraphData) -> tuple[nn.Module, GraphData]:
@@ -113,6 +121,7 @@ class BipartiteForward(nn.Module):
         """
         super().__init__()
         self.model, self.names = model, dict(names)
+        self.options_given = _options(model, list(names))
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Call the model."""
@@ -164,6 +173,12 @@ def _found_target(wrapper: nn.Module, data: GraphData) -> tuple[nn.Module, Graph
     chosen = [suffix for suffix, key in kinds.items() if key == wrapper.target]
     chosen += [suffix for suffix in kinds if data.sizes[NUM_NODES + suffix] == rows]
     return wrapper, GraphData(data.name, data.inputs, target=chosen[0] if chosen else "", keys=data.keys)
+
+
+def _options(model: nn.Module, taken: Sequence[str]) -> tuple[str, ...]:
+    """Return what is taken of the data though the model can do without, such as `edge_attr`."""
+    given = (item.name.removesuffix(DICT) for item in arguments_of(model) if not item.required)
+    return tuple(name for name in given if name in taken)
 
 
 def _required(model: nn.Module) -> list[Argument]:

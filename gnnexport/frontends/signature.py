@@ -99,12 +99,20 @@ def run_once(model: torch.nn.Module, data: GraphData, inputs: tuple[Input, ...])
     except (Exception, SystemExit) as error:
         shapes = ", ".join(f"{entry.name} {list(data.inputs[entry.name].shape)}" for entry in inputs)
         what = f"{name} cannot run on it ({type(error).__name__}: {one_line(error)}); it was given {shapes}"
-        raise DataError.at(data.name, what, "Use the data that the model was trained on") from error
+        raise DataError.at(data.name, what, _mend(model, error)) from error
     level = _level(name, output, data, inputs)
     _check_numbers(name, output, data)
     if data.y is not None:
         _check_labels(name, output, data, level)
     return output, level
+
+
+def _mend(model: torch.nn.Module, error: BaseException) -> str:
+    """Say how to mend data that a model cannot run on: its layers may not take what its `forward` takes."""
+    options: tuple[str, ...] = getattr(model, "options_given", ())
+    if not options or not isinstance(error, TypeError):
+        return "Use the data that the model was trained on"
+    return f"Leave {' and '.join(options)} out of the data if the model was trained without"
 
 
 def _level(name: str, output: Any, data: GraphData, inputs: tuple[Input, ...]) -> Level:

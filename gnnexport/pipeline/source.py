@@ -15,7 +15,7 @@ from gnnexport.frontends.data import load_data
 from gnnexport.frontends.data_forward import wrap_data_forward, wrap_without_data
 from gnnexport.frontends.declared import generated_data, parse_inputs
 from gnnexport.frontends.hetero import by_type
-from gnnexport.frontends.hetero_forward import takes_dictionaries, wrap_hetero_forward
+from gnnexport.frontends.hetero_forward import option_notes, takes_dictionaries, wrap_hetero_forward
 from gnnexport.frontends.model import model_digest, read_model
 from gnnexport.frontends.sidecar import Sidecar
 from gnnexport.frontends.signature import arguments_of, match_inputs, run_once
@@ -144,7 +144,8 @@ def load_source(given: Given, sidecar: Sidecar) -> Source:
         if not data.keys and {"node_type", "edge_type"} <= data.inputs.keys() and takes_dictionaries(loaded.model):
             data = by_type(data)
         if data.keys:
-            (model, data), notes = wrap_hetero_forward(loaded.model, data), []
+            model, data = wrap_hetero_forward(loaded.model, data)
+            notes = option_notes(model)
         else:
             model, notes = wrap_data_forward(loaded.model, data.inputs)
         notes = [*found[1], *notes]

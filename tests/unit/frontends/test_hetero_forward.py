@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch_geometric.nn import GraphConv, HeteroConv, SAGEConv, to_hetero
 
 from gnnexport.errors import DataError, UnsupportedError
-from gnnexport.frontends.hetero_forward import takes_dictionaries, wrap_hetero_forward
+from gnnexport.frontends.hetero_forward import option_notes, takes_dictionaries, wrap_hetero_forward
 from gnnexport.frontends.signature import arguments_of, match_inputs, run_once
 from gnnexport.program.data import GraphData, Kind
 
@@ -152,6 +152,31 @@ def test_optional_values_of_edges_are_given_where_there_are_any(names: tuple[str
     output, _ = run_once(wrapper, given, match_inputs(wrapper, given))
     x, edges = dictionaries(data())
     assert torch.equal(output, model(x, edges, **{f"{name}_dict": {CITES: values[name]} for name in names}))
+    told = [f"Weighted.forward, which can do without '{name}', was given what the data has of it" for name in names]
+    assert option_notes(wrapper) == told
+
+
+class Handing(Convs):
+    """Hand edge features on to layers that take none."""
+
+    def forward(self, x_dict: Any, edge_index_dict: Any, edge_attr_dict: Any = None) -> Any:
+        """Answer for papers."""
+        if edge_attr_dict is None:
+            return super().forward(x_dict, edge_index_dict)
+        return self.conv(x_dict, edge_index_dict, edge_attr_dict=edge_attr_dict)["paper"]
+
+
+@pytest.mark.parametrize("target", ["", "__paper"])
+def test_values_of_edges_that_the_layers_cannot_take(target: str) -> None:
+    """The way out is told; any other error has nothing to do with them."""
+    given = replace(valued(edge_attr=torch.ones(6, 1)), target=target, y=None)
+    wrapper, given = wrap_hetero_forward(Handing().eval(), given)
+    with pytest.raises(DataError, match=r"TypeError.*Leave edge_attr out of the data if the model was trained without"):
+        run_once(wrapper, given, match_inputs(wrapper, given))
+    wide = replace(given, inputs={**given.inputs, "x__paper": torch.ones(5, 7)})
+    broken, _ = wrap_hetero_forward(Weighted().eval(), wide)
+    with pytest.raises(DataError, match="Use the data that the model was trained on"):
+        run_once(broken, wide, match_inputs(broken, wide))
 
 
 def test_values_of_edges_that_are_needed_and_lacking() -> None:
@@ -245,6 +270,7 @@ def test_both_sides_of_one_kind_and_optional_weights(weighted: bool) -> None:
     assert [item.name for item in inputs] == names
     x, edges = (given.inputs[name] for name in names[:2])
     assert torch.equal(run_once(wrapper, given, inputs)[0], model(x, x, edges, weight))
+    assert [("'edge_weight'" in note) for note in option_notes(wrapper)] == [True] * weighted
 
 
 def test_what_the_data_lacks_and_what_is_not_known() -> None:

@@ -26,6 +26,10 @@ class Sides(torch.nn.Module):
     def forward(self, x_src, x_dst, edge_index):
         return self.conv((x_src, x_dst), edge_index)
 
+class Weighed(Sides):
+    def forward(self, x_src, x_dst, edge_index, edge_weight=None):
+        return super().forward(x_src, x_dst, edge_index) * (1 if edge_weight is None else edge_weight.mean())
+
 class Numbered(torch.nn.Module):
     def __init__(self):
         super().__init__()
@@ -59,6 +63,23 @@ def test_a_model_of_two_sides_is_captured(mode: str, tmp_path: Path) -> None:
     program = capture_source(source)
     assert (source.mode, source.data.target, source.logits.shape) == (mode, "__item", (6, 2))
     assert program.rows == "num_nodes__item"
+
+
+def test_the_report_names_what_was_given_and_need_not_be(tmp_path: Path) -> None:
+    """It is of the data alone that a model gets its options."""
+    random = np.random.default_rng(0)
+    data = {
+        "x__user": random.normal(size=(9, 2)),
+        "x__item": random.normal(size=(6, 3)),
+        "edge_index__user__buys__item": np.stack([random.integers(0, 9, 30), random.integers(0, 6, 30)]),
+        "y__item": np.arange(6) // 3,
+        **{f"{name}_mask__item": np.arange(6) % 3 == place for place, name in enumerate(("train", "val", "test"))},
+    }
+    told = "Weighed.forward, which can do without 'edge_weight', was given what the data has of it"
+    np.savez(tmp_path / "data.npz", **data)
+    assert told not in load_source(given(tmp_path, "Weighed"), Sidecar()).notes
+    np.savez(tmp_path / "data.npz", **data, edge_weight__user__buys__item=np.ones(30))
+    assert told in load_source(given(tmp_path, "Weighed"), Sidecar()).notes
 
 
 def typed(folder: Path, edge_type: list[int]) -> None:
