@@ -67,19 +67,21 @@ class Conformance:
         return tuple(failure for failure in self.failures if failure.gave_up is None)
 
     def error(self, where: str, blamed: str = "") -> GnnExportError:
-        """Return the error of all failures: what cannot be run in one problem, golden cases and laws in two more.
+        """Return the error of all failures: what cannot be run by its mend, golden cases and laws in a problem each.
 
         Args:
             where: names the bundle.
             blamed: what is known of the reason why numbers are wrong.
         """
-        unable = [failure.gave_up for failure in self.failures if failure.gave_up is not None]
+        unable: dict[str, list[str]] = {}
+        for failure in self.failures:
+            if failure.gave_up is not None:
+                unable.setdefault(failure.gave_up.mend, []).append(str(failure))
         cases = [str(failure) for failure in self.wrong if failure.law is None]
         broken = [str(failure) for failure in self.wrong if failure.law is not None]
-        found = []
-        if unable:
-            told = ", ".join(str(failure) for failure in self.failures if failure.gave_up is not None)
-            found.append(Problem(where, f"the engine gave up on golden cases: {told}", unable[0].mend))
+        found = [
+            Problem(where, f"the engine gave up on requests: {', '.join(told)}", mend) for mend, told in unable.items()
+        ]
         if cases:
             what = f"golden cases differ by more than {self.tolerance:g} of the largest output: {', '.join(cases)}"
             found.append(Problem(where, what + blamed, MEND))

@@ -102,11 +102,32 @@ def test_an_engine_that_gives_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         return right(backend, feeds)
 
     monkeypatch.setattr(OrtBackend, "run", fail)
-    with pytest.raises(UnsupportedError, match=f"the engine gave up on golden cases: {words}") as caught:
+    with pytest.raises(UnsupportedError, match=f"the engine gave up on requests: {words}") as caught:
         validate_bundle(write(tmp_path / "m", [1]), time_budget_s=SHORT_S)
     assert caught.value.exit_code == 6
     assert "broken" not in str(caught.value)
     assert str(caught.value).endswith("Free some.")
+
+
+def test_an_engine_that_gives_up_for_two_reasons(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each way out is told with the requests that it is of."""
+    right = OrtBackend.run
+
+    def fail(backend: OrtBackend, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        if not feeds["x"].any():
+            raise UnsupportedError.at("model.onnx", "out of memory", "Free some")
+        if np.array_equal(feeds["x"], X):
+            raise UnsupportedError.at("model.onnx", "no such kernel", "Take another")
+        return right(backend, feeds)
+
+    monkeypatch.setattr(OrtBackend, "run", fail)
+    with pytest.raises(UnsupportedError) as caught:
+        validate_bundle(write_tiny_bundle(tmp_path / "m"), time_budget_s=SHORT_S)
+    told = {problem.mend: problem.what for problem in caught.value.problems}
+    assert told == {
+        "Take another": "the engine gave up on requests: 'real': no such kernel",
+        "Free some": "the engine gave up on requests: 'zeros': out of memory",
+    }
 
 
 def test_wrong_numbers_and_an_engine_that_gives_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
