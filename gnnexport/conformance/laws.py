@@ -51,11 +51,13 @@ class Law:
         name: as in bundles and reports.
         what: what has to hold, for people.
         derive: changes the request of a case; yields nothing where there is nothing to change.
+        about: what it tests, where that is not the artefact.
     """
 
     name: str
     what: str
     derive: Callable[[LawCheck, GoldenCase, Feeds, Sequence[Tensor], str], Iterator[Derived]]
+    about: str = ""
 
 
 def derive(check: LawCheck, case: GoldenCase, inputs: Sequence[Tensor], rows: str) -> Iterator[Derived]:
@@ -224,6 +226,8 @@ GRAPHS_ALONE = "graphs-alone"
 INT32_INDICES = "int32-indices"
 ROW_LOCALITY = "row-locality"
 
+_OF_RUNNER = "tests the runner, which widens indices before the artefact sees them"
+
 LAWS: dict[str, Law] = {
     law.name: law
     for law in (
@@ -231,7 +235,7 @@ LAWS: dict[str, Law] = {
         Law(EDGE_ORDER, "the order of the edges does not matter", _reorder_edges),
         Law(PAIR_ORDER, "the order of the pairs asked about is that of the answers", _reorder_pairs),
         Law(GRAPHS_ALONE, "graphs in a batch get the answers that each gets alone", _alone),
-        Law(INT32_INDICES, "indices of 32 bits give the same answers", _narrow),
+        Law(INT32_INDICES, "indices of 32 bits give the same answers", _narrow, _OF_RUNNER),
         Law(ROW_LOCALITY, "features of a node reach no further than in PyTorch", _locality),
     )
 }

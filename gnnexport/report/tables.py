@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from gnnexport.bundle.report_schema import Measurement, Report
+from gnnexport.bundle.report_schema import LawResult, Measurement, Report
+from gnnexport.conformance.laws import LAWS
 from gnnexport.measure.metrics import find
 from gnnexport.report.quantities import NOT_MEASURED, count, milliseconds, share, size, throughput
 
@@ -87,13 +88,19 @@ def _laws(report: Report) -> Table:
             result.law,
             count(result.requests) if result.requests else "not demanded" if result.exempt else "not checked",
             "" if result.max_rel_error is None else f"{result.max_rel_error:.2g}",
-            (result.unchecked or "")
-            if result.exempt is None
-            else f"the model itself does not obey it: {result.exempt}",
+            _told_of(result),
         )
         for result in report.laws
     )
     return Table("Laws of message passing", ("law", "requests", "largest error", ""), rows)
+
+
+def _told_of(result: LawResult) -> str:
+    """Say why a law was not checked, or not on all graphs, and what it is about; a later version may know others."""
+    if result.exempt is not None:
+        return f"the model itself does not obey it: {result.exempt}"
+    about = LAWS[result.law].about if result.law in LAWS and result.requests else ""
+    return "; ".join(part for part in (about, result.unchecked) if part)
 
 
 def _steps(report: Report) -> Table:

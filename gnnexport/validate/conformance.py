@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from gnnexport.bundle.golden import GoldenCase, LawCheck
 from gnnexport.bundle.reader import Bundle
 from gnnexport.bundle.report_schema import LawResult
-from gnnexport.conformance.laws import LAWS, Derived, derive
+from gnnexport.conformance.laws import INT32_INDICES, LAWS, Derived, derive
 from gnnexport.errors import GnnExportError, ParityError, Problem, UnsupportedError, UsageError
 from gnnexport.runtime.runner import Runner
 from gnnexport.validate.parity import EXACT, Parity, compare_outputs
@@ -31,18 +31,21 @@ class Failure:
         law: that is broken there; `None` where the answer itself is not the expected one.
         error: relative to the largest output.
         gave_up: what the engine said instead of an answer; `None` where it answered.
+        refused: what the runner said of a request that it has to take; `None` where it took it.
     """
 
     case: str
     law: str | None
     error: float
     gave_up: Problem | None = None
+    refused: Problem | None = None
 
     def __str__(self) -> str:
         where = f"'{self.case}'" if self.law is None else f"{self.law} on '{self.case}'"
         if self.gave_up is not None:
             return f"{where}: {self.gave_up.what}"
-        return f"{where} by {self.error:.2g}" + ("" if self.law is None else f" ({LAWS[self.law].what})")
+        by = f"by {self.error:.2g}" if self.refused is None else f"as {self.refused.where} {self.refused.what}"
+        return f"{where} {by}" + ("" if self.law is None else f" ({LAWS[self.law].what})")
 
 
 @dataclass(frozen=True)
@@ -159,8 +162,13 @@ def _broken_by(check: LawCheck, case: GoldenCase, bundle: Bundle, base: Outputs,
     """
     largest, count = 0.0, 0
     for changed in _changed(check, case, bundle):
-        answer = _run(runner, changed.feeds)
         count += 1
+        try:
+            answer = _run(runner, changed.feeds)
+        except UsageError as error:
+            if check.law != INT32_INDICES:
+                raise
+            return Failure(check.case, check.law, np.inf, refused=error.problems[0]), count
         if isinstance(answer, Problem):
             return Failure(check.case, check.law, np.inf, answer), count
         largest = max(largest, law_error(changed, base, answer))

@@ -114,6 +114,20 @@ def test_indices_that_a_runner_widens_wrongly(
     assert [failure.law for failure in found.failures] == ["int32-indices"]
 
 
+def test_indices_that_a_runner_does_not_widen(
+    workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A runner that refuses indices of 32 bits breaks the law about them: exit code 5, with what it said."""
+    monkeypatch.setattr(request, "_widened", lambda value, tensor: value)
+    with workshop.bundle(tmp_path, monkeypatch, planted.nothing) as (bundle, _), load(bundle) as runner:
+        found = run_kit(bundle, runner)
+    assert [(failure.law, failure.gave_up) for failure in found.failures] == [("int32-indices", None)]
+    error = found.error("artefact")
+    assert error.exit_code == 5
+    assert "int32-indices on 'mixed graphs' as" in str(error)
+    assert "has dtype int32 (indices of 32 bits give the same answers)" in str(error)
+
+
 def test_a_law_that_the_program_breaks(workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where what was captured breaks a law by itself, neither a module's lowering nor anybody's hand is blamed."""
 

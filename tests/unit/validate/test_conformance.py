@@ -5,6 +5,7 @@ import pytest
 
 from gnnexport.bundle.golden import GoldenCase, LawCheck, Laws
 from gnnexport.bundle.manifest import Tensor
+from gnnexport.bundle.report_schema import LawResult
 from gnnexport.conformance.laws import Derived
 from gnnexport.errors import ParityError, UnsupportedError, UsageError
 from gnnexport.report.markdown import to_markdown
@@ -143,6 +144,17 @@ def test_wrong_numbers_and_an_engine_that_gives_up(tmp_path: Path, monkeypatch: 
     with pytest.raises(UnsupportedError, match=r"'zeros': out of memory\. Free some\.\n.*'real' by") as caught:
         validate_bundle(write_tiny_bundle(tmp_path / "m", weight=WEIGHT + 1), time_budget_s=SHORT_S)
     assert caught.value.exit_code == 6
+
+
+def test_the_report_says_which_law_is_about_the_runner(tmp_path: Path) -> None:
+    """No artefact can break the law about indices of 32 bits."""
+    report = validate_bundle(write(tmp_path / "m", [1]), time_budget_s=SHORT_S).report
+    law = LawResult(law="int32-indices", requests=1, max_rel_error=0.0)
+    about = "tests the runner, which widens indices before the artefact sees them"
+    assert f"| int32-indices | 1 | 0 | {about} |" in to_markdown(report.model_copy(update={"laws": (law,)}))
+    partly = law.model_copy(update={"unchecked": "golden case 'mixed graphs' was left out"})
+    text = to_markdown(report.model_copy(update={"laws": (partly,)}))
+    assert f"| int32-indices | 1 | 0 | {about}; golden case 'mixed graphs' was left out |" in text
 
 
 def test_a_graph_whose_answers_lie_near_zero() -> None:
