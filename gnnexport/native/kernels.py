@@ -185,6 +185,16 @@ def softmax(csr: Csr, scores: int, heads: int, out: int, *, threads: int = 0) ->
     _check(library().gnx_run_softmax(byref(csr._c()), c_void_p(scores), c_int64(heads), c_void_p(out), _on(threads)))
 
 
+def spread(csr: Csr, x: int, width: int, out: int, *, threads: int = 0) -> None:
+    """Repeat row i of float32 [num_rows, width] for each of its slots; see `gnx_run_spread`.
+
+    Raises:
+        KernelError: the arguments do not fit each other.
+    """
+    pointers = (c_void_p(x), c_int64(width), c_void_p(out))
+    _check(library().gnx_run_spread(byref(csr._c()), *pointers, _on(threads)))
+
+
 def build_csr(
     dst: int, num_edges: int, num_rows: int, rowptr: int, perm: int, *, index_bits: int = 64, threads: int = 0
 ) -> None:

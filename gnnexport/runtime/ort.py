@@ -55,8 +55,8 @@ class OrtBackend(Backend):
         # A plan of the memory takes one large block besides what the first run took: twice the peak for no time.
         options.enable_mem_pattern = False
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        offer_kernels(options)
         try:
+            offer_kernels(options)
             session = onnxruntime.InferenceSession(str(model_path), options, providers=["CPUExecutionProvider"])
         except Exception as error:
             what = f"onnxruntime {onnxruntime.__version__} cannot load it ({_first_line(error)})"
@@ -78,7 +78,7 @@ class OrtBackend(Backend):
             return dict(zip(names, self._session.run(names, dict(feeds)), strict=True))
         except Exception as error:
             what = f"onnxruntime failed while running it ({_first_line(error)})"
-            raise UnsupportedError.at(str(self._path), what, "Free some memory, or run on a larger machine") from error
+            raise UnsupportedError.at(str(self._path), what, _mend(error)) from error
 
     def close(self) -> None:
         """Release the session."""
@@ -95,6 +95,12 @@ def offer_kernels(options: Any) -> None:
 def _tensor(node: Any) -> Tensor:
     shape = tuple(size if isinstance(size, int) else str(size) for size in node.shape)
     return Tensor(name=node.name, dtype=_DTYPES.get(node.type, node.type), shape=shape)
+
+
+def _mend(error: Exception) -> str:
+    if any(word in str(error).lower() for word in ("memory", "alloc")):
+        return "Free some memory, or run on a larger machine"
+    return "Run 'gnnexport validate' on the bundle: where that fails too, make it again; else look at the request"
 
 
 def _first_line(error: Exception) -> str:

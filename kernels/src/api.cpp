@@ -1,6 +1,7 @@
 // The C interface: check everything, deal the work out, put hubs together.
 #include <algorithm>
 #include <atomic>
+#include <cstring>
 #include <exception>
 #include <vector>
 
@@ -77,7 +78,8 @@ int32_t aggregate(const gnx_aggregate &work, const gnx_threads *threads) {
   const Sum sum = sum_of(work);
   const bool integers = sum == Sum::integers;
   const int64_t most = integers ? INT8_BLOCK : path->most;
-  const std::vector<Block> blocks = cut_columns(work.width, work.heads, integers ? 2 * path->lanes : path->lanes, most);
+  const int64_t heads = work.weight ? work.heads : 1;
+  const std::vector<Block> blocks = cut_columns(work.width, heads, integers ? 2 * path->lanes : path->lanes, most);
   std::vector<float> sums(dealt.segments.size() * work.width);
   const Parts parts{sums.data(), nullptr, nullptr};
   std::atomic<bool> in_range{true};
@@ -164,6 +166,33 @@ int32_t soften(const gnx_csr &given, const float *scores, int64_t heads, float *
   return GNX_OK;
 }
 
+int32_t spread(const gnx_csr &given, const float *x, int64_t width, float *out, const gnx_threads *threads) {
+  gnx_csr csr = given;
+  csr.col = nullptr;
+  csr.num_src = csr.num_slots;
+  if (width < 0 || csr.num_slots < 0 || csr.num_rows < 0 || !buffers_fit(csr, width)) return GNX_SHAPE;
+  if (csr.num_slots > 0 && width > 0 && (!x || !out)) return GNX_NULL;
+  Work dealt;
+  const int32_t status = deal_out(csr, width * 4, dealt);
+  if (status != GNX_OK || width == 0) return status;
+  for_each(threads, dealt.tasks(), [&](size_t task) {
+    const Span span = dealt.span(task);
+    const Structure &structure = dealt.structure;
+    for (int64_t row = span.first; row < span.last; ++row) {
+      int64_t begin = structure.rowptr[row], end = structure.rowptr[row + 1];
+      if (span.segment) {
+        begin = span.segment->begin;
+        end = span.segment->end;
+      } else if (end - begin > structure.chunk) {
+        continue;
+      }
+      for (int64_t slot = begin; slot < end; ++slot)
+        std::memcpy(out + slot * width, x + row * width, width * sizeof(float));
+    }
+  });
+  return GNX_OK;
+}
+
 // Nothing may leave the C interface but a status.
 template <class Call>
 int32_t guarded(Call call) {
@@ -206,6 +235,10 @@ int32_t gnx_run_aggregate(const gnx_aggregate *work, const gnx_threads *threads)
 
 int32_t gnx_run_attention(const gnx_attention *work, const gnx_threads *threads) {
   return work ? gnx::guarded([=] { return gnx::attend(*work, threads); }) : GNX_NULL;
+}
+
+int32_t gnx_run_spread(const gnx_csr *csr, const float *x, int64_t width, float *out, const gnx_threads *threads) {
+  return csr ? gnx::guarded([=] { return gnx::spread(*csr, x, width, out, threads); }) : GNX_NULL;
 }
 
 int32_t gnx_run_softmax(const gnx_csr *csr, const float *scores, int64_t heads, float *out,

@@ -1,6 +1,7 @@
 // The kernels as custom operators of ONNX Runtime, in the domain `gnnexport`, on the threads of the session.
-#include <memory>
-#include <new>
+#include <exception>
+#include <mutex>
+#include <string>
 #include <vector>
 
 #include "gnnexport/kernels.h"
@@ -108,14 +109,25 @@ void take(const Info *info, const char *name, const Words &words, int32_t *out) 
   char text[32] = {};
   size_t size = sizeof(text);
   Status *missing = api.attribute(info, name, text, &size);
-  if (missing) {
-    api.release(missing);
+  if (!missing) {
+    *out = gnx::number_of(words, name, text);
     return;
   }
-  *out = gnx::number_of(words, name, text);
+  api.release(missing);
+  gnx::demand(size <= sizeof(text), "an attribute is no word that is known");
 }
 
-Settings settings_of(const Info *info) {
+bool has_word(const Info *info, const char *name) {
+  size_t size = 0;
+  Status *missing = api.attribute(info, name, nullptr, &size);
+  if (missing) api.release(missing);
+  return size > 0;
+}
+
+Settings settings_of(const Info *info, const std::vector<const char *> &words) {
+  for (const char *name : words) {
+    if (!has_word(info, name)) throw gnx::Refusal(std::string("the attribute '") + name + "' is missing");
+  }
   Settings settings;
   take(info, "reduce", gnx::REDUCTIONS, &settings.reduce);
   take(info, "score", gnx::SCORES, &settings.score);
@@ -135,6 +147,7 @@ struct Operator : CustomOp {
   const char *text;
   std::vector<ort::Type> inputs, outputs;
   size_t required;
+  std::vector<const char *> words;  // attributes that have to be there
   Compute run;
 };
 
@@ -155,13 +168,13 @@ Status *answer(Action action) {
     return failure.status;
   } catch (const gnx::Refusal &refusal) {
     return api.fail(refusal.what());
-  } catch (const std::bad_alloc &) {
+  } catch (const std::exception &) {
     return api.fail(gnx_message(GNX_MEMORY));
   }
 }
 
 Status *create(const CustomOp *op, const void *, const Info *info, void **kernel) {
-  return answer([&] { *kernel = new Kernel{settings_of(info), of(op).run}; });
+  return answer([&] { *kernel = new Kernel{settings_of(info, of(op).words), of(op).run}; });
 }
 
 Status *compute(void *kernel, Context *context) {
@@ -173,7 +186,7 @@ Status *compute(void *kernel, Context *context) {
 }
 
 Operator describe(const char *name, std::vector<ort::Type> inputs, size_t required, std::vector<ort::Type> outputs,
-                  Compute run) {
+                  Compute run, std::vector<const char *> words = {}) {
   Operator op{};
   op.version = ort::VERSION;
   op.name = [](const CustomOp *self) { return of(self).text; };
@@ -197,6 +210,7 @@ Operator describe(const char *name, std::vector<ort::Type> inputs, size_t requir
   op.inputs = std::move(inputs);
   op.outputs = std::move(outputs);
   op.required = required;
+  op.words = std::move(words);
   op.run = run;
   return op;
 }
@@ -206,10 +220,11 @@ const std::vector<Operator> &operators() {
   using ort::FLOAT;
   using ort::INT64;
   static const std::vector<Operator> all = {
-      describe("Aggregate", {ANY, ANY, ANY, FLOAT, FLOAT, FLOAT, FLOAT, FLOAT}, 3, {FLOAT}, run::aggregate),
-      describe("ReduceEdges", {ANY, ANY, FLOAT, FLOAT}, 2, {FLOAT}, run::reduce_edges),
+      describe("Aggregate", {ANY, ANY, ANY, FLOAT, FLOAT, FLOAT, FLOAT, FLOAT}, 3, {FLOAT}, run::aggregate,
+               {"reduce"}),
+      describe("ReduceEdges", {ANY, ANY, FLOAT, FLOAT}, 2, {FLOAT}, run::reduce_edges, {"reduce"}),
       describe("Attention", {FLOAT, ANY, ANY, FLOAT, FLOAT, FLOAT, FLOAT, FLOAT, FLOAT, FLOAT}, 3, {FLOAT},
-               run::attention),
+               run::attention, {"score"}),
       describe("EdgeSoftmax", {FLOAT, ANY}, 2, {FLOAT}, run::edge_softmax),
       describe("Csr", {INT64, INT64}, 2, {INT64, INT64}, run::build_csr),
       describe("Edges", {INT64, INT64}, 2, {INT64, INT64}, run::edges),
@@ -225,12 +240,17 @@ extern "C" GNX_API Status *RegisterCustomOps(ort::Options *options, const ort::A
   const void *const *table = base->get_api(ort::VERSION);
   // A runtime that old has no way to make a status either; loading the model then says which operator is missing.
   if (!table) return nullptr;
-  api = ort::Api(table);
+  static std::mutex mutex;
   static ort::Domain *domain = nullptr;
+  const std::lock_guard<std::mutex> lock(mutex);
+  // The first runtime of a process is the one that all its sessions have.
+  if (!domain) api = ort::Api(table);
   return answer([&] {
     if (!domain) {
-      demand(api.create_domain("gnnexport", &domain));
-      for (const Operator &op : operators()) demand(api.add(domain, &op));
+      ort::Domain *made = nullptr;
+      demand(api.create_domain("gnnexport", &made));
+      for (const Operator &op : operators()) demand(api.add(made, &op));
+      domain = made;
     }
     demand(api.add(options, domain));
   });

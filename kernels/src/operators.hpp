@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
-#include <cstring>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -257,22 +256,15 @@ inline void weighted_edges(const Settings &settings, Host &host) { prepare_edges
 inline void gather_destination(const Settings &, Host &host) {
   const Tensor x = host.read(0), rowptr = host.read(1);
   demand(x.element == Element::F32, "x has to be float32");
-  const gnx_csr csr = structure(rowptr, Tensor(), 0);
+  gnx_csr csr = structure(rowptr, Tensor(), 0);
   demand(csr.num_rows == x.rows(), "rowptr has to have one number more than x has rows");
-  const auto pointer = [&](int64_t row) -> int64_t {
-    return csr.index_bits == 32 ? static_cast<const int32_t *>(csr.rowptr)[row]
-                                : static_cast<const int64_t *>(csr.rowptr)[row];
-  };
-  bool rises = pointer(0) == 0;
-  for (int64_t row = 0; row < csr.num_rows; ++row) rises &= pointer(row) <= pointer(row + 1);
-  demand(rises, gnx_message(GNX_INDEX));
-  const int64_t width = x.width();
-  float *out = write_floats(host, rows_like(x, pointer(csr.num_rows)));
-  const float *from = static_cast<const float *>(x.data);
-  for (int64_t row = 0; row < csr.num_rows; ++row, from += width) {
-    for (int64_t slot = pointer(row); slot < pointer(row + 1); ++slot, out += width)
-      std::memcpy(out, from, width * sizeof(float));
-  }
+  const int64_t slots = csr.index_bits == 32 ? static_cast<const int32_t *>(csr.rowptr)[csr.num_rows]
+                                             : static_cast<const int64_t *>(csr.rowptr)[csr.num_rows];
+  demand(slots >= 0, gnx_message(GNX_INDEX));
+  csr.num_slots = slots;
+  float *out = write_floats(host, rows_like(x, slots));
+  const gnx_threads threads = host.threads();
+  demand_kernel(gnx_run_spread(&csr, static_cast<const float *>(x.data), x.width(), out, &threads));
 }
 
 }  // namespace operators

@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from gnnexport.targets.onnx import schemas
-from gnnexport.targets.onnx.matching import is_constant, only_reader, producer
+from gnnexport.targets.onnx.matching import is_constant, only_reader, producer, same_columns, same_rows, same_sizes
 
 DOMAIN = schemas.DOMAIN
 
@@ -62,7 +62,7 @@ def _find_sum(node: ir.Node) -> _Sum | None:
     if node.domain != DOMAIN or node.attributes.get_string("reduce", "") != "sum":
         return None
     if node.op_type == schemas.AGGREGATE and len(node.inputs) > 3:
-        softmax = producer(node.inputs[3], schemas.EDGE_SOFTMAX, DOMAIN)
+        softmax = _softmax_behind(node.inputs[3])
         x, col = node.inputs[0], node.inputs[2]
         if softmax is None or x is None or col is None or not _shares_columns(x, softmax.outputs[0]):
             return None
@@ -76,7 +76,7 @@ def _find_product(node: ir.Node) -> _Sum | None:
     for place in (0, 1) if product is not None else ():
         assert product is not None
         values, weights = product.inputs[place], product.inputs[1 - place]
-        softmax = _unlifted(weights)
+        softmax = _softmax_behind(weights)
         if softmax is None or values is None:
             continue
         gathered, rest = _terms_from(values, schemas.GATHER_SOURCE)
@@ -85,30 +85,49 @@ def _find_product(node: ir.Node) -> _Sum | None:
         x, col = gathered.inputs
         if x is None or col is None or not _shares_columns(x, softmax.outputs[0]):
             continue
-        if rest and (rest[0].shape is None or list(rest[0].shape) != list(values.shape or ())):
+        if weights is None or not _lifts(weights, values) or (rest and not same_sizes(rest[0], values)):
             continue
         return _Sum(node, softmax, x, col, rest[0] if rest else None)
     return None
 
 
-def _unlifted(weights: ir.Value | None) -> ir.Node | None:
-    """Return the softmax behind weights that got one more axis, of one."""
-    lifted = producer(weights, "Reshape") or producer(weights, "Unsqueeze")
-    if lifted is None or weights is None or weights.shape is None or weights.shape[-1] != 1:
-        return None
-    softmax = producer(lifted.inputs[0], schemas.EDGE_SOFTMAX, DOMAIN)
-    before = None if softmax is None else softmax.outputs[0].shape
-    return softmax if before is not None and list(weights.shape) == [*before, 1] else None
+def _lifts(weights: ir.Value, values: ir.Value) -> bool:
+    """Tell whether each head's weight multiplies the last axis of its values, and nothing else is repeated."""
+    if weights.shape is None or values.shape is None or len(weights.shape) != len(values.shape):
+        return False
+    heads, channels = list(weights.shape)[1:-1], list(values.shape)[1:-1]
+    return same_rows(weights, values) and heads == channels and _known(heads) and weights.shape[-1] == 1
+
+
+def _softmax_behind(weights: ir.Value | None) -> ir.Node | None:
+    """Return the softmax that weights are, but for axes of one that were added and dropped."""
+    value = weights
+    while value is not None and weights is not None:
+        softmax = producer(value, schemas.EDGE_SOFTMAX, DOMAIN)
+        if softmax is not None:
+            given = softmax.outputs[0]
+            return softmax if same_rows(given, weights) and _heads(given) == _heads(weights) is not None else None
+        axes = producer(value, "Reshape") or producer(value, "Squeeze") or producer(value, "Unsqueeze")
+        value = None if axes is None else axes.inputs[0]
+    return None
+
+
+def _heads(weights: ir.Value) -> list[int] | None:
+    """Return the sizes of a row of weights that are not one, if all are known."""
+    tail = list(weights.shape or ())[1:]
+    return [size for size in tail if isinstance(size, int) and size != 1] if _known(tail) else None
+
+
+def _known(sizes: Sequence[int | ir.SymbolicDim]) -> bool:
+    return all(isinstance(size, int) for size in sizes)
 
 
 def _shares_columns(x: ir.Value, weights: ir.Value) -> bool:
     """Tell whether each head of the weights has its own, known share of the columns of `x`."""
-    if x.shape is None or weights.shape is None:
+    heads, tail = _heads(weights), list(x.shape or ())[1:]
+    if heads is None or not _known(tail):
         return False
-    tail, heads = list(x.shape)[1:], list(weights.shape)[1:]
-    if not all(isinstance(size, int) for size in (*tail, *heads)):
-        return False
-    return heads == [] or heads == [1] or (len(heads) == 1 and len(tail) == 2 and tail[0] == heads[0])
+    return not heads or (len(heads) == 1 and len(tail) == 2 and tail[0] == heads[0])
 
 
 def _replace(graph: ir.Graph, found: _Sum) -> None:
@@ -151,7 +170,7 @@ def _gat(found: _Sum, logits: ir.Value) -> _Score | None:
     if leaky is None:
         return None
     terms = _both_ends(found, leaky.inputs[0])
-    if terms is None or not all(_fits(value, logits) for value in terms):
+    if terms is None or not same_rows(terms[0], found.x) or not all(_fits(value, logits) for value in terms):
         return None
     return _Score("gat", *terms, slope=leaky.attributes.get_float("alpha", 0.01))
 
@@ -164,12 +183,9 @@ def _gatv2(found: _Sum, logits: ir.Value) -> _Score | None:
         if leaky is None or att is None or not is_constant(att) or att.shape is None:
             continue
         terms = _both_ends(found, leaky.inputs[0])
-        tail = _tail(found.x)
-        if (
-            terms is not None
-            and list(att.shape) == [1, *tail]
-            and all(_fits(value, leaky.outputs[0]) for value in terms)
-        ):
+        if terms is None or not same_rows(terms[0], found.x) or list(att.shape) != [1, *list(found.x.shape or ())[1:]]:
+            continue
+        if all(_fits(value, found.x) for value in terms):
             return _Score("gatv2", *terms, att=att, slope=leaky.attributes.get_float("alpha", 0.01))
     return None
 
@@ -186,7 +202,9 @@ def _dot(found: _Sum, logits: ir.Value) -> _Score | None:
         if key is None or len(rest) > 1 or not _same(key.inputs[1], found.col):
             continue
         source, destination, edge = key.inputs[0], query.inputs[0], rest[0] if rest else None
-        if all(_fits(value, product.outputs[0]) for value in (source, destination, edge, found.x)):
+        if source is None or not same_rows(source, found.x):
+            continue
+        if all(_fits(value, found.x) for value in (source, destination, edge)):
             return _Score("dot", source, destination, edge, scale=scale)
     return None
 
@@ -252,15 +270,11 @@ def _terms(value: ir.Value) -> list[ir.Value]:
     if add is None or only_reader(value) is None:
         return [value]
     left, right = add.inputs
-    if left is None or right is None or left.shape is None or left.shape != right.shape:
+    if left is None or right is None or not same_sizes(left, right):
         return [value]
     return [*_terms(left), *_terms(right)]
 
 
-def _fits(value: ir.Value | None, slots: ir.Value) -> bool:
-    """Tell whether a term has the columns of what it is added to or multiplied with; `None` fits."""
-    return value is None or _tail(value) == _tail(slots)
-
-
-def _tail(value: ir.Value) -> Sequence[int | ir.SymbolicDim | None]:
-    return [] if value.shape is None else list(value.shape)[1:]
+def _fits(value: ir.Value | None, other: ir.Value) -> bool:
+    """Tell whether a term has the columns of another; `None` fits."""
+    return value is None or same_columns(value, other)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -89,16 +89,27 @@ class Choices:
             self.rows.append({"op": key, "chosen": candidates[0].name, "candidates": listed})
         return self.decisions[key]
 
-    def settle(self) -> bool:
-        """Decide for the kernels everywhere or nowhere, by what all reductions take together; tell which."""
-        timed = [{item["name"]: item["latency_ms"] for item in row["candidates"]} for row in self.rows]
-        without = [{name: time for name, time in row.items() if name != NATIVE} for row in timed]
-        known = all(row.get(NATIVE) for row in timed) and all(row and None not in row.values() for row in without)
-        native = not known or sum(row[NATIVE] for row in timed) <= sum(min(row.values()) for row in without)
-        for row, others in zip(self.rows, without, strict=True):
+    def settle(self, ops: Sequence[Operator]) -> bool:
+        """Decide for the kernels everywhere or nowhere, by what all reductions take together; tell which.
+
+        What was not timed, as its estimate was far from the best or nothing else was near, counts as estimated.
+        """
+        times = {describe(op): self._times(op) for op in ops}
+        without = {key: {name: ms for name, ms in row.items() if name != NATIVE} for key, row in times.items()}
+        native = sum(times[describe(op)][NATIVE] for op in ops) <= sum(
+            min(without[describe(op)].values()) for op in ops
+        )
+        for row in self.rows:
+            others = without[row["op"]]
             row["chosen"] = NATIVE if native else min(others, key=lambda name: others[name])
             self.decisions[row["op"]] = row["chosen"]
         return native
+
+    def _times(self, op: Operator) -> dict[str, float]:
+        """Return milliseconds of each lowering, as timed or else as estimated."""
+        (row,) = (row for row in self.rows if row["op"] == describe(op))
+        timed = {item["name"]: item["latency_ms"] for item in row["candidates"] if item["latency_ms"] is not None}
+        return {item.name: timed.get(item.name, item.estimate_ms) for item in _estimates(op, native=True)}
 
     def _candidates(self, op: Operator, key: str) -> list[Candidate]:
         """Return what was considered, the winner first."""

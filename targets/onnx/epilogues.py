@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from gnnexport.targets.onnx import schemas
-from gnnexport.targets.onnx.matching import is_constant, only_reader, same_sizes
+from gnnexport.targets.onnx.matching import is_constant, only_reader, same_rows, same_sizes
 from gnnexport.targets.onnx.operators import dialect_nodes
 
 _PLACES = {schemas.AGGREGATE: 4, schemas.REDUCE_EDGES: 2, schemas.ATTENTION: 8}
@@ -38,7 +38,7 @@ def _follow(node: ir.Node) -> _Found:
     """Walk from an operator to what reads its result, as long as that is one node which it can take over."""
     found = _Found()
     value = node.outputs[0]
-    while (reader := only_reader(value)) is not None:
+    while (reader := only_reader(value)) is not None and reader.domain == "":
         if reader.op_type == "Reshape" and found.flat is None and not found.taken and _flattens(reader):
             found.flat = reader
         elif not _take(node, reader, value, found):
@@ -97,7 +97,7 @@ def _flattens(node: ir.Node) -> bool:
     if before is None or before.shape is None or after.shape is None or len(after.shape) != 2:
         return False
     tail = list(before.shape)[1:]
-    return before.shape[0] == after.shape[0] and None not in tail and isinstance(after.shape[1], int)
+    return same_rows(before, after) and all(isinstance(size, int) for size in (*tail, after.shape[1]))
 
 
 def _replace(graph: ir.Graph, node: ir.Node, found: _Found) -> None:

@@ -19,7 +19,7 @@ from gnnexport.targets.onnx.epilogues import fuse_epilogues
 from gnnexport.targets.onnx.lower import REDUCING
 from gnnexport.targets.onnx.operators import dialect_nodes, read
 from gnnexport.targets.onnx.prepared_edges import fuse_edges
-from gnnexport.targets.onnx.tape import OF_GRAPH
+from gnnexport.targets.onnx.tape import Constants
 
 _STRUCTURE = {
     schemas.AGGREGATE: (1, 2),
@@ -27,6 +27,7 @@ _STRUCTURE = {
     schemas.ATTENTION: (1, 2),
     schemas.EDGE_SOFTMAX: (1,),
     schemas.GATHER_DESTINATION: (1,),
+    schemas.GATHER_SOURCE: (1,),
 }
 """Inputs that hold the structure."""
 
@@ -44,9 +45,10 @@ def goes_native(graph: ir.Graph, choices: Choices) -> bool:
 
     Tables renumber the nodes of the whole graph, so the two do not mix.
     """
-    chosen = {choices(read(node)) for node in dialect_nodes(graph) if node.op_type in REDUCING}
+    ops = [read(node) for node in dialect_nodes(graph) if node.op_type in REDUCING]
+    chosen = {choices(op) for op in ops}
     if len(chosen) > 1 and NATIVE in chosen:
-        return choices.settle()
+        return choices.settle(ops)
     return chosen == {NATIVE} or (not chosen and choices.forced in ("auto", NATIVE))
 
 
@@ -54,10 +56,10 @@ def keep_native(graph: ir.Graph) -> None:
     """Prepare a graph in place for a runtime that has the kernels; `serves` has to hold."""
     fuse_attention(graph)
     fuse_epilogues(graph)
+    _narrow(graph)
     for node in dialect_nodes(graph):
         if node.op_type == schemas.GATHER_SOURCE:
             _gather(graph, node)
-    _narrow(graph)
     graph.opset_imports[schemas.DOMAIN] = schemas.VERSION
 
 
@@ -90,33 +92,20 @@ def _gather(graph: ir.Graph, node: ir.Node) -> None:
 
 def _narrow(graph: ir.Graph) -> None:
     """Store structures that are known in 32 bits, where every number of an operator's structure fits."""
+    constants = Constants(graph)
+    narrow: dict[ir.Value, ir.Value] = {}
     for node in dialect_nodes(graph):
         values = [node.inputs[place] for place in _STRUCTURE.get(node.op_type, ())]
         known = [value for value in values if value is not None and value.const_value is not None]
         if not known or len(known) < len(values) or any(_largest(value) >= 1 << 31 for value in known):
             continue
         for place, value in zip(_STRUCTURE[node.op_type], known, strict=True):
-            node.replace_input_with(place, _in_32_bits(graph, value))
+            if value not in narrow:
+                assert value.const_value is not None
+                narrow[value] = constants.add(value.const_value.numpy().astype(np.int32))
+            node.replace_input_with(place, narrow[value])
 
 
 def _largest(value: ir.Value) -> int:
     assert value.const_value is not None
     return int(value.const_value.numpy().max(initial=0))
-
-
-def _in_32_bits(graph: ir.Graph, value: ir.Value) -> ir.Value:
-    if value.dtype == ir.DataType.INT32:
-        return value
-    name = f"{value.name}_int32"
-    if name not in graph.initializers:
-        assert value.const_value is not None
-        array = value.const_value.numpy().astype(np.int32)
-        narrow = ir.Value(
-            name=name,
-            shape=value.shape,
-            type=ir.TensorType(ir.DataType.INT32),
-            const_value=ir.Tensor(array, name=name),
-        )
-        narrow.meta[OF_GRAPH] = True
-        graph.register_initializer(narrow)
-    return graph.initializers[name]

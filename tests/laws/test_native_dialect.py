@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from gnnexport.native.kernels import KernelError
 from gnnexport.native.library import why_missing
 from gnnexport.program.dialect import native, ops
 from tests.graph_strategies import edge_indices
@@ -30,7 +31,7 @@ def structures(draw: st.DrawFn) -> tuple[Tensor, Tensor, int]:
 
 def agree(compute: Callable[..., Tensor], *inputs: Tensor) -> None:
     """Check values and gradients of float32 against those of float64."""
-    assert native.serves(*inputs)
+    assert native.serves(inputs, [])
     results = []
     for dtype in (torch.float32, torch.float64):
         leaves = [item.detach().clone().to(dtype).requires_grad_() for item in inputs]
@@ -73,3 +74,22 @@ def test_edge_softmax(structure: tuple[Tensor, Tensor, int], trailing: tuple[int
     rowptr, col, _ = structure
     logits = torch.randn(len(col), *trailing, generator=torch.Generator().manual_seed(0))
     agree(lambda item: ops.edge_softmax(item, rowptr), logits)
+
+
+@pytest.mark.parametrize(
+    ("weight", "reduce"),
+    [(torch.ones(1), "sum"), (torch.ones(4, 3), "sum"), (torch.ones(3, 2), "sum"), (torch.ones(4), "mean")],
+)
+def test_weights_that_do_not_fit(weight: Tensor, reduce: str) -> None:
+    """Weights for other slots or heads than there are, or where nothing is summed, are refused."""
+    rowptr, col = torch.tensor([0, 2, 4]), torch.tensor([0, 1, 0, 1])
+    with pytest.raises(KernelError, match="only sums have weights"):
+        ops.aggregate(torch.ones(2, 2, 5), rowptr, col, weight, reduce)
+
+
+def test_narrow_indices() -> None:
+    """Indices of 32 bits are left to torch, which reads them as they are."""
+    rowptr, col = torch.tensor([0, 2, 3], dtype=torch.int32), torch.tensor([0, 1, 1], dtype=torch.int32)
+    x = torch.tensor([[1.0], [2.0]])
+    assert not native.serves([x], [rowptr, col])
+    assert ops.aggregate(x, rowptr, col, None, "sum").tolist() == [[3.0], [2.0]]

@@ -237,6 +237,9 @@ def test_no_slots_need_no_values(score: int) -> None:
     assert status(attention, "gnx_run_attention", {**nothing, **terms, "score": score, "out": out[0]}) == OK
     assert status(aggregation, "gnx_run_aggregate", {**nothing, "weight": None, "out": out[1]}) == OK
     assert not out.any()
+    integers = {**nothing, "weight": None, "type": 3, "heads": 2, "width": 64, "out": np.ones((3, 64), np.float32)}
+    assert status(aggregation, "gnx_run_aggregate", integers) == OK
+    assert not integers["out"].any()
     assert soften(changed(csr(), {"rowptr": zeros, "num_slots": 0}), scores=None, out=False, heads=2**50) == OK
 
 

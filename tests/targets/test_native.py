@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,9 @@ import onnx
 import pytest
 import torch
 from torch import Tensor, nn
-from torch_geometric.nn import GATConv, GATv2Conv, TransformerConv
+from torch.nn import functional as F
+from torch_geometric.nn import AGNNConv, GATConv, GATv2Conv, TransformerConv
+from torch_geometric.utils import scatter, softmax
 
 from gnnexport.errors import MissingExtraError
 from gnnexport.native import library
@@ -28,6 +31,45 @@ pytestmark = pytest.mark.skipif(library.why_missing() is not None, reason=f"the 
 
 REQUEST = {**request_of(random_edges(60, 400), 60), "edge_attr": torch.rand(400, EDGE_WIDTH)}
 READS = ("x", "edge_index", "edge_attr")
+
+
+class Written(nn.Module):
+    """A layer written by hand."""
+
+    def __init__(self, forward: Callable[[Written, Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.h, self.scores = nn.Linear(WIDTH, 12), nn.Linear(WIDTH, 2)
+        self.table = nn.Parameter(torch.randn(1, 12))
+        self.att = nn.Parameter(torch.randn(1, 3, 4))
+        self._forward = forward
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        """Return a row for each node."""
+        return self._forward(self, x, edge_index)
+
+
+def more_rows_than_scores(model: Written, x: Tensor, edge_index: Tensor) -> Tensor:
+    """Weigh rows of which there are more than nodes that have scores."""
+    src, dst = edge_index
+    rows, (left, right) = torch.cat([model.h(x), model.table]), model.scores(x).unbind(-1)
+    weight = softmax(F.leaky_relu(left[src] + right[dst]), dst, num_nodes=x.size(0))
+    return scatter(rows[src] * weight[:, None], dst, 0, x.size(0), "sum")
+
+
+def scores_shared_by_heads(model: Written, x: Tensor, edge_index: Tensor) -> Tensor:
+    """Multiply one vector for all heads with the attention of each."""
+    src, dst = edge_index
+    rows = model.h(x).view(-1, 3, 4)
+    shared = F.leaky_relu(rows[:, :1][src] + rows[:, :1][dst]) * model.att
+    weight = softmax(shared.sum(-1), dst, num_nodes=x.size(0))
+    return scatter(rows[src] * weight[..., None], dst, 0, x.size(0), "sum").flatten(1)
+
+
+def plus_a_number(model: Written, x: Tensor, edge_index: Tensor) -> Tensor:
+    """Add a number to a sum, and give the sum out as well."""
+    src, dst = edge_index
+    total = scatter(model.h(x)[src], dst, 0, x.size(0), "sum")
+    return torch.cat([total + 1.5, total.relu()], 1)
 
 
 class Layer(nn.Module):
@@ -85,6 +127,25 @@ def test_attention_is_one_operator(kind: str, tmp_path: Path) -> None:
     assert error(program, tmp_path) < 1e-5
 
 
+@pytest.mark.parametrize("conv", [TransformerConv(WIDTH, 8, heads=2), TransformerConv(WIDTH, 8), AGNNConv()])
+def test_attention_without_edge_features(conv: nn.Module, tmp_path: Path) -> None:
+    """Axes of one that layers add to their weights and drop again hide nothing."""
+    program = prepared(Written(lambda model, x, edges: conv(x, edges)).eval(), (INPUTS["x"], INPUTS["edge_index"]))
+    emit(program, tmp_path)
+    counts = operators(tmp_path)
+    assert counts["Attention"] == 1
+    assert counts["EdgeSoftmax"] == counts["Aggregate"] == 0
+    assert error(program, tmp_path) < 1e-5
+
+
+@pytest.mark.parametrize("written", [more_rows_than_scores, scores_shared_by_heads, plus_a_number])
+def test_what_only_looks_alike(written: Callable[[Written, Tensor, Tensor], Tensor], tmp_path: Path) -> None:
+    """Sizes that do not fit an operator are not pressed into it: the model still answers as PyTorch does."""
+    program = prepared(Written(written).eval(), (INPUTS["x"], INPUTS["edge_index"]))
+    assert emit(program, tmp_path).native
+    assert error(program, tmp_path) < 1e-5
+
+
 @pytest.mark.parametrize("name", ["GAT", "GAT edge features", "GATv2", "attended", "PNA", "GraphSAGE max"])
 def test_models(name: str, tmp_path: Path) -> None:
     """Whole models answer what PyTorch answers."""
@@ -108,6 +169,7 @@ def test_the_structure_takes_32_bits(tmp_path: Path) -> None:
     emit(split("GIN"), tmp_path)
     stored = {item.name: item.data_type for item in onnx.load(tmp_path / "model.onnx").graph.initializer}
     assert onnx.TensorProto.INT32 in stored.values()
+    assert onnx.TensorProto.INT64 not in stored.values()
 
 
 def test_portable_models_need_nothing(tmp_path: Path) -> None:

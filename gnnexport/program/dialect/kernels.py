@@ -27,7 +27,7 @@ def csr(dst: Tensor, num_dst: int) -> tuple[Tensor, Tensor]:
     Returns:
         `rowptr` int64 [num_dst + 1] and `perm` int64 [num_edges], the edge in each slot.
     """
-    if native.serves() and dst.dtype == torch.int64:
+    if native.serves([], [dst]):
         return native.csr(dst, num_dst)
     perm = torch.argsort(dst, stable=True)
     rowptr = torch.zeros(num_dst + 1, dtype=torch.int64)
@@ -82,7 +82,7 @@ def aggregate(x: Tensor, rowptr: Tensor, col: Tensor, weight: Tensor | None, red
         weight: [num_slots], or [num_slots, heads] for three-dimensional `x`; only with `sum`.
         reduce: `sum`, `mean`, `max`, `min` or `prod`; a row without slots gives zero, and one for `prod`.
     """
-    if native.serves(x, weight):
+    if native.serves([x, weight], [rowptr, col]):
         return native.aggregate(x, rowptr, col, weight, reduce)
     num_dst = rowptr.numel() - 1
     if weight is not None and weight.dim() == 2:
@@ -94,7 +94,7 @@ def aggregate(x: Tensor, rowptr: Tensor, col: Tensor, weight: Tensor | None, red
 
 def reduce_edges(messages: Tensor, rowptr: Tensor, reduce: str) -> Tensor:
     """Reduce messages in slot order, [num_slots, ...], to [num_dst, ...]."""
-    if native.serves(messages):
+    if native.serves([messages], [rowptr]):
         return native.aggregate(messages, rowptr, None, None, reduce)
     slots = torch.arange(messages.shape[0])
     flat = _bag(_matrix(messages), slots, rowptr, reduce, None)
@@ -111,7 +111,7 @@ def _matrix(values: Tensor) -> Tensor:
 
 def edge_softmax(logits: Tensor, rowptr: Tensor) -> Tensor:
     """Normalise [num_slots, ...] so that the slots of each row sum to one."""
-    if native.serves(logits):
+    if native.serves([logits], [rowptr]):
         return native.edge_softmax(logits, rowptr)
     row = rows_of(rowptr)
     shifted = (logits - reduce_edges(logits, rowptr, "max")[row]).exp()

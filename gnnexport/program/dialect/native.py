@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from gnnexport.native import kernels
+from gnnexport.native.kernels import KernelError
 from gnnexport.native.library import why_missing
 
 
@@ -17,10 +19,11 @@ def _installed() -> bool:
     return why_missing() is None
 
 
-def serves(*tensors: Tensor | None) -> bool:
-    """Tell whether the kernels are there and compute with these values."""
-    given = (tensor for tensor in tensors if tensor is not None)
-    return _installed() and all(tensor.dtype == torch.float32 and tensor.device.type == "cpu" for tensor in given)
+def serves(values: Sequence[Tensor | None], indices: Sequence[Tensor]) -> bool:
+    """Tell whether the kernels are there and compute with values and indices of these types."""
+    given = [(tensor, torch.float32) for tensor in values if tensor is not None]
+    given += [(tensor, torch.int64) for tensor in indices]
+    return _installed() and all(tensor.dtype == dtype and tensor.device.type == "cpu" for tensor, dtype in given)
 
 
 def csr(dst: Tensor, num_dst: int) -> tuple[Tensor, Tensor]:
@@ -49,16 +52,18 @@ def aggregate(x: Tensor, rowptr: Tensor, col: Tensor | None, weight: Tensor | No
         reduce: `sum`, `mean`, `max`, `min` or `prod`.
 
     Raises:
-        KernelError: an index is out of range.
+        KernelError: an index is out of range, or the weights do not fit.
     """
+    slots = x.shape[0] if col is None else col.numel()
+    if weight is not None and (reduce != "sum" or tuple(weight.shape) not in ((slots,), (slots, *x.shape[1:2]))):
+        sizes = f"weights {tuple(weight.shape)} for {slots} slots of rows {tuple(x.shape[1:])}"
+        raise KernelError(f"only sums have weights, one for each slot or each slot and head, not {reduce} with {sizes}")
     x, rowptr = x.contiguous(), rowptr.contiguous()
     col = None if col is None else col.contiguous()
     weight = None if weight is None else weight.contiguous()
     rows, num_src = rowptr.numel() - 1, x.shape[0]
     out = x.new_empty(rows, *x.shape[1:])
-    structure = kernels.Csr(
-        rowptr.data_ptr(), _pointer(col), rows, num_src if col is None else col.numel(), num_src, index_bits=64
-    )
+    structure = kernels.Csr(rowptr.data_ptr(), _pointer(col), rows, slots, num_src, index_bits=64)
     kernels.aggregate(
         structure,
         x.data_ptr(),

@@ -128,6 +128,10 @@ GNX_API int32_t gnx_run_attention(const gnx_attention *work, const gnx_threads *
 GNX_API int32_t gnx_run_softmax(const gnx_csr *csr, const float *scores, int64_t heads, float *out,
                                 const gnx_threads *threads);
 
+/* out[s] = x[i] for each slot s of row i: x is [num_rows, width], out [num_slots, width]; csr.col is not read. */
+GNX_API int32_t gnx_run_spread(const gnx_csr *csr, const float *x, int64_t width, float *out,
+                               const gnx_threads *threads);
+
 /* CSR by destination, stable in the order of edges: `rowptr` [num_rows + 1], and `perm` [num_edges], the edge in each
  * slot. `dst` [num_edges] and both outputs have index_bits bits. */
 GNX_API int32_t gnx_build_csr(const void *dst, int64_t num_edges, int64_t num_rows, int32_t index_bits, void *rowptr,
