@@ -33,7 +33,8 @@ class ReorderNodes(Pass):
 
     Rows of the features are permuted up front and those of the answer back at the end. Edges stay in their order, and
     with them the slots of each destination: every sum over a neighbourhood adds the same numbers in the same order and
-    keeps its bits. Reverse Cuthill-McKee: Cuthill and McKee, 1969, reversed as by George, 1971.
+    keeps its bits; sums over all nodes, as of a readout, are reordered. Reverse Cuthill-McKee: Cuthill and McKee, 1969,
+    reversed as by George, 1971.
     """
 
     name: ClassVar[str] = "reorder-nodes"

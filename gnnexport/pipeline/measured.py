@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Any
 
 from gnnexport import spec
 from gnnexport.measure.intervals import Interval
@@ -64,13 +65,22 @@ class Measured:
                 if after.program is best.program:
                     best = judged(best, after, False)
                     continue
-                old = old or stack.enter_context(scratch_form(self.emitter, best.program))
-                with scratch_form(self.emitter, after.program) as new:
-                    kept, reason = verdict(speedup(self.emitter, old, new, self.deadline))
+                if self.emitter.decisions is not None:
+                    kept, reason = replayed(self.emitter.decisions, item)
+                else:
+                    old = old or stack.enter_context(scratch_form(self.emitter, best.program))
+                    with scratch_form(self.emitter, after.program) as new:
+                        kept, reason = verdict(speedup(self.emitter, old, new, self.deadline))
                 best = judged(best, after, kept, reason)
                 if kept:
                     break
         return best
+
+
+def replayed(decisions: Mapping[str, Any], item: Pass) -> tuple[bool, str]:
+    """Tell whether an earlier run kept a pass, by its `decisions.json`; nothing is timed."""
+    kept = str(spec.describe(item)) in decisions.get("passes", ())
+    return kept, "kept, as in the decisions given" if kept else "dropped: not among the passes of the decisions given"
 
 
 def verdict(found: Interval | str) -> tuple[bool, str]:

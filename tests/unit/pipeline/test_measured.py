@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
@@ -55,11 +56,13 @@ class Bench:
     monkeypatch: pytest.MonkeyPatch
     written: list[Program]
 
-    def times(self, *results: Interval | str, deadline: float = math.inf) -> Measured:
+    def times(
+        self, *results: Interval | str, deadline: float = math.inf, decisions: dict[str, Any] | None = None
+    ) -> Measured:
         """Return what measures with these results, one after the other."""
         left = list(results)
         self.monkeypatch.setattr(measured, "speedup", lambda *_: left.pop(0))
-        emitter: Any = None
+        emitter: Any = SimpleNamespace(decisions=decisions)
         return Measured(emitter, PassContext(), deadline, lambda line: None)
 
 
@@ -141,6 +144,18 @@ def test_a_named_pass_that_refuses_is_an_error(bench: Bench) -> None:
     """What the user asked for and cannot have is not passed over."""
     with pytest.raises(UnsupportedError, match="cannot move everything"):
         bench.times().named(Stepped(split("GCN")), [Moves("everything")])
+
+
+@pytest.mark.parametrize(
+    ("passes", "kept"), [(["moves{what=something}"], True), (["moves{what=much}"], False), ([], False)]
+)
+def test_decisions_are_replayed(bench: Bench, passes: list[str], kept: bool) -> None:
+    """With the decisions of an earlier run nothing is timed: what it kept is kept."""
+    start = Stepped(split("GCN"))
+    found = bench.times(decisions={"passes": passes}).named(start, [Moves()])
+    assert [step.kept for step in found.steps] == [kept]
+    assert (found.program is start.program) is not kept
+    assert bench.written == []
 
 
 def test_nothing_is_tried_once_the_time_is_spent(bench: Bench) -> None:
