@@ -39,7 +39,12 @@ get_requires_for_build_editable = get_requires_for_build_wheel
 def build_wheel(
     wheel_directory: str, config_settings: Settings | None = None, metadata_directory: str | None = None
 ) -> str:
-    """Build a wheel for this platform with the kernels, or for all platforms without them."""
+    """Build a wheel for this platform with the kernels, or for all platforms without them.
+
+    Who asks for the kernels, by the setting `wheel.cmake=true`, gets them or an error.
+    """
+    if str((config_settings or {}).get("wheel.cmake", "")).lower() in ("true", "1", "on"):
+        return build.build_wheel(wheel_directory, config_settings, metadata_directory)
     try:
         return build.build_wheel(wheel_directory, config_settings, metadata_directory)
     except (Exception, SystemExit) as failure:

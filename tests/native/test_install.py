@@ -73,6 +73,15 @@ def test_without_a_compiler_the_wheel_is_for_all_platforms(hidden: dict[str, str
     assert f"gnnexport/native/{library.FILE}" not in held
 
 
+def test_kernels_that_are_demanded(tmp_path: Path) -> None:
+    """Who asks for the kernels by name gets an error where they cannot be built, not a wheel without them."""
+    call = f"build_wheel({str(tmp_path)!r}, {{'wheel.cmake': 'true'}})"
+    paths = {"PYTHONPATH": str(REPOSITORY / "kernels"), "PYTHONDONTWRITEBYTECODE": "1", "CXX": os.devnull}
+    done = run(sys.executable, "-c", f"import backend; backend.{call}", cwd=REPOSITORY, **paths)
+    assert done.returncode != 0
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.fixture
 def pure(tmp_path: Path) -> Path:
     """A folder with an installation that has no kernels."""
