@@ -172,8 +172,16 @@ class Aggregation:
 
         def run() -> Tensor:
             out = self._out if reuses else torch.empty_like(self._out)
-            pointers = {"weight": weight, "column_scale": scale}
-            kernels.aggregate(csr, x.data_ptr(), self.width, out.data_ptr(), dtype=dtype, threads=count, **pointers)
+            kernels.aggregate(
+                csr,
+                x.data_ptr(),
+                self.width,
+                out.data_ptr(),
+                dtype=dtype,
+                weight=weight,
+                column_scale=scale,
+                threads=count,
+            )
             return out
 
         return run
@@ -212,7 +220,7 @@ class Aggregation:
     def _embedding_bag(self) -> Run:
         rowptr, col = self.structure.narrow
         bag = torch.nn.functional.embedding_bag
-        keywords = {"mode": "sum", "include_last_offset": True, "per_sample_weights": self._weight}
+        keywords: dict[str, Any] = {"mode": "sum", "include_last_offset": True, "per_sample_weights": self._weight}
         return lambda: bag(col, self.x, rowptr, **keywords)
 
     def _dgl(self) -> Run:
