@@ -35,6 +35,7 @@ class _Missing(NamedTuple):
     mend: str
 
 
+@functools.cache
 def library_path() -> Path | None:
     """Return where the installed library lies, or `None` where this installation has none."""
     beside = Path(__file__).parent / FILE

@@ -125,10 +125,12 @@ def _structure(graph: ir.Graph, csr: ir.Node) -> _Structure | None:
     weight = fixed[0] if fixed else None
     if weight is not None and (weight.shape is None or len(weight.shape) != 1):
         return None
-    read = [_reads(value) for value in (csr.outputs[0], col, weight) if value is not None]
-    if any(item is None for item in read):
-        return None
-    inputs = set[ir.Value]().union(*(item for item in read if item is not None))
+    inputs = set[ir.Value]()
+    for value in (csr.outputs[0], col, weight):
+        read = set[ir.Value]() if value is None else _reads(value)
+        if read is None:
+            return None
+        inputs |= read
     edges = [value for value in inputs if value.dtype == ir.DataType.INT64]
     floats = [value for value in inputs if value.dtype == ir.DataType.FLOAT]
     if len(edges) != 1 or len(floats) > 1 or len(inputs) != len(edges) + len(floats) or not _is_edge_index(edges[0]):
