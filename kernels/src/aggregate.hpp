@@ -91,54 +91,18 @@ void reduce_as(const gnx_aggregate &work, const Structure &structure, const Bloc
   }
 }
 
-// Narrow vectors serve narrow matrices only, so few of them are ever needed.
-#define GNX_NARROW(W, CALL)              \
-  if (block.lanes == W) {                \
-    if (block.count == 1) CALL(W, 1);    \
-    if (block.count == 2) CALL(W, 2);    \
-    if (block.count == 3) CALL(W, 3);    \
-  }
-
-#define GNX_WIDE(W, CALL)                \
-  if (block.lanes == W) {                \
-    if (block.count == 1) CALL(W, 1);    \
-    if (block.count == 2) CALL(W, 2);    \
-    if (block.count == 3) CALL(W, 3);    \
-    if (block.count == 4) CALL(W, 4);    \
-    if (block.count == 5) CALL(W, 5);    \
-    if (block.count == 6) CALL(W, 6);    \
-    if (block.count == 8) CALL(W, 8);    \
-  }
-
 template <class Row>
 void reduce_rows(const gnx_aggregate &work, const Structure &structure, const Block &block, Sum sum, const Span &span,
                  const Parts &parts) {
 #define GNX_CALL(W, NV) return reduce_as<Row, W, NV>(work, structure, block, sum, span, parts)
-  GNX_WIDE(GNX_LANES, GNX_CALL)
-#if GNX_LANES == 16
-  if (block.lanes == 16 && block.count == 12) GNX_CALL(16, 12);
-  if (block.lanes == 16 && block.count == 16) GNX_CALL(16, 16);
-  GNX_NARROW(8, GNX_CALL)
-#endif
-#if GNX_LANES >= 8
-  GNX_NARROW(4, GNX_CALL)
-#endif
-  GNX_NARROW(1, GNX_CALL)
+  GNX_FLOAT_BLOCKS(GNX_CALL)
 #undef GNX_CALL
 }
 
 void add_rows(const gnx_aggregate &work, const Structure &structure, const Block &block, const Span &span,
               const Parts &parts) {
 #define GNX_CALL(W, NV) return add_block<RowI8, W, NV>(work, structure, block, span, parts)
-  GNX_WIDE(2 * GNX_LANES, GNX_CALL)
-  GNX_NARROW(GNX_LANES, GNX_CALL)
-#if GNX_LANES == 16
-  GNX_NARROW(8, GNX_CALL)
-#endif
-#if GNX_LANES >= 8
-  GNX_NARROW(4, GNX_CALL)
-#endif
-  GNX_NARROW(1, GNX_CALL)
+  GNX_INTEGER_BLOCKS(GNX_CALL)
 #undef GNX_CALL
 }
 

@@ -135,16 +135,7 @@ void weigh(const Structure &structure, const Matrix<float> &x, const Block &bloc
 #define GNX_CALL(W, NV)                                                                                  \
   return block.per_head ? weigh_block<W, NV, Sum::by_head>(structure, x, block, weights, begin, end, out) \
                         : weigh_block<W, NV, Sum::weighted>(structure, x, block, weights, begin, end, out)
-  GNX_WIDE(GNX_LANES, GNX_CALL)
-#if GNX_LANES == 16
-  if (block.lanes == 16 && block.count == 12) GNX_CALL(16, 12);
-  if (block.lanes == 16 && block.count == 16) GNX_CALL(16, 16);
-  GNX_NARROW(8, GNX_CALL)
-#endif
-#if GNX_LANES >= 8
-  GNX_NARROW(4, GNX_CALL)
-#endif
-  GNX_NARROW(1, GNX_CALL)
+  GNX_FLOAT_BLOCKS(GNX_CALL)
 #undef GNX_CALL
 }
 

@@ -160,4 +160,42 @@ inline void for_rows(const Structure &structure, const Span &span, Each each) {
   }
 }
 
+// Narrow vectors serve narrow matrices only, so few of them are ever needed.
+#define GNX_NARROW(W, CALL)              \
+  if (block.lanes == W) {                \
+    if (block.count == 1) CALL(W, 1);    \
+    if (block.count == 2) CALL(W, 2);    \
+    if (block.count == 3) CALL(W, 3);    \
+  }
+
+#define GNX_WIDE(W, CALL)                \
+  if (block.lanes == W) {                \
+    if (block.count == 1) CALL(W, 1);    \
+    if (block.count == 2) CALL(W, 2);    \
+    if (block.count == 3) CALL(W, 3);    \
+    if (block.count == 4) CALL(W, 4);    \
+    if (block.count == 5) CALL(W, 5);    \
+    if (block.count == 6) CALL(W, 6);    \
+    if (block.count == 8) CALL(W, 8);    \
+  }
+
+#if GNX_LANES == 16
+#define GNX_NARROWER(CALL) GNX_NARROW(8, CALL) GNX_NARROW(4, CALL) GNX_NARROW(1, CALL)
+#define GNX_WIDEST(CALL)                                  \
+  if (block.lanes == 16) {                                \
+    if (block.count == 12) CALL(16, 12);                  \
+    if (block.count == 16) CALL(16, 16);                  \
+  }
+#elif GNX_LANES == 8
+#define GNX_NARROWER(CALL) GNX_NARROW(4, CALL) GNX_NARROW(1, CALL)
+#define GNX_WIDEST(CALL)
+#else
+#define GNX_NARROWER(CALL) GNX_NARROW(1, CALL)
+#define GNX_WIDEST(CALL)
+#endif
+
+// CALL(lanes, vectors) for the block at hand, of floats or of int8 numbers that are added as integers.
+#define GNX_FLOAT_BLOCKS(CALL) GNX_WIDE(GNX_LANES, CALL) GNX_WIDEST(CALL) GNX_NARROWER(CALL)
+#define GNX_INTEGER_BLOCKS(CALL) GNX_WIDE(2 * GNX_LANES, CALL) GNX_NARROW(GNX_LANES, CALL) GNX_NARROWER(CALL)
+
 }  // namespace
