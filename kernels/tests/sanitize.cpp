@@ -1,105 +1,15 @@
 // Run every kernel on awkward inputs, in buffers of the exact size. Made for sanitizers, which end it at the first
 // fault; without them it only sees that each call has the status it should have.
 #include <cstdio>
-#include <cstring>
 #include <functional>
-#include <thread>
-#include <vector>
 
-#include "gnnexport/kernels.h"
+#include "driver.hpp"
 
 namespace {
 
 const int64_t WIDTHS[] = {1,  2,  3,  4,  5,  7,  8,  9,  12,  15,  16,  17, 24,
                           31, 33, 48, 63, 65, 96, 128, 130, 200, 255, 256, 257};
 const int64_t TYPE_BYTES[] = {4, 2, 2, 1};
-
-struct Graph {
-  const char *name;
-  std::vector<int64_t> rowptr, col;
-  int64_t num_src;
-  bool reads_rows = false;  // `col` is null
-
-  int64_t rows() const { return static_cast<int64_t>(rowptr.size()) - 1; }
-  int64_t slots() const { return rowptr.back(); }
-};
-
-uint32_t state = 1;
-
-uint32_t next() { return state = state * 1664525u + 1013904223u; }
-
-// Any bits at all: no numbers, infinite and subnormal ones too.
-std::vector<char> bytes(int64_t count) {
-  std::vector<char> out(static_cast<size_t>(count));
-  for (char &byte : out) byte = static_cast<char>(next() >> 24);
-  return out;
-}
-
-std::vector<float> floats(int64_t count) {
-  std::vector<float> out(static_cast<size_t>(count));
-  for (float &value : out) {
-    const uint32_t word = next() ^ next() >> 16;
-    std::memcpy(&value, &word, sizeof(value));
-  }
-  return out;
-}
-
-// `slots` edges into row 1 of 40, and as many elsewhere; the last rows have none.
-Graph hub(int64_t slots) {
-  Graph graph{"hub", {0, 0}, {}, 50};
-  for (int64_t row = 1; row < 40; ++row) {
-    const int64_t degree = row == 1 ? slots : row < 30 ? slots / 28 : 0;
-    graph.rowptr.push_back(graph.rowptr.back() + degree);
-  }
-  for (int64_t slot = 0; slot < graph.slots(); ++slot) graph.col.push_back(next() % 50);
-  return graph;
-}
-
-std::vector<Graph> graphs() {
-  return {{"nothing", {0}, {}, 0},
-          {"one node", {0, 0}, {}, 1},
-          {"one node, a loop twice", {0, 2}, {0, 0}, 1},
-          {"isolated nodes", {0, 0, 3, 3, 3, 4, 4}, {5, 5, 0, 5}, 6},
-          {"two sides", {0, 1, 4}, {8, 0, 8, 3}, 9},
-          {"readout", {0, 0, 5, 6, 6}, {}, 6, true},
-          hub(40)};
-}
-
-struct Indices {
-  std::vector<int32_t> narrow_rowptr, narrow_col;
-  gnx_csr csr;
-
-  Indices(const Graph &graph, int32_t bits) {
-    csr = {graph.rowptr.data(), graph.col.data(), graph.rows(), graph.slots(), graph.num_src, bits};
-    if (bits == 32) {
-      narrow_rowptr.assign(graph.rowptr.begin(), graph.rowptr.end());
-      narrow_col.assign(graph.col.begin(), graph.col.end());
-      csr.rowptr = narrow_rowptr.data();
-      csr.col = narrow_col.data();
-    }
-    if (graph.reads_rows) csr.col = nullptr;
-  }
-};
-
-void on_threads(void *, void (*task)(void *, size_t), size_t count, void *data) {
-  std::vector<std::thread> threads;
-  for (size_t index = 0; index < count; ++index) threads.emplace_back(task, data, index);
-  for (std::thread &thread : threads) thread.join();
-}
-
-const gnx_threads THREADS[] = {{nullptr, nullptr, 1}, {nullptr, nullptr, 3}, {on_threads, nullptr, 2}};
-
-long calls = 0, failures = 0;
-
-void expect(bool fits, const char *what, int32_t status) {
-  ++calls;
-  if (fits) return;
-  ++failures;
-  std::fprintf(stderr, "%s: %s\n", what, gnx_message(status));
-}
-
-void valid(const char *what, int32_t status) { expect(status == GNX_OK, what, status); }
-void refused(const char *what, int32_t status) { expect(status != GNX_OK, what, status); }
 
 gnx_epilogue epilogue(const std::vector<float> &root, const std::vector<float> &bias, int64_t choice) {
   const float *const of_root = choice & 1 ? root.data() : nullptr, *const of_bias = choice & 2 ? bias.data() : nullptr;
@@ -154,15 +64,6 @@ int32_t soften(const Graph &graph, int64_t heads, int64_t choice) {
   const std::vector<float> scores = floats(graph.slots() * heads);
   std::vector<float> out(scores.size());
   return gnx_run_softmax(&indices.csr, scores.data(), heads, out.data(), &THREADS[choice % 3]);
-}
-
-template <class Type>
-int32_t build(int64_t num_edges, int64_t num_rows, int64_t bad, int64_t choice) {
-  std::vector<Type> dst(static_cast<size_t>(num_edges)), perm(dst.size()), rowptr(static_cast<size_t>(num_rows) + 1);
-  for (Type &row : dst) row = static_cast<Type>(next() % num_rows);
-  if (bad) dst.back() = static_cast<Type>(bad);
-  return gnx_build_csr(dst.data(), num_edges, num_rows, 8 * sizeof(Type), rowptr.data(), perm.data(),
-                       &THREADS[choice % 3]);
 }
 
 void run_graph(const Graph &graph, int64_t width) {
@@ -249,23 +150,6 @@ void run_path() {
   for (int64_t choice : {0, 1, 4}) refuse(choice);
 }
 
-void run_sort() {
-  for (int64_t choice = 0; choice < 3; ++choice) {
-    for (int64_t num_edges : {0, 1, 50, 200000}) {
-      for (int64_t num_rows : {1, 7, 300000}) {
-        valid("sort", build<int32_t>(num_edges, num_rows, 0, choice));
-        valid("sort", build<int64_t>(num_edges, num_rows, 0, choice));
-        if (num_edges == 0) continue;
-        for (int64_t bad : {int64_t{-1}, num_rows, int64_t{INT32_MAX}, int64_t{INT32_MIN}}) {
-          refused("sort", build<int32_t>(num_edges, num_rows, bad, choice));
-          refused("sort", build<int64_t>(num_edges, num_rows, bad, choice));
-        }
-        for (int64_t bad : {INT64_MAX, INT64_MIN}) refused("sort", build<int64_t>(num_edges, num_rows, bad, choice));
-      }
-    }
-  }
-}
-
 }  // namespace
 
 int main() {
@@ -278,6 +162,10 @@ int main() {
     std::printf("%s: %ld calls\n", path, calls);
   }
   run_sort();
+  run_edges();
+  run_spread();
+  run_nothing();
+  run_races();
   std::printf("%ld calls, %ld with another status than they should have\n", calls, failures);
   return failures == 0 ? 0 : 1;
 }

@@ -14,7 +14,7 @@ SETTINGS = {"ASAN_OPTIONS": "detect_stack_use_after_return=1", "UBSAN_OPTIONS": 
 
 
 def built(sanitizers: str, folder: Path) -> Path:
-    """Build `kernels/tests/sanitize.cpp` and what it calls."""
+    """Build the driver of `kernels/tests` and what it calls."""
     if shutil.which("cmake") is None:
         pytest.skip("cmake is not installed")
     options = ["-DCMAKE_BUILD_TYPE=Debug", f"-DGNNEXPORT_SANITIZE={sanitizers}"]
@@ -28,7 +28,7 @@ def built(sanitizers: str, folder: Path) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("sanitizers", ["address,undefined", "thread"])
 def test_sanitizers_find_nothing(sanitizers: str, tmp_path: Path) -> None:
-    """Awkward graphs and refused arguments, in buffers of the exact size, leave the sanitizers silent."""
+    """Awkward graphs, refused arguments and callers at once, in buffers of the exact size, leave the sanitizers silent."""
     program = built(sanitizers, tmp_path)
     run = subprocess.run([program], capture_output=True, text=True, env={**os.environ, **SETTINGS})
     assert run.returncode == 0, (run.stdout + run.stderr)[-4000:]

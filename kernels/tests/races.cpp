@@ -1,0 +1,116 @@
+// Several callers at once, each on the library's own threads: what they get has the bits of one caller on one thread.
+#include <atomic>
+#include <functional>
+#include <string>
+#include <thread>
+
+#include "driver.hpp"
+
+namespace {
+
+constexpr int CALLERS = 4, ROUNDS = 2;
+
+using Bytes = std::vector<char>;
+
+struct Job {
+  const char *name;
+  std::function<Bytes(const gnx_threads &threads)> run;
+};
+
+// Numbers whose sums depend on the order in which they are added.
+std::vector<float> numbers(int64_t count) {
+  std::vector<float> out(static_cast<size_t>(count));
+  for (float &value : out) value = static_cast<float>(next() >> 8) / (1 << 23) - 1.0f;
+  return out;
+}
+
+template <class Type>
+Bytes bytes_of(const std::vector<Type> &values) {
+  const char *const begin = reinterpret_cast<const char *>(values.data());
+  return Bytes(begin, begin + values.size() * sizeof(Type));
+}
+
+// What a call wrote, or its status where that is no success.
+template <class Type>
+Bytes answer(int32_t status, const std::vector<Type> &values) {
+  if (status == GNX_OK) return bytes_of(values);
+  const std::string message = gnx_message(status);
+  return Bytes(message.begin(), message.end());
+}
+
+// Rows of a graph whose hub several tasks share.
+std::vector<Job> reductions() {
+  static const Graph graph = hub(4100);
+  static const Indices indices(graph, 64);
+  constexpr int64_t width = 256, narrow = 64, heads = 4;
+  static const std::vector<float> x = numbers(graph.num_src * width), terms = numbers(graph.num_src * heads);
+  static const std::vector<float> scores = numbers(graph.slots() * narrow);
+  static const std::vector<char> integers = bytes(graph.num_src * width);
+  const auto sum = [](int32_t type, const void *rows, const gnx_threads &threads) {
+    std::vector<float> out(static_cast<size_t>(graph.rows() * width));
+    const gnx_aggregate work{indices.csr, rows, width, type, GNX_SUM, nullptr, nullptr, nullptr, 1, {}, out.data()};
+    return answer(gnx_run_aggregate(&work, &threads), out);
+  };
+  return {{"sum", [=](const gnx_threads &threads) { return sum(GNX_F32, x.data(), threads); }},
+          {"sum of integers", [=](const gnx_threads &threads) { return sum(GNX_I8, integers.data(), threads); }},
+          {"attention",
+           [](const gnx_threads &threads) {
+             std::vector<float> out(static_cast<size_t>(graph.rows() * width));
+             const gnx_attention work{indices.csr, x.data(), width,   heads, GNX_GAT, terms.data(), terms.data(), nullptr,
+                                      nullptr,     nullptr,  0.2f,    1.0f,  {},      out.data()};
+             return answer(gnx_run_attention(&work, &threads), out);
+           }},
+          {"softmax",
+           [](const gnx_threads &threads) {
+             std::vector<float> out(scores.size());
+             return answer(gnx_run_softmax(&indices.csr, scores.data(), narrow, out.data(), &threads), out);
+           }},
+          {"spread", [](const gnx_threads &threads) {
+             std::vector<float> out(scores.size());
+             return answer(gnx_run_spread(&indices.csr, x.data(), narrow, out.data(), &threads), out);
+           }}};
+}
+
+// Edges of several stretches.
+std::vector<Job> structures() {
+  constexpr int64_t num_edges = 200000, num_nodes = 500;
+  static std::vector<int64_t> src, dst;
+  for (int64_t edge = 0; edge < num_edges; ++edge) src.push_back(next() % num_nodes), dst.push_back(next() % num_nodes);
+  return {{"sort",
+           [](const gnx_threads &threads) {
+             std::vector<int64_t> made(num_nodes + 1 + num_edges);
+             int64_t *const rowptr = made.data(), *const perm = rowptr + num_nodes + 1;
+             return answer(gnx_build_csr(dst.data(), num_edges, num_nodes, 64, rowptr, perm, &threads), made);
+           }},
+          {"edges", [](const gnx_threads &threads) {
+             gnx_edges edges{src.data(), dst.data(), nullptr, num_edges, num_nodes, 0, GNX_LOOPS_ONE, 1.0f, 1};
+             gnx_count_slots(&edges, &edges.num_slots);
+             std::vector<int64_t> rowptr(num_nodes + 1), col(static_cast<size_t>(edges.num_slots));
+             std::vector<float> weight(col.size());
+             const int32_t status = gnx_prepare_edges(&edges, rowptr.data(), col.data(), weight.data(), &threads);
+             Bytes made = answer(status, col), rest = bytes_of(weight);
+             made.insert(made.end(), rest.begin(), rest.end());
+             return made;
+           }}};
+}
+
+}  // namespace
+
+void run_races() {
+  std::vector<Job> jobs = reductions();
+  for (Job &job : structures()) jobs.push_back(job);
+  std::vector<Bytes> alone;
+  for (const Job &job : jobs) alone.push_back(job.run({nullptr, nullptr, 1}));
+  std::vector<std::atomic<int>> differ(jobs.size());
+  std::vector<std::thread> callers;
+  for (int caller = 0; caller < CALLERS; ++caller) {
+    callers.emplace_back([&, caller] {
+      for (int step = 0; step < ROUNDS * static_cast<int>(jobs.size()); ++step) {
+        const size_t job = (caller + step) % jobs.size();
+        for (int32_t count : {1, 2, 4}) differ[job] += jobs[job].run({nullptr, nullptr, count}) != alone[job];
+      }
+    });
+  }
+  for (std::thread &caller : callers) caller.join();
+  for (size_t job = 0; job < jobs.size(); ++job) expect(differ[job] == 0, jobs[job].name, GNX_OK);
+}
