@@ -56,8 +56,9 @@ std::vector<Job> reductions() {
           {"attention",
            [](const gnx_threads &threads) {
              std::vector<float> out(static_cast<size_t>(graph.rows() * width));
-             const gnx_attention work{indices.csr, x.data(), width,   heads, GNX_GAT, terms.data(), terms.data(), nullptr,
-                                      nullptr,     nullptr,  0.2f,    1.0f,  {},      out.data()};
+             gnx_attention work{};
+             work.csr = indices.csr, work.x = x.data(), work.width = width, work.heads = heads, work.score = GNX_GAT;
+             work.source = work.destination = terms.data(), work.slope = 0.2f, work.out = out.data();
              return answer(gnx_run_attention(&work, &threads), out);
            }},
           {"softmax",

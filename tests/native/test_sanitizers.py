@@ -28,7 +28,7 @@ def built(sanitizers: str, folder: Path) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("sanitizers", ["address,undefined", "thread"])
 def test_sanitizers_find_nothing(sanitizers: str, tmp_path: Path) -> None:
-    """Awkward graphs, refused arguments and callers at once, in buffers of the exact size, leave the sanitizers silent."""
+    """Awkward graphs, refused arguments and many callers, in buffers of the exact size, leave the sanitizers silent."""
     program = built(sanitizers, tmp_path)
     run = subprocess.run([program], capture_output=True, text=True, env={**os.environ, **SETTINGS})
     assert run.returncode == 0, (run.stdout + run.stderr)[-4000:]
