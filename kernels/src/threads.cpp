@@ -3,15 +3,15 @@
 #include <algorithm>
 #include <atomic>
 #include <condition_variable>
+#include <memory>
 #include <mutex>
 #include <thread>
-#include <vector>
 
 #if defined(__linux__)
 #include <sched.h>
 #endif
 #if !defined(_WIN32)
-#include <unistd.h>
+#include <pthread.h>
 #endif
 
 namespace gnx {
@@ -36,14 +36,6 @@ size_t usable_cores() {
   if (sched_getaffinity(0, sizeof(set), &set) == 0) return std::max(1, CPU_COUNT(&set));
 #endif
   return std::max(1u, std::thread::hardware_concurrency());
-}
-
-long process() {
-#if defined(_WIN32)
-  return 0;
-#else
-  return static_cast<long>(getpid());
-#endif
 }
 
 // Threads that sleep between calls. One call at a time has them; another that comes meanwhile works alone.
@@ -99,18 +91,20 @@ class Pool {
   size_t started_ = 0, wanted_ = 0, busy_ = 0;
 };
 
-// Never destroyed: its threads may outlive main. A forked child has none of them and makes its own.
+// Never destroyed: its threads may outlive main. Made without a lock, which a fork might leave held in the child.
+std::atomic<Pool *> shared{nullptr};
+
 Pool &pool() {
-  static std::mutex mutex;
-  static Pool *shared = nullptr;
-  static long owner = -1;
-  std::lock_guard<std::mutex> lock(mutex);
-  if (owner != process()) {
-    shared = new Pool;
-    owner = process();
-  }
-  return *shared;
+  Pool *found = shared.load();
+  if (found) return *found;
+  auto made = std::make_unique<Pool>();
+  return shared.compare_exchange_strong(found, made.get()) ? *made.release() : *found;
 }
+
+#if !defined(_WIN32)
+// A forked child has none of the threads, and makes a pool of its own.
+[[maybe_unused]] const int registered = pthread_atfork(nullptr, nullptr, [] { shared.store(nullptr); });
+#endif
 
 }  // namespace
 
