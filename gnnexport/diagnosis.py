@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from importlib import metadata
 
 from gnnexport.bundle.processor import this_processor
+from gnnexport.errors import MissingExtraError
 from gnnexport.native.library import how_to_mend, path_name, why_missing
-from gnnexport.runtime.openvino import without_telemetry
+from gnnexport.native.openvino_extension import outlook
+from gnnexport.runtime.openvino import import_openvino, without_telemetry
 
 _LIBRARIES = {
     "numpy": ("numpy", "pip install gnnexport"),
@@ -68,6 +70,7 @@ def examine() -> list[DoctorEntry]:
         DoctorEntry("python", sys.version_info >= (3, 11), platform.python_version(), "Install Python 3.11 or newer"),
         DoctorEntry("processor", True, f"{processor.name} ({', '.join(processor.features) or 'no vector extensions'})"),
         _kernels(),
+        *_extension(),
     ]
     libraries = {name: _library(name, module, mend) for name, (module, mend) in _LIBRARIES.items()}
     jobs = [
@@ -84,6 +87,21 @@ def _kernels() -> DoctorEntry:
     if missing is None:
         return DoctorEntry("native kernels", True, path_name())
     return DoctorEntry("native kernels", False, missing, f"Other lowerings serve. {how_to_mend()}")
+
+
+def _extension() -> list[DoctorEntry]:
+    """Tell whether OpenVINO can call the kernels; who lacks one of the two is told so by its own entry."""
+    if why_missing() is not None:
+        return []
+    name = "native kernels (openvino)"
+    try:
+        engine = import_openvino("doctor")
+    except MissingExtraError:
+        return []
+    try:
+        return [DoctorEntry(name, True, outlook(engine))]
+    except MissingExtraError as error:
+        return [DoctorEntry(name, False, problem.what, problem.mend) for problem in error.problems]
 
 
 def _job(name: str, needed: list[DoctorEntry], engines: list[DoctorEntry], purpose: str) -> DoctorEntry:

@@ -24,8 +24,9 @@ from gnnexport.native.library import ABI, library, library_path
 
 WHERE = "native kernels"
 FILE = "extension.so"
+FOLDER = "openvino"
 SOURCES = ("extension.cpp", "operators.hpp", "gnnexport/kernels.h")
-"""Below the folder `openvino` beside the library."""
+"""Below this folder beside the library."""
 
 _COMPILERS = ("c++", "g++", "clang++")
 _WITHOUT = ". Or make the model with --target='openvino{portable=true}'"
@@ -45,20 +46,51 @@ def extension(engine: Any) -> Path:
     return _built(str(engine.__version__), Path(engine.__file__).parent, _cache())
 
 
+def outlook(engine: Any) -> str:
+    """Tell whether the extension for an OpenVINO was built, or what will build it on first use; nothing is built now.
+
+    Args:
+        engine: the module `openvino`.
+
+    Raises:
+        MissingExtraError: the kernels cannot serve, or the extension cannot be built or kept.
+    """
+    library()
+    package, cache = Path(engine.__file__).parent, _cache()
+    path = _place(str(engine.__version__), package, cache)
+    if os.path.isfile(path):
+        return "built and cached"
+    folder = next(parent for parent in path.parents if os.path.exists(parent))
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise _not_kept(cache, f"{folder} cannot be written")
+    _libraries(package)
+    return f"will be built on first use with {shlex.join(_compiler())}"
+
+
 @functools.cache
 def _built(version: str, package: Path, cache: Path) -> Path:
+    try:
+        path = _place(version, package, cache)
+        if not path.is_file():
+            _build(path, package)
+    except OSError as error:
+        raise _not_kept(cache, str(error)) from error
+    return path
+
+
+def _kernels() -> Path:
     kernels = library_path()
     assert kernels is not None
-    sources = kernels.parent / "openvino"
-    try:
-        path = cache / f"openvino-{_key(version, package, sources)}" / FILE
-        if not path.is_file():
-            _build(path, sources, package, kernels)
-    except OSError as error:
-        what = f"their extension for openvino cannot be kept in {cache} ({error})"
-        mend = "Set XDG_CACHE_HOME to a folder that can be written"
-        raise MissingExtraError.at(WHERE, what, mend) from error
-    return path
+    return kernels
+
+
+def _place(version: str, package: Path, cache: Path) -> Path:
+    return cache / f"openvino-{_key(version, package)}" / FILE
+
+
+def _not_kept(cache: Path, reason: str) -> MissingExtraError:
+    what = f"their extension for openvino cannot be kept in {cache} ({reason})"
+    return MissingExtraError.at(WHERE, what, "Set XDG_CACHE_HOME to a folder that can be written")
 
 
 def _cache() -> Path:
@@ -66,11 +98,11 @@ def _cache() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "gnnexport"
 
 
-def _key(version: str, package: Path, sources: Path) -> str:
+def _key(version: str, package: Path) -> str:
     """Name what the extension depends on: the release, and a digest of its build and place, and of all our part."""
     digest = hashlib.sha256(repr((version, str(package), ABI, sys.platform, platform.machine(), _FLAGS)).encode())
     for name in SOURCES:
-        path = sources / name
+        path = _kernels().parent / FOLDER / name
         if not path.is_file():
             what = f"{path}, of which their extension for openvino is made, was not installed"
             raise MissingExtraError.at(WHERE, what, "Run: pip install --force-reinstall --no-deps gnnexport")
@@ -78,8 +110,10 @@ def _key(version: str, package: Path, sources: Path) -> str:
     return f"{version.partition('-')[0]}-{digest.hexdigest()[:16]}"
 
 
-def _build(path: Path, sources: Path, package: Path, kernels: Path) -> None:
+def _build(path: Path, package: Path) -> None:
     """Compile beside the place and move there in one step: whoever comes at the same time sees all of it or nothing."""
+    kernels = _kernels()
+    sources = kernels.parent / FOLDER
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         out = Path(folder) / FILE

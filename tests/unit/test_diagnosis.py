@@ -9,6 +9,7 @@ import pytest
 
 from gnnexport import diagnosis
 from gnnexport.diagnosis import DoctorEntry, examine
+from gnnexport.errors import MissingExtraError
 
 ENGINES = {"onnxruntime", "openvino"}
 
@@ -31,6 +32,7 @@ def kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     """The native kernels serve, whether or not this installation has them."""
     monkeypatch.setattr(diagnosis, "why_missing", lambda: None)
     monkeypatch.setattr(diagnosis, "path_name", lambda: "avx2")
+    monkeypatch.setattr(diagnosis, "outlook", lambda engine: "built and cached")
 
 
 def test_everything_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,3 +89,18 @@ def test_native_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     mend = "Other lowerings serve. Install a compiler"
     assert found["native kernels"] == DoctorEntry("native kernels", False, "they were not built", mend)
     assert [name for name, entry in found.items() if not entry.ok] == ["native kernels", "bench (trt)"]
+
+
+def test_native_kernels_in_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their extension has an entry where kernels and OpenVINO are there, with the mend where it cannot be built."""
+    name = "native kernels (openvino)"
+    assert without(set(), monkeypatch)[name] == DoctorEntry(name, True, "built and cached")
+    assert name not in without({"openvino"}, monkeypatch)
+
+    def refuse(engine: ModuleType) -> str:
+        raise MissingExtraError.at("native kernels", f"no compiler for {engine.__name__}", "Install one")
+
+    monkeypatch.setattr(diagnosis, "outlook", refuse)
+    assert without(set(), monkeypatch)[name] == DoctorEntry(name, False, "no compiler for openvino", "Install one")
+    monkeypatch.setattr(diagnosis, "why_missing", lambda: "they were not built")
+    assert name not in without(set(), monkeypatch)

@@ -13,7 +13,7 @@ import pytest
 
 from gnnexport.errors import MissingExtraError
 from gnnexport.native import openvino_extension as module
-from gnnexport.native.openvino_extension import FILE, SOURCES, extension
+from gnnexport.native.openvino_extension import FILE, SOURCES, extension, outlook
 
 LIBRARIES = ("libs/libopenvino.so.2641", "libs/libopenvino_onnx_frontend.so.2641", "libs/libtbb.so.12")
 
@@ -151,3 +151,48 @@ def test_kernels_left_out(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "library", refuse)
     with pytest.raises(MissingExtraError, match="leaves them out"):
         extension(engine)
+
+
+def test_outlook(engine: Any, commands: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is to come is told without building anything, and what was built is known."""
+    assert outlook(engine) == "will be built on first use with c++"
+    monkeypatch.setenv("CXX", "ccache g++")
+    assert outlook(engine) == "will be built on first use with ccache g++"
+    assert not commands
+    assert not (tmp_path / "cache").exists()
+    extension(engine)
+    assert outlook(engine) == "built and cached"
+
+
+def _no_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.shutil, "which", lambda name: None)
+
+
+def _no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "cache").write_text("")
+
+
+def _no_libraries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "openvino" / LIBRARIES[0]).unlink()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (_no_compiler, r"there is no compiler 'c\+\+'\. Install GCC or Clang"),
+        (_no_cache, "cannot be written.*Set XDG_CACHE_HOME"),
+        (_no_libraries, "lacks the libraries"),
+    ],
+)
+def test_outlook_of_what_cannot_be_built(
+    change: Callable[[Path, pytest.MonkeyPatch], None],
+    words: str,
+    engine: Any,
+    commands: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nobody has to try in order to learn what is missing."""
+    change(tmp_path, monkeypatch)
+    with pytest.raises(MissingExtraError, match=words):
+        outlook(engine)
