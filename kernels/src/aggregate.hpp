@@ -19,12 +19,12 @@ void reduce_block(const gnx_aggregate &work, const Structure &structure, const B
     if (span.segment) {
       put<W, NV>(total, block, static_cast<float *>(parts.sums) + span.segment->part * work.width + block.begin);
     } else if (plain) {
-      put<W, NV>(total, block, work.out + row * work.width + block.begin);
+      put<W, NV>(total, block, work.out + (row - structure.out_row) * work.width + block.begin);
     } else {
       float values[NV * W];
       put<W, NV>(total, block, values);
       finish(work, row, end - begin, block.begin, columns, values);
-      std::memcpy(work.out + row * work.width + block.begin, values, columns * sizeof(float));
+      std::memcpy(work.out + (row - structure.out_row) * work.width + block.begin, values, columns * sizeof(float));
     }
   });
 }
@@ -54,7 +54,7 @@ void add_block(const gnx_aggregate &work, const Structure &structure, const Bloc
   const Matrix<int8_t> x{static_cast<const int8_t *>(work.x), work.width};
   const int64_t columns = block.end - block.begin;
   for_rows(structure, span, [&](int64_t row, int64_t begin, int64_t end) {
-    float *out = work.out + row * work.width + block.begin;
+    float *out = work.out + (row - structure.out_row) * work.width + block.begin;
     int16_t few[NV * W];
     if (!span.segment && end - begin <= SHORT_SUMS) {
       add_few<W, NV>(structure, x, block, begin, end, few);
@@ -127,7 +127,7 @@ inline float join_two(float total, float value, Sum sum) {
 void join(const gnx_aggregate &work, const Structure &structure, const Segment *segments, int64_t count, Sum sum,
           const Parts &parts) {
   const int64_t row = segments[0].row, width = work.width;
-  float *out = work.out + row * width;
+  float *out = work.out + (row - structure.out_row) * width;
   for (int64_t column = 0; column < width; ++column) {
     if (sum == Sum::integers) {
       const int32_t *part = static_cast<const int32_t *>(parts.sums) + segments[0].part * width + column;

@@ -2,25 +2,18 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
-#include <exception>
 #include <vector>
 
 #include "blocks.hpp"
+#include "checks.hpp"
 #include "dispatch.hpp"
 #include "gnnexport/kernels.h"
+#include "scratch.hpp"
 #include "structure.hpp"
 #include "threads.hpp"
 
 namespace gnx {
 namespace {
-
-constexpr int64_t INT8_BLOCK = 8;
-
-int64_t bytes_of(int32_t type) { return type == GNX_F32 ? 4 : type == GNX_I8 ? 1 : 2; }
-
-bool known(const gnx_epilogue &epilogue) {
-  return epilogue.activation >= GNX_IDENTITY && epilogue.activation <= GNX_ELU;
-}
 
 bool options_fit(const gnx_aggregate &work) {
   if (work.type < GNX_F32 || work.type > GNX_I8 || work.reduce < GNX_SUM || work.reduce > GNX_PROD) return false;
@@ -32,6 +25,14 @@ bool options_fit(const gnx_aggregate &work) {
 }
 
 bool shapes_fit(int64_t width, int64_t heads) { return width >= 0 && heads >= 1 && width % heads == 0; }
+
+}  // namespace
+
+int64_t bytes_of(int32_t type) { return type == GNX_F32 ? 4 : type == GNX_I8 ? 1 : 2; }
+
+bool known(const gnx_epilogue &epilogue) {
+  return epilogue.activation >= GNX_IDENTITY && epilogue.activation <= GNX_ELU;
+}
 
 bool buffers_fit(const gnx_csr &csr, int64_t width) {
   const int64_t most = INT64_MAX / 64 / std::max<int64_t>(width, 1);
@@ -56,7 +57,9 @@ int32_t check(const gnx_aggregate &work) {
   return (writes && !work.out) || (reads && !work.x) ? GNX_NULL : GNX_OK;
 }
 
-int32_t check(const gnx_attention &work) {
+namespace {
+
+int32_t check_attention(const gnx_attention &work) {
   if (work.score < GNX_GIVEN || work.score > GNX_DOT || !known(work.epilogue)) return GNX_OPTION;
   if (!shapes_fit(work.width, work.heads) || !buffers_fit(work.csr, std::max(work.width, work.heads)))
     return GNX_SHAPE;
@@ -76,10 +79,7 @@ int32_t aggregate(const gnx_aggregate &work, const gnx_threads *threads) {
   status = deal_out(work.csr, work.width * bytes_of(work.type), dealt);
   if (status != GNX_OK || work.width == 0 || work.csr.num_rows == 0) return status;
   const Sum sum = sum_of(work);
-  const bool integers = sum == Sum::integers;
-  const int64_t most = integers ? INT8_BLOCK : path->most;
-  const int64_t heads = work.weight ? work.heads : 1;
-  const std::vector<Block> blocks = cut_columns(work.width, heads, integers ? 2 * path->lanes : path->lanes, most);
+  const std::vector<Block> blocks = cut_columns(work, sum, *path);
   std::vector<float> sums(dealt.segments.size() * work.width);
   const Parts parts{sums.data(), nullptr, nullptr};
   std::atomic<bool> in_range{true};
@@ -112,26 +112,24 @@ struct Peaks {
 int32_t attend(const gnx_attention &work, const gnx_threads *threads) {
   const Path *path = current_path();
   if (!path) return GNX_OPTION;
-  int32_t status = check(work);
+  int32_t status = check_attention(work);
   if (status != GNX_OK) return status;
   Work dealt;
   status = deal_out(work.csr, work.width * 4, dealt);
   if (status != GNX_OK || work.width == 0 || work.csr.num_rows == 0) return status;
   const std::vector<Block> blocks = cut_columns(work.width, work.heads, path->lanes, path->most);
   const Peaks peaks(dealt, work.heads, work.width);
-  const size_t scratch = (dealt.structure.chunk + 2) * work.heads + work.width;
+  const size_t floats = (dealt.structure.chunk + 2) * work.heads + work.width;
   std::atomic<bool> in_range{true}, in_memory{true};
   for_each(threads, dealt.tasks(), [&](size_t task) {
     const Span span = dealt.span(task);
     if (!columns_fit(dealt.structure, span)) in_range = false;
     if (!in_range) return;
-    try {
-      thread_local std::vector<float> own;
-      if (own.size() < scratch) own.resize(scratch);
-      path->attend(work, dealt.structure, blocks.data(), blocks.size(), span, peaks.parts, own.data());
-    } catch (const std::exception &) {
+    float *const own = scratch(floats);
+    if (own)
+      path->attend(work, dealt.structure, blocks.data(), blocks.size(), span, peaks.parts, own);
+    else
       in_memory = false;
-    }
   });
   if (!in_range || !in_memory) return in_range ? GNX_MEMORY : GNX_INDEX;
   for_each(threads, dealt.num_hubs(), [&](size_t hub) {
@@ -191,16 +189,6 @@ int32_t spread(const gnx_csr &given, const float *x, int64_t width, float *out, 
     }
   });
   return GNX_OK;
-}
-
-// Nothing may leave the C interface but a status.
-template <class Call>
-int32_t guarded(Call call) {
-  try {
-    return call();
-  } catch (const std::exception &) {
-    return GNX_MEMORY;
-  }
 }
 
 }  // namespace

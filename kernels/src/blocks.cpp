@@ -6,6 +6,7 @@
 namespace gnx {
 namespace {
 
+constexpr int64_t INT8_BLOCK = 8;
 constexpr int32_t COUNTS[] = {1, 2, 3, 4, 5, 6, 8, 12, 16};
 
 int32_t at_least(int64_t count) {
@@ -54,6 +55,12 @@ std::vector<Block> cut_columns(int64_t width, int64_t heads, int32_t lanes, int3
   for (int64_t head = 0; head < heads; ++head)
     cut_region(head * channels, (head + 1) * channels, head, lanes, most, blocks);
   return blocks;
+}
+
+std::vector<Block> cut_columns(const gnx_aggregate &work, Sum sum, const Path &path) {
+  const int64_t heads = work.weight ? work.heads : 1;
+  if (sum == Sum::integers) return cut_columns(work.width, heads, 2 * path.lanes, INT8_BLOCK);
+  return cut_columns(work.width, heads, path.lanes, path.most);
 }
 
 }  // namespace gnx

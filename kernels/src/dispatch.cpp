@@ -8,11 +8,38 @@
 #if defined(GNX_X86)
 #include <cpuid.h>
 #endif
+#if defined(GNX_AMX)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 namespace gnx {
 namespace {
 
 std::atomic<const Path *> chosen{nullptr};
+
+#if defined(GNX_AMX)
+// The vectors of AVX-512, and products on tiles.
+const Path &amx() {
+  static const Path path = [] {
+    Path made = AVX512;
+    made.name = "amx";
+    made.product = AMX;
+    return made;
+  }();
+  return path;
+}
+
+// The processor has tiles of bfloat16, and the system keeps them for this process: it has to be asked.
+bool has_tiles() {
+  constexpr unsigned TILES = 1u << 24, BFLOAT16 = 1u << 22;
+  constexpr long REQUEST = 0x1023, TILE_DATA = 18;
+  unsigned eax, ebx, ecx, edx;
+  if (!__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) || (edx & (TILES | BFLOAT16)) != (TILES | BFLOAT16))
+    return false;
+  return syscall(SYS_arch_prctl, REQUEST, TILE_DATA) == 0;
+}
+#endif
 
 bool runs_here(const Path &path) {
 #if defined(GNX_X86)
@@ -21,6 +48,9 @@ bool runs_here(const Path &path) {
   // Older compilers cannot ask for F16C by name.
   if (!__get_cpuid(1, &eax, &ebx, &ecx, &edx) || !(ecx & bit_F16C)) return &path == &PORTABLE;
   if (&path == &AVX2) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+#if defined(GNX_AMX)
+  if (&path == &amx()) return runs_here(AVX512) && has_tiles();
+#endif
   if (&path == &AVX512)
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
@@ -28,14 +58,16 @@ bool runs_here(const Path &path) {
   return &path == &PORTABLE;
 }
 
-#if defined(GNX_X86)
-const Path *const PATHS[] = {&AVX512, &AVX2, &PORTABLE};
-#else
-const Path *const PATHS[] = {&PORTABLE};
-#endif
-
 const Path *find(const char *name) {
-  for (const Path *path : PATHS) {
+  static const Path *const paths[] = {
+#if defined(GNX_AMX)
+      &amx(),
+#endif
+#if defined(GNX_X86)
+      &AVX512, &AVX2,
+#endif
+      &PORTABLE};
+  for (const Path *path : paths) {
     if ((!name || std::strcmp(path->name, name) == 0) && runs_here(*path)) return path;
   }
   return nullptr;

@@ -1,12 +1,26 @@
 // The kernels of one instruction set. Built several times, with GNX_PATH and the compiler's flags saying for which.
 #include "aggregate.hpp"
 #include "attention.hpp"
+#include "product.hpp"
 
+namespace {
+
+size_t no_scratch(int64_t, const Packed &) { return 0; }
+
+}  // namespace
 
 namespace gnx {
 
 extern const Path GNX_PATH;
-const Path GNX_PATH = {GNX_NAME,  GNX_LANES,      MOST_VECTORS, aggregate,   join,
-                       attend,    join_attention, soften,       join_softmax};
+const Path GNX_PATH = {GNX_NAME,
+                       GNX_LANES,
+                       MOST_VECTORS,
+                       aggregate,
+                       join,
+                       attend,
+                       join_attention,
+                       soften,
+                       join_softmax,
+                       {ROWS_OF_TILE, packed_size, pack, no_scratch, multiply}};
 
 }  // namespace gnx

@@ -38,6 +38,7 @@ struct Structure {
   Index rowptr, col;  // col.data is null where slot s reads row s
   int64_t num_rows, num_slots, num_src;
   int64_t chunk;
+  int64_t out_row = 0;  // the row that an output begins with
 };
 
 // A block of columns: `count` vectors of `lanes` from column `begin`, the last one ending at column `end`.
@@ -56,6 +57,37 @@ struct Parts {
   float *peaks, *totals;  // [parts, heads], of a softmax
 };
 
+// A matrix of weights as one instruction set reads it.
+struct Packed {
+  int64_t out_width, width;
+  const float *values;
+};
+
+// Rows [count, packed.width] that are multiplied with it.
+struct Factor {
+  const float *rows;
+  Packed packed;
+};
+
+// Some rows of an output: the sum of `num` products, finished. Scratch begins where a line of the cache does.
+struct Tile {
+  const Factor *factors;
+  int num;
+  int64_t first, count;  // rows of the output
+  const gnx_epilogue &epilogue;
+  float *out, *scratch;
+  bool past;  // whether the output is too large for the caches
+};
+
+// Products of rows with matrices of weights. Sizes are numbers of floats.
+struct Product {
+  int64_t tile;  // rows that are best multiplied together
+  size_t (*packed_size)(int64_t out_width, int64_t width);
+  void (*pack)(const float *values, int64_t out_width, int64_t width, float *to);  // `to` begins a line of the cache
+  size_t (*scratch_size)(int64_t count, const Packed &packed);
+  void (*multiply)(const Tile &tile);
+};
+
 struct Path {
   const char *name;
   int32_t lanes, most;  // numbers in a vector, vectors in a block
@@ -70,12 +102,16 @@ struct Path {
   void (*soften)(const Structure &structure, const float *scores, int64_t heads, float *out, const Span &span,
                  const Parts &parts, float *scratch);
   void (*join_softmax)(const Segment *segments, int64_t count, int64_t heads, float *out, const Parts &parts);
+  Product product;
 };
 
 extern const Path PORTABLE;
 #if defined(GNX_X86)
 extern const Path AVX2;
 extern const Path AVX512;
+#endif
+#if defined(GNX_AMX)
+extern const Product AMX;
 #endif
 
 }  // namespace gnx

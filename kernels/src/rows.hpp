@@ -98,30 +98,38 @@ inline void put(const Floats<W> *total, const Block &block, float *to) {
   store<W>(to + (block.end - W - block.begin), total[NV - 1]);
 }
 
-inline float activate(float value, const gnx_epilogue &epilogue) {
-  if (epilogue.activation == GNX_RELU) return value < 0.0f ? 0.0f : value;
-  if (epilogue.activation == GNX_LEAKY_RELU) return value < 0.0f ? value * epilogue.slope : value;
-  return value;
+template <int W>
+inline Floats<W> activate(Floats<W> value, const gnx_epilogue &epilogue) {
+  const Floats<W> zero = {};
+  switch (epilogue.activation) {
+    case GNX_RELU: return where<W>(value < zero, zero, value);
+    case GNX_LEAKY_RELU: return where<W>(value < zero, value * epilogue.slope, value);
+    case GNX_ELU: return where<W>(value < zero, exponential<W>(where<W>(value < zero, value, zero)) - 1.0f, value);
+    default: return value;
+  }
+}
+
+// Finish columns from `begin` on, as many as vectors fill; tell where the rest begins.
+template <int W>
+inline int64_t finish_vectors(const gnx_epilogue &epilogue, const float *root, const float *bias, int64_t begin,
+                              int64_t count, float *values) {
+  for (; begin + W <= count; begin += W) {
+    Floats<W> value = load<W>(values + begin);
+    if (root) value += load<W>(root + begin);
+    if (bias) value += load<W>(bias + begin);
+    store<W>(values + begin, activate<W>(value, epilogue));
+  }
+  return begin;
 }
 
 // Add what comes after the reduction to `count` columns of a row that start at column `begin`.
 inline void finish(const gnx_epilogue &epilogue, int64_t row, int64_t width, int64_t begin, int64_t count,
                    float *values) {
-  if (epilogue.root) {
-    const float *root = epilogue.root + row * width + begin;
-    for (int64_t i = 0; i < count; ++i) values[i] += root[i];
-  }
-  if (epilogue.bias) {
-    for (int64_t i = 0; i < count; ++i) values[i] += epilogue.bias[begin + i];
-  }
-  if (epilogue.activation == GNX_ELU) {
-    for (int64_t i = 0; i < count; ++i) {
-      const float below = values[i] < 0.0f ? values[i] : 0.0f;
-      values[i] = values[i] < 0.0f ? exponential<1>(Floats<1>{below})[0] - 1.0f : values[i];
-    }
-  } else if (epilogue.activation != GNX_IDENTITY) {
-    for (int64_t i = 0; i < count; ++i) values[i] = activate(values[i], epilogue);
-  }
+  const float *root = epilogue.root ? epilogue.root + row * width + begin : nullptr;
+  const float *bias = epilogue.bias ? epilogue.bias + begin : nullptr;
+  if (!root && !bias && epilogue.activation == GNX_IDENTITY) return;
+  const int64_t rest = finish_vectors<GNX_LANES>(epilogue, root, bias, 0, count, values);
+  finish_vectors<1>(epilogue, root, bias, rest, count, values);
 }
 
 // The same, with what a mean, a maximum of nothing and scales of columns need before it.

@@ -15,7 +15,7 @@
 #define GNX_LANES 4
 #endif
 
-#if defined(__AVX2__)
+#if defined(__SSE2__)
 #include <immintrin.h>
 #endif
 
@@ -57,6 +57,28 @@ inline Floats<W> load(const float *from) {
 template <int W>
 inline void store(float *to, Floats<W> value) {
   std::memcpy(to, &value, sizeof(value));
+}
+
+inline bool aligned(const float *at) { return reinterpret_cast<uintptr_t>(at) % (GNX_LANES * sizeof(float)) == 0; }
+
+// Store widest vectors, to an aligned place, past the caches: for what is not read again soon. `settle` comes after the
+// last of them.
+inline void store_past(float *to, Floats<GNX_LANES> value) {
+#if defined(__AVX512F__)
+  _mm512_stream_ps(to, value);
+#elif defined(__AVX2__)
+  _mm256_stream_ps(to, value);
+#elif defined(__SSE2__)
+  _mm_stream_ps(to, value);
+#else
+  store<GNX_LANES>(to, value);
+#endif
+}
+
+inline void settle() {
+#if defined(__SSE2__)
+  _mm_sfence();
+#endif
 }
 
 template <int W>

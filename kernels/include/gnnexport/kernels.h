@@ -90,6 +90,25 @@ typedef struct gnx_aggregate {
   float *out; /* [num_rows, width] */
 } gnx_aggregate;
 
+/* A matrix [out_width, width] of weights, laid out for products by the instruction set that is in force: made once, read
+ * by any number of threads. */
+typedef struct gnx_matrix gnx_matrix;
+
+/* out = activation(reduced . matrix^T + own . own_matrix^T + root + bias), some rows at a time, so that what is reduced
+ * is never in memory as a whole.
+ *
+ * `sum` says what is reduced; its out and its epilogue are not read. Either product may be left out: without `matrix`
+ * only sum.csr.num_rows is read of `sum`. Products are as accurate as float32 sums of float32 products, in an order that
+ * the instruction set decides. */
+typedef struct gnx_linear {
+  gnx_aggregate sum;
+  const gnx_matrix *matrix;     /* [out_width, sum.width], or null */
+  const float *own;             /* [num_rows, width of own_matrix] */
+  const gnx_matrix *own_matrix; /* [out_width, ..], or null */
+  gnx_epilogue epilogue;
+  float *out; /* [num_rows, out_width] */
+} gnx_linear;
+
 typedef enum gnx_score {
   GNX_GIVEN = 0, /* score = edge, [num_slots, heads] */
   GNX_GAT = 1,   /* leaky_relu(source + destination + edge), each [.., heads] */
@@ -122,6 +141,11 @@ GNX_API const char *gnx_path(void);
 GNX_API int32_t gnx_use_path(const char *name);
 
 GNX_API int32_t gnx_run_aggregate(const gnx_aggregate *work, const gnx_threads *threads);
+/* `values` [out_width, width]; free what is made. */
+GNX_API int32_t gnx_pack_matrix(const float *values, int64_t out_width, int64_t width, gnx_matrix **out);
+GNX_API void gnx_free_matrix(gnx_matrix *matrix);
+GNX_API int32_t gnx_run_linear(const gnx_linear *work, const gnx_threads *threads);
+
 GNX_API int32_t gnx_run_attention(const gnx_attention *work, const gnx_threads *threads);
 
 /* Softmax of scores [num_slots, heads] over the slots of each row; csr.col is not read. */
