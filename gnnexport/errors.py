@@ -9,6 +9,7 @@
     ├── UnsupportedError      6   something the frontend or the target cannot do
     │   └── NotRunnableError  6   an engine that this machine cannot run
     ├── ParityError           5   the artefact does not compute what the model computes
+    ├── KernelError           1   arguments that our own kernels refuse: a bug of who calls them
     └── PassFailure           1   a pass broke its contract: a bug in the pass
 
 Exit codes 0, 3, 4 and 7 are verdicts of a finished run, not errors: see `gnnexport.report`.
@@ -97,6 +98,10 @@ class ParityError(GnnExportError):
     """The artefact does not compute what the model computes."""
 
     exit_code = EXIT_PARITY
+
+
+class KernelError(GnnExportError, ValueError):
+    """Our own kernels refused their arguments; a `ValueError` too, for who tries whether a graph runs."""
 
 
 class PassFailure(GnnExportError):

@@ -6,12 +6,12 @@ alive. What the arguments mean, and what is checked, stands in `kernels/include/
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable
 from ctypes import Structure, byref, c_float, c_int32, c_int64, c_void_p
 from dataclasses import dataclass
 from typing import Any
 
+from gnnexport.errors import KernelError
 from gnnexport.native.library import library
 
 TYPES = {"float32": 0, "bfloat16": 1, "float16": 2, "int8": 3}
@@ -19,9 +19,15 @@ REDUCTIONS = {"sum": 0, "mean": 1, "max": 2, "min": 3, "prod": 4}
 ACTIVATIONS = {"identity": 0, "relu": 1, "leaky_relu": 2, "elu": 3}
 SCORES = {"given": 0, "gat": 1, "gatv2": 2, "dot": 3}
 
-
-class KernelError(ValueError):
-    """A kernel refused its arguments."""
+_WHERE = "native kernels"
+_NO_MEMORY = 5
+_MENDS = {
+    1: "Pass an address for every part that holds numbers",
+    2: "Pass sizes that belong to one structure, none of them negative",
+    3: "Pass nodes below the number of nodes, and pointers that rise from 0 to the number of slots",
+    4: "Pass a type, a reduction, a score and an activation of those that gnnexport.native.kernels names",
+}
+"""What helps, for each status of `gnx_status` but that of memory."""
 
 
 class _Threads(Structure):
@@ -256,5 +262,9 @@ def _on(threads: int) -> Any:
 
 
 def _check(status: int) -> None:
-    if status:
-        raise KernelError(bytes(library().gnx_message(ctypes.c_int32(status))).decode())
+    if status == 0:
+        return
+    what = bytes(library().gnx_message(c_int32(status))).decode()
+    if status == _NO_MEMORY:
+        raise MemoryError(f"{_WHERE}: {what}")
+    raise KernelError.at(_WHERE, what, _MENDS[status])

@@ -55,7 +55,8 @@ def _run(program: Program) -> list[Problem]:
             with torch.no_grad():
                 output = program(example)
         except _REFUSALS as error:
-            return [Problem("body", f"does not run: {error}", "A shape in the graph disagrees with a parameter")]
+            what = f"does not run: {str(error).rstrip('.')}"
+            return [Problem("body", what, "A shape in the graph disagrees with a parameter")]
         count = example_rows(example)[program.rows]
         if output.dim() not in (1, 2) or output.shape[0] != count:
             what = f"gives {list(output.shape)} for {count} {program.level}s"

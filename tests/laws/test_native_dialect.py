@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from gnnexport.native.kernels import KernelError
+from gnnexport.errors import KernelError
 from gnnexport.native.library import why_missing
 from gnnexport.program.dialect import native, ops
 from tests.graph_strategies import edge_indices
@@ -83,7 +83,7 @@ def test_edge_softmax(structure: tuple[Tensor, Tensor, int], trailing: tuple[int
 def test_weights_that_do_not_fit(weight: Tensor, reduce: str) -> None:
     """Weights for other slots or heads than there are, or where nothing is summed, are refused."""
     rowptr, col = torch.tensor([0, 2, 4]), torch.tensor([0, 1, 0, 1])
-    with pytest.raises(KernelError, match="only sums have weights"):
+    with pytest.raises(KernelError, match="Pass one weight for each slot"):
         ops.aggregate(torch.ones(2, 2, 5), rowptr, col, weight, reduce)
 
 

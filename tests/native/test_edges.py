@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch_geometric.nn.conv.gcn_conv import gcn_norm
 from torch_geometric.utils import add_remaining_self_loops
 
+from gnnexport.errors import KernelError
 from gnnexport.native import kernels
 from tests.graph_strategies import edge_indices
 from tests.native.twins import Array, build_csr
@@ -83,7 +84,7 @@ def test_many_edges_give_the_same_bits_on_any_number_of_threads() -> None:
 @pytest.mark.parametrize("edges", [[[0], [3]], [[3], [0]], [[-1], [0]], [[0], [-1]]])
 def test_nodes_out_of_range(edges: list[list[int]]) -> None:
     """A node that there is not is refused at either end of an edge."""
-    with pytest.raises(kernels.KernelError, match="out of range"):
+    with pytest.raises(KernelError, match="out of range"):
         prepare(np.array(edges), 3)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gnnexport.errors import KernelError
 from gnnexport.native import kernels
 from gnnexport.native.library import library
 from tests.native import calls
@@ -258,9 +259,9 @@ def test_columns_anywhere(path: str, bits: int, threads: int, where: str, bad: i
     col[slot[where]] = {"least": limits.min, "most": limits.max}.get(str(bad), bad)
     wrong = replace(graph, col=col)
     x, scores = np.ones((50, width), np.float32), np.ones((graph.num_slots, 1), np.float32)
-    with pytest.raises(kernels.KernelError, match="an index is out of range"):
+    with pytest.raises(KernelError, match="an index is out of range"):
         calls.aggregate(wrong, x, bits=bits, threads=threads)
-    with pytest.raises(kernels.KernelError, match="an index is out of range"):
+    with pytest.raises(KernelError, match="an index is out of range"):
         calls.attention(wrong, x, 1, "given", {"edge": scores}, bits=bits, threads=threads)
 
 
@@ -272,7 +273,7 @@ def test_build_csr_out_of_range(bits: int, bad: int | str, place: int) -> None:
     limits = np.iinfo(f"int{bits}")
     dst = np.zeros(200_000, f"int{bits}")
     dst[place] = {"least": limits.min, "most": limits.max}.get(str(bad), bad)
-    with pytest.raises(kernels.KernelError, match="an index is out of range"):
+    with pytest.raises(KernelError, match="an index is out of range"):
         calls.build_csr(dst, 9, bits=bits, threads=2)
 
 
@@ -302,6 +303,31 @@ def test_build_csr(given: Any, expected: int) -> None:
     pointers = (c_void_p(address(output)) for output in outputs)
     assert library().gnx_build_csr(c_void_p(address(dst)), *sizes, *pointers, None) == expected
     assert all(output is None or output[-1] == 77 for output in outputs)
+
+
+@pytest.mark.parametrize(
+    ("rows", "bits", "rowptr", "words"),
+    [
+        (4, 64, 0, r"a pointer that is needed is null\. Pass an address"),
+        (-1, 64, 1, r"sizes do not fit each other\. Pass sizes that belong to one structure"),
+        (2, 64, 1, r"an index is out of range\. Pass nodes below the number of nodes"),
+        (4, 8, 1, r"that is not known\. Pass a type"),
+    ],
+)
+def test_a_refusal_says_what_helps(rows: int, bits: int, rowptr: int, words: str) -> None:
+    """Each status has its mend; the error is of the project's tree, and a `ValueError`."""
+    out = np.zeros(5, np.int64)
+    with pytest.raises(KernelError, match=f"^native kernels: .*{words}") as caught:
+        kernels.build_csr(address(COL), 4, rows, rowptr * address(out), address(out), index_bits=bits)
+    assert isinstance(caught.value, ValueError)
+    assert all(problem.mend for problem in caught.value.problems)
+
+
+def test_memory_that_runs_out() -> None:
+    """Who asks for more memory than there is gets Python's own error for it."""
+    out = np.zeros(1, np.int64)
+    with pytest.raises(MemoryError, match="native kernels: memory ran out"):
+        kernels.build_csr(0, 0, 2**55, address(out), 0)
 
 
 def test_unknown_path() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from gnnexport.errors import KernelError
 from gnnexport.native import kernels
 from tests.native.calls import address, into
 from tests.native.strategies import hub_graph
@@ -38,7 +39,7 @@ def test_rows_are_repeated(bits: int, width: int, threads: int) -> None:
 @pytest.mark.parametrize("rowptr", [[0, 2, 1], [1, 2, 3], [0, 1, 2], [0, 5, 3]])
 def test_pointers_that_do_not_rise(rowptr: list[int]) -> None:
     """What does not begin at nothing, falls or ends elsewhere is refused, and nothing is written outside."""
-    with pytest.raises(kernels.KernelError, match="rowptr falls or ends elsewhere"):
+    with pytest.raises(KernelError, match="rowptr falls or ends elsewhere"):
         spread(np.array(rowptr), np.ones((2, 4), np.float32), 3)
 
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from gnnexport.errors import KernelError
 from gnnexport.native import kernels
-from gnnexport.native.kernels import KernelError
 from gnnexport.native.library import why_missing
 
 
@@ -57,7 +57,8 @@ def aggregate(x: Tensor, rowptr: Tensor, col: Tensor | None, weight: Tensor | No
     slots = x.shape[0] if col is None else col.numel()
     if weight is not None and (reduce != "sum" or tuple(weight.shape) not in ((slots,), (slots, *x.shape[1:2]))):
         sizes = f"weights {tuple(weight.shape)} for {slots} slots of rows {tuple(x.shape[1:])}"
-        raise KernelError(f"only sums have weights, one for each slot or each slot and head, not {reduce} with {sizes}")
+        mend = "Pass one weight for each slot, or for each slot and head, and reduce by sum"
+        raise KernelError.at("native kernels", f"{reduce} cannot have {sizes}", mend)
     x, rowptr = x.contiguous(), rowptr.contiguous()
     col = None if col is None else col.contiguous()
     weight = None if weight is None else weight.contiguous()

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, fx, nn
 
-from gnnexport.errors import Problem
+from gnnexport.errors import KernelError, Problem
 from gnnexport.passes.contract import PassContext
 from gnnexport.pipeline.steps import CANONICAL, run_passes
 from gnnexport.program.capture import capture
@@ -88,6 +88,17 @@ def test_number_of_nodes_written_out_is_found() -> None:
     result.args = (view,)
     program.body.recompile()
     assert "does not run" in words(verify(program))
+
+
+def test_what_a_kernel_refuses_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel's words, mend and all, are part of the sentence."""
+
+    def refuse(program: Program, inputs: dict[str, Tensor]) -> Tensor:
+        raise KernelError.at("native kernels", "no such node", "Pass another")
+
+    program, _ = broken()
+    monkeypatch.setattr(Program, "__call__", refuse)
+    assert "body: does not run: native kernels: no such node. Pass another. A shape" in words(verify(program))
 
 
 def test_wrong_number_of_rows_is_found() -> None:
