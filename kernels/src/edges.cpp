@@ -1,84 +1,49 @@
 // Edges as they come, made ready for aggregation: sorted by destination, with loops and weights as a GCN wants them.
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <exception>
 #include <vector>
 
-#include "gnnexport/kernels.h"
-#include "threads.hpp"
+#include "sort.hpp"
 
 namespace gnx {
 namespace {
 
-constexpr int64_t LEAST_STRETCH = 1 << 16;
-constexpr int64_t MOST_STRETCHES = 16;
 constexpr int64_t ROWS = 1 << 13;  // of one task
 
-// A counting sort, each thread on its own stretch of edges; the slots of a node keep the order of its edges.
+bool is_loop(const gnx_edges &edges, int64_t edge) { return edges.src[edge] == edges.dst[edge]; }
+
 class Preparation {
  public:
-  Preparation(const gnx_edges &edges, const gnx_threads *threads) : edges_(edges), threads_(threads) {
-    const int64_t most = edges.num_edges / std::max<int64_t>(edges.num_nodes / 4, LEAST_STRETCH);
-    stretches_ = std::clamp<int64_t>(most, 1, MOST_STRETCHES);
-  }
+  Preparation(const gnx_edges &edges, const gnx_threads *threads) : edges_(edges), threads_(threads) {}
 
   int32_t run(int64_t *rowptr, int64_t *col, float *weight) {
     rowptr_ = rowptr;
     col_ = col;
     weight_ = weight;
-    counts_.assign(static_cast<size_t>(stretches_ * edges_.num_nodes), 0);
-    for_each(threads_, stretches_, [this](size_t stretch) { count(stretch); });
-    if (!in_range_) return GNX_INDEX;
-    place();
+    const bool one_loop = edges_.loops == GNX_LOOPS_ONE;
+    // Copies of all they read: through `this` the compiler would have to fetch it again after every write.
+    const auto row_of = [one_loop, edges = edges_](int64_t edge) {
+      return one_loop && is_loop(edges, edge) ? Sorted::DROPPED : edges.dst[edge];
+    };
+    const auto checked = [row_of, edges = edges_](int64_t edge) {
+      const auto known = [&](int64_t node) { return node >= 0 && node < edges.num_nodes; };
+      return known(edges.src[edge]) && known(edges.dst[edge]) ? row_of(edge) : Sorted::WRONG;
+    };
+    Sorted sort(edges_.num_edges, edges_.num_nodes, threads_);
+    if (!sort.count(checked, rowptr_, one_loop)) return GNX_INDEX;
     if (rowptr_[edges_.num_nodes] != edges_.num_slots) return GNX_SHAPE;
-    for_each(threads_, stretches_, [this](size_t stretch) { fill(stretch); });
-    if (edges_.loops == GNX_LOOPS_ONE) add_loops();
+    sort.fill(row_of, [col, weight, edges = edges_](int64_t edge, int64_t slot) {
+      col[slot] = edges.src[edge];
+      if (weight) weight[slot] = edges.weight ? edges.weight[edge] : 1.0f;
+    });
+    if (one_loop) add_loops();
     if (weight_ && edges_.normalise) normalise();
     return GNX_OK;
   }
 
  private:
-  bool drops(int64_t edge) const { return edges_.loops == GNX_LOOPS_ONE && edges_.src[edge] == edges_.dst[edge]; }
-  int64_t border(int64_t stretch) const { return edges_.num_edges * stretch / stretches_; }
-
-  void count(int64_t stretch) {
-    int64_t *const counts = counts_.data() + stretch * edges_.num_nodes;
-    for (int64_t edge = border(stretch); edge < border(stretch + 1); ++edge) {
-      const int64_t src = edges_.src[edge], dst = edges_.dst[edge];
-      if (src < 0 || src >= edges_.num_nodes || dst < 0 || dst >= edges_.num_nodes) {
-        in_range_ = false;
-        return;
-      }
-      if (!drops(edge)) ++counts[dst];
-    }
-  }
-
-  // Turn counts into the slot that each stretch writes to first, row by row.
-  void place() {
-    int64_t slot = 0;
-    for (int64_t row = 0; row < edges_.num_nodes; ++row) {
-      rowptr_[row] = slot;
-      for (int64_t stretch = 0; stretch < stretches_; ++stretch) {
-        int64_t &count = counts_[stretch * edges_.num_nodes + row];
-        const int64_t here = count;
-        count = slot;
-        slot += here;
-      }
-      if (edges_.loops == GNX_LOOPS_ONE) ++slot;
-    }
-    rowptr_[edges_.num_nodes] = slot;
-  }
-
-  void fill(int64_t stretch) {
-    int64_t *const next = counts_.data() + stretch * edges_.num_nodes;
-    for (int64_t edge = border(stretch); edge < border(stretch + 1); ++edge) {
-      if (drops(edge)) continue;
-      const int64_t slot = next[edges_.dst[edge]]++;
-      col_[slot] = edges_.src[edge];
-      if (weight_) weight_[slot] = edges_.weight ? edges_.weight[edge] : 1.0f;
-    }
-  }
+  using Sorted = Sort<int64_t>;
 
   // The loop of a node stands last. One that was among the edges keeps its weight, of several the last one.
   void add_loops() {
@@ -89,7 +54,7 @@ class Preparation {
     }
     if (!weight_ || !edges_.weight) return;
     for (int64_t edge = 0; edge < edges_.num_edges; ++edge) {
-      if (drops(edge)) weight_[rowptr_[edges_.dst[edge] + 1] - 1] = edges_.weight[edge];
+      if (is_loop(edges_, edge)) weight_[rowptr_[edges_.dst[edge] + 1] - 1] = edges_.weight[edge];
     }
   }
 
@@ -116,11 +81,8 @@ class Preparation {
 
   const gnx_edges &edges_;
   const gnx_threads *threads_;
-  int64_t stretches_;
   int64_t *rowptr_ = nullptr, *col_ = nullptr;
   float *weight_ = nullptr;
-  std::vector<int64_t> counts_;
-  std::atomic<bool> in_range_{true};
 };
 
 int32_t check(const gnx_edges &edges) {
@@ -142,7 +104,7 @@ extern "C" int32_t gnx_count_slots(const gnx_edges *edges, int64_t *num_slots) {
   if (status != GNX_OK) return status;
   *num_slots = edges->num_edges;
   if (edges->loops == GNX_LOOPS_ONE) {
-    for (int64_t edge = 0; edge < edges->num_edges; ++edge) *num_slots -= edges->src[edge] == edges->dst[edge];
+    for (int64_t edge = 0; edge < edges->num_edges; ++edge) *num_slots -= gnx::is_loop(*edges, edge);
     *num_slots += edges->num_nodes;
   }
   return GNX_OK;
