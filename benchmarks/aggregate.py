@@ -11,24 +11,22 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.aggregation_ways import Aggregation, Attention, LeftOut, Run, Structure
+from benchmarks import figures
+from benchmarks.aggregation_ways import Aggregation, Attention, Run, Structure
 from benchmarks.power_law import PowerLaw
-from benchmarks.real_data import ROOT
-from gnnexport.measure.environment import busy_note, describe_environment
-from gnnexport.measure.timing import Timing, compare, ratio
-from gnnexport.native.library import library, path_name
+from benchmarks.room import LeftOut, demand
+from gnnexport.measure.timing import compare
+from gnnexport.native.library import library
 
 OURS = "kernel float32"
 READ = "reading memory from end to end"
@@ -44,8 +42,6 @@ CHECKED = 2000
 """Rows whose numbers are compared."""
 
 Maker = Callable[[], Aggregation | Attention]
-
-RESULTS = ROOT / "benchmarks" / "results" / "aggregate.json"
 
 
 @dataclass(frozen=True)
@@ -75,17 +71,17 @@ QUICK: Mapping[str, PowerLaw | Uniform] = {
 
 
 @dataclass(frozen=True)
-class Row:
-    """One contender: its times, how many times longer than ours it takes, and its difference from ours."""
+class Row(figures.Row):
+    """One contender, and how fast it reads memory; `None` where that is not counted."""
 
-    name: str
-    p50_ms: float
-    p95_ms: float
-    runs: int
-    times_ours: float
-    times_ours_ci95: tuple[float | None, float | None]
-    max_rel_error: float | None
     read_gb_per_s: float | None
+
+    def cells(self) -> list[str]:
+        """Return what `COLUMNS` heads."""
+        return [*super().cells(), "" if self.read_gb_per_s is None else f"{self.read_gb_per_s:.1f}"]
+
+
+COLUMNS = (*figures.TIMED, "reads GB/s")
 
 
 @dataclass(frozen=True)
@@ -101,9 +97,8 @@ class Table:
 
 def measure(work: Aggregation | Attention, budget_s: float, read_bytes: int) -> tuple[list[Row], dict[str, str]]:
     """Prepare every way, compare its numbers with ours, and time them all against each other."""
-    runs, left_out = _prepare(work.ways())
-    errors, first = _try(runs)
     memory = torch.ones(read_bytes // 4)
+    runs, first, errors, left_out = _start(work)
     slow = {name: runs[name] for name in runs if first[name] > NEAR * first[OURS]}
     near = {name: runs[name] for name in runs if name not in slow}
     again = compare({**near, READ: memory.sum}, budget_s=budget_s)
@@ -111,35 +106,57 @@ def measure(work: Aggregation | Attention, budget_s: float, read_bytes: int) -> 
     rows = []
     for name, timing in again.items():
         read = read_bytes if name == READ else _bytes_read(work, name)
-        rows.append(_row(name, timing, again[OURS], errors.get(name), read))
-    rows += [_row(name, apart[name], apart[OURS], errors[name], None) for name in slow]
+        speed = None if read is None else read / timing.p50_ms / 1e6
+        rows.append(Row.of(name, timing, again[OURS], errors.get(name), read_gb_per_s=speed))
+    rows += [Row.of(name, apart[name], apart[OURS], errors[name], read_gb_per_s=None) for name in slow]
     return rows, left_out
 
 
-def _prepare(ways: Mapping[str, Callable[[], Run]]) -> tuple[dict[str, Run], dict[str, str]]:
-    runs, left_out = {}, {}
-    for name, prepare in ways.items():
+def _start(
+    work: Aggregation | Attention,
+) -> tuple[dict[str, Run], dict[str, float], dict[str, float], dict[str, str]]:
+    """Prepare each way and run it: the ways, how long each takes, its largest error, and why others are left out.
+
+    Each holds its memory before the next is prepared, so that the next sees what is really free.
+
+    Raises:
+        LeftOut: there is no room for ours.
+    """
+    expected: NDArray[np.float32] | None = None
+    runs: dict[str, Run] = {}
+    seconds, errors, left_out = {}, {}, {}
+    for name, prepare in work.ways().items():
         try:
+            demand(_room_bytes(work), "it")
             runs[name] = prepare()
         except LeftOut as reason:
+            if name == OURS:
+                raise
             left_out[name] = str(reason)
-    return runs, left_out
-
-
-def _try(runs: Mapping[str, Run]) -> tuple[dict[str, float], dict[str, float]]:
-    """Compare rows from all over the outputs, and tell about how long each way takes."""
-    expected: NDArray[np.float32] | None = None
-    errors, seconds = {}, {}
-    for name, run in runs.items():
-        start = time.perf_counter()
-        out = np.asarray(run())
-        seconds[name] = time.perf_counter() - start
-        found = out[:: max(1, len(out) // CHECKED)].copy()
+            continue
+        seconds[name], found = _first(runs[name])
         expected = found if expected is None else expected
         errors[name] = float(np.abs(found - expected).max() / np.abs(expected).max())
-        if seconds[name] < LONG_S:  # what is longer hardly warms up
-            seconds[name] = _seconds(run)
-    return errors, seconds
+    return runs, seconds, errors, left_out
+
+
+def _room_bytes(work: Aggregation | Attention) -> int:
+    """Return what any way but those with rows of edges was seen to take at most: tables of neighbours are the largest.
+
+    Memory for the answer, for parts of it and their copies, and some numbers for each edge.
+    """
+    nodes, edges = work.structure.num_nodes, work.structure.num_edges
+    return 4 * nodes * work.width * 4 + 100 * edges
+
+
+def _first(run: Run) -> tuple[float, NDArray[np.float32]]:
+    """Return about how long a run takes, and rows from all over its output."""
+    start = time.perf_counter()
+    out = np.asarray(run())
+    seconds = time.perf_counter() - start
+    found = out[:: max(1, len(out) // CHECKED)].copy()
+    # What is longer hardly warms up.
+    return _seconds(run) if seconds < LONG_S else seconds, found
 
 
 def _seconds(run: Run) -> float:
@@ -159,26 +176,16 @@ def _bytes_read(work: Aggregation | Attention, name: str) -> int | None:
     return edges * (work.width * item + 4 + 4 * work.weighted) + nodes * 4
 
 
-def _row(name: str, timing: Timing, ours: Timing, error: float | None, read: int | None) -> Row:
-    times = ratio(timing, ours)
-    speed = None if read is None else read / timing.p50_ms / 1e6
-    return Row(name, timing.p50_ms, timing.p95_ms, timing.runs, times.value, (times.low, times.high), error, speed)
-
-
 def text(table: Table) -> str:
     """Render a table as Markdown."""
-    lines = [
-        f"\n{table.graph}, {table.work}, width {table.width}\n",
-        "| way | p50 ms | p95 ms | times ours | 95 % interval | reads GB/s | largest relative error |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for row in sorted(table.rows, key=lambda row: row.p50_ms):
-        interval = "–".join("?" if bound is None else f"{bound:.2f}" for bound in row.times_ours_ci95)
-        speed = "" if row.read_gb_per_s is None else f"{row.read_gb_per_s:.1f}"
-        error = "" if row.max_rel_error is None else f"{row.max_rel_error:.0e}"
-        numbers = f"{row.p50_ms:.3g} | {row.p95_ms:.3g} | {row.times_ours:.2f} | {interval}"
-        lines.append(f"| {row.name} | {numbers} | {speed} | {error} |")
-    return "\n".join([*lines, *(f"{name}: left out, {reason}" for name, reason in table.left_out.items())])
+    rows = sorted(table.rows, key=lambda row: row.p50_ms)
+    return "\n".join(
+        [
+            f"\n{table.graph}, {table.work}, width {table.width}\n",
+            figures.markdown(COLUMNS, (row.cells() for row in rows)),
+            *(f"{name}: left out, {reason}" for name, reason in table.left_out.items()),
+        ]
+    )
 
 
 def _works(structure: Structure, widths: Sequence[int], threads: int) -> Iterator[tuple[str, int, Maker]]:
@@ -194,12 +201,17 @@ def _read_bytes(quick: bool) -> int:
     return READ_BYTES // 256 if quick else READ_BYTES
 
 
-def run_graph(name: str, graph: PowerLaw | Uniform, arguments: argparse.Namespace) -> list[Table]:
-    """Measure everything on one graph."""
+def run_graph(name: str, graph: PowerLaw | Uniform, given: argparse.Namespace) -> list[Table]:
+    """Measure everything on one graph; what there is no room for says so."""
     structure = Structure.of(graph.edge_index(), graph.num_nodes)
     tables = []
-    for form, width, make in _works(structure, arguments.widths, arguments.threads):
-        rows, left_out = measure(make(), 0.0 if arguments.quick else arguments.budget, _read_bytes(arguments.quick))
+    for form, width, make in _works(structure, given.widths, given.threads):
+        rows: list[Row] = []
+        try:
+            demand(4 * graph.num_nodes * width * 4, "its features")
+            rows, left_out = measure(make(), 0.0 if given.quick else given.budget, _read_bytes(given.quick))
+        except LeftOut as reason:
+            left_out = {"everything": str(reason)}
         tables.append(Table(name, form, width, rows, left_out))
         print(text(tables[-1]), flush=True)
         gc.collect()  # engines hold gigabytes in cycles
@@ -208,35 +220,28 @@ def run_graph(name: str, graph: PowerLaw | Uniform, arguments: argparse.Namespac
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = figures.options(__doc__, budget_s=30.0, quick=True)
     parser.add_argument("--graph", choices=list(GRAPHS), action="append", help="only this one; may be repeated")
     parser.add_argument("--widths", type=int, nargs="+", default=WIDTHS, help="of the features")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--budget", type=float, default=30.0, help="seconds of timing for each table")
-    parser.add_argument("--quick", action="store_true", help="tiny graphs and few runs, to see that all of it works")
-    parser.add_argument(
-        "--output", type=Path, help="where the figures go, as JSON; those of --quick go nowhere unless told"
-    )
-    arguments = parser.parse_args()
+    given = parser.parse_args()
     library()  # says what to do where the kernels are not installed
-    torch.set_num_threads(arguments.threads)
-    graphs = QUICK if arguments.quick else GRAPHS
-    chosen = {name: graphs[name] for name in arguments.graph or graphs}
-    tables = [table for name, graph in chosen.items() for table in run_graph(name, graph, arguments)]
-    notes = busy_note(arguments.threads)
-    print("".join(f"\n{note}" for note in notes))
-    results: dict[str, Any] = {
-        "graphs": {name: {"drawn": type(graph).__name__, **asdict(graph)} for name, graph in chosen.items()},
-        "environment": {**describe_environment(), "threads": arguments.threads, "kernels": path_name()},
-        "read": f"{READ}: torch.sum over float32 with the same threads, {_read_bytes(arguments.quick) >> 20} MiB",
-        "notes": notes,
-        "tables": [asdict(table) for table in tables],
-    }
-    output = arguments.output or (None if arguments.quick else RESULTS)
-    if output is not None:
-        output.parent.mkdir(exist_ok=True)
-        output.write_text(json.dumps(results, indent=1) + "\n")
-        print(f"written to {output}")
+    torch.set_num_threads(given.threads)
+    graphs = QUICK if given.quick else GRAPHS
+    chosen = {name: graphs[name] for name in given.graph or graphs}
+    drawn: dict[str, Any] = {}
+    tables: list[Table] = []
+    notes: list[str] = []
+    for name, graph in chosen.items():
+        drawn[name] = {"drawn": type(graph).__name__, **asdict(graph)}
+        tables += run_graph(name, graph, given)
+        notes += [f"{name}: {note}" for note in figures.busy(given.threads)]
+        results = {
+            "graphs": drawn,
+            "read": f"{READ}: torch.sum over float32 with the same threads, {_read_bytes(given.quick) >> 20} MiB",
+            "notes": notes,
+            "tables": [asdict(table) for table in tables],
+        }
+        figures.save(results, "aggregate", given)  # after each, for a larger graph may be too large for this machine
 
 
 if __name__ == "__main__":

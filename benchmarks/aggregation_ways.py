@@ -7,7 +7,6 @@ import os
 import sys
 import tempfile
 import types
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +23,8 @@ from openvino import opset15
 from torch import Tensor
 from torch_geometric.nn import GATConv
 
+from benchmarks.room import LeftOut, demand
+from benchmarks.sparse import adjacency
 from gnnexport.native import kernels
 from gnnexport.runtime.ort import OrtBackend
 from gnnexport.targets.contract import DialectModel, EmitContext
@@ -32,17 +33,13 @@ from gnnexport.targets.onnx.translate import OPSET
 from gnnexport.targets.ort import OrtTarget
 
 SCALE = 1 / 64
-MOST_BYTES = 3 << 30
-"""A way that writes down a row for each edge is left out where these rows take more."""
+MOST_BYTES = 4 << 30
+"""A way that writes down a row for each edge is left out where it takes more."""
 
 PATHOLOGICAL = 100_000
 """Edges above which EmbeddingSegmentsSum is left out: it takes minutes."""
 
 Run = Callable[[], Any]
-
-
-class LeftOut(Exception):
-    """Why a way is not measured here."""
 
 
 @dataclass(frozen=True)
@@ -81,10 +78,33 @@ class Structure:
         """Return the destination of each slot."""
         return torch.repeat_interleave(torch.arange(self.num_nodes), self.rowptr.diff())
 
+    def demand_rows(self, width: int, times: float) -> None:
+        """Hold what a way takes that writes down a row for each edge against what is allowed and free.
+
+        Args:
+            width: float32 numbers in a row.
+            times: what it was seen to take, over one row for each edge.
+
+        Raises:
+            LeftOut: it would take too much.
+        """
+        needed, what = round(self.num_edges * width * 4 * times), "with a row for each edge it"
+        if needed > MOST_BYTES:
+            raise LeftOut(f"{what} would take {needed / 1e9:.1f} GB")
+        demand(needed, what)
+
     def csr(self) -> kernels.Csr:
         """Return what our kernels take."""
         rowptr, col = self.narrow
         return kernels.Csr(rowptr.data_ptr(), col.data_ptr(), self.num_nodes, self.num_edges, self.num_nodes, 32)
+
+    def inputs(self, width: int) -> list[ir.Value]:
+        """Return what operators of the dialect read first: features `x` [num_nodes, width], and this structure."""
+        return [
+            _value("x", self.num_nodes, width),
+            _value("rowptr", self.num_nodes + 1, dtype=ir.DataType.INT64),
+            _value("col", self.num_edges, dtype=ir.DataType.INT64),
+        ]
 
     def dialect(self, node: ir.Node, features: dict[str, Tensor]) -> DialectModel:
         """Return a model of one operator of the dialect; its inputs are the features and this structure."""
@@ -187,35 +207,22 @@ class Aggregation:
         return run
 
     def _dialect(self) -> DialectModel:
-        nodes, edges = self.structure.num_nodes, self.structure.num_edges
-        inputs = [
-            _value("x", nodes, self.width),
-            _value("rowptr", nodes + 1, dtype=ir.DataType.INT64),
-            _value("col", edges, dtype=ir.DataType.INT64),
-        ]
+        inputs = self.structure.inputs(self.width)
         if self.weighted:
-            inputs.append(_value("weight", edges))
-        out = _value("out", nodes, self.width)
+            inputs.append(_value("weight", self.structure.num_edges))
+        out = _value("out", self.structure.num_nodes, self.width)
         node = ir.node(schemas.AGGREGATE, inputs, {"reduce": "sum"}, domain=schemas.DOMAIN, outputs=[out])
         return self.structure.dialect(node, {"x": self.x})
 
     def _onnxruntime(self, lowering: str) -> Run:
         if lowering == "scatter":
-            self._demand_room(3)  # an index of 64 bits for each element besides the rows
+            self.structure.demand_rows(self.width, 6.0)  # an index of 64 bits for each element, and copies
         return _in_onnxruntime(self._dialect(), lowering, self.threads)
-
-    def _demand_room(self, times: int = 1) -> None:
-        rows = self.structure.num_edges * self.width * 4 * times
-        if rows > MOST_BYTES:
-            raise LeftOut(f"rows of all edges would take {rows / 1e9:.1f} GB")
 
     def _torch_csr(self, narrow: bool = False) -> Run:
         rowptr, col = self.structure.narrow if narrow else (self.structure.rowptr, self.structure.col)
-        values = torch.ones(len(col)) if self._weight is None else self._weight
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Sparse ", UserWarning)
-            adjacency = torch.sparse_csr_tensor(rowptr, col, values, size=(self.structure.num_nodes,) * 2)
-        return lambda: adjacency @ self.x
+        matrix = adjacency(rowptr, col, self._weight)
+        return lambda: matrix @ self.x
 
     def _embedding_bag(self) -> Run:
         rowptr, col = self.structure.narrow
@@ -233,7 +240,7 @@ class Aggregation:
         return lambda: dgl.ops.u_mul_e_sum(graph, self.x, weight)
 
     def _torch_scatter(self) -> Run:
-        self._demand_room(2)
+        self.structure.demand_rows(self.width, 2.0 if self.weighted else 1.0)
         structure, size = self.structure, (self.structure.num_nodes, self.width)
         index = structure.row[:, None].expand(-1, self.width)
 
@@ -307,14 +314,8 @@ class Attention:
         return run
 
     def _dialect(self) -> DialectModel:
-        nodes, edges = self.structure.num_nodes, self.structure.num_edges
-        inputs = [
-            _value("x", nodes, self.width),
-            _value("rowptr", nodes + 1, dtype=ir.DataType.INT64),
-            _value("col", edges, dtype=ir.DataType.INT64),
-            _value("source", nodes, self.heads),
-            _value("destination", nodes, self.heads),
-        ]
+        nodes, inputs = self.structure.num_nodes, self.structure.inputs(self.width)
+        inputs += [_value(side, nodes, self.heads) for side in ("source", "destination")]
         settings: dict[str, Any] = {"score": "gat", "heads": self.heads, "slope": 0.2}
         out = _value("out", nodes, self.width)
         node = ir.node(schemas.ATTENTION, inputs, settings, domain=schemas.DOMAIN, outputs=[out])
@@ -322,9 +323,7 @@ class Attention:
         return self.structure.dialect(node, features)
 
     def _eager(self) -> Run:
-        rows = self.structure.num_edges * self.width * 4 * 2  # gathered, and weighed
-        if rows > MOST_BYTES:
-            raise LeftOut(f"rows of all edges would take {rows / 1e9:.1f} GB")
+        self.structure.demand_rows(self.width, 2.4)  # gathered, weighed, and the scores
         conv = GATConv(self.width, self.channels, self.heads, add_self_loops=False, bias=False).eval()
         edge_index = torch.stack([self.structure.col, self.structure.row])
         x = self.x.view(-1, self.heads, self.channels)

@@ -8,8 +8,6 @@ nodes, the accuracy reported is on test nodes. A data set with several splits us
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 import tempfile
 from dataclasses import asdict, dataclass
@@ -19,7 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.real_data import ROOT, require
+from benchmarks.figures import options, save
+from benchmarks.real_data import require
 from benchmarks.training import build_model, train_model
 from gnnexport import api
 from gnnexport.frontends.data import load_data
@@ -111,22 +110,20 @@ def summary(rows: list[Row]) -> str:
 
 def main() -> None:
     """Run all combinations asked for, print a table, and write it as JSON."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = options((__doc__ or "").splitlines()[0], threads=False)
     parser.add_argument("--data", nargs="+", default=["cora", "amazon_computers"])
     parser.add_argument("--models", nargs="+", default=["GCN", "GraphSAGE"])
     parser.add_argument("--layers", nargs="+", type=int, default=[2, 3])
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results" / "channel_pruning.json")
-    arguments = parser.parse_args()
+    given = parser.parse_args()
     found: list[Row] = []
-    for name in arguments.data:
-        for model_name in arguments.models:
-            for layers in arguments.layers:
-                rows = [run_seed(name, model_name, layers, seed) for seed in range(arguments.seeds)]
+    for name in given.data:
+        for model_name in given.models:
+            for layers in given.layers:
+                rows = [run_seed(name, model_name, layers, seed) for seed in range(given.seeds)]
                 print(summary(rows), flush=True)
                 found += rows
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(json.dumps([asdict(row) for row in found], indent=1) + "\n")
+    save({"rows": [asdict(row) for row in found]}, "channel_pruning", given)
 
 
 if __name__ == "__main__":

@@ -8,14 +8,11 @@ GraphSAGE of three layers on a power-law graph, full graph, float32. Prints a ta
 
 from __future__ import annotations
 
-import argparse
-import json
 import logging
 import tempfile
 import time
-import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +21,14 @@ import onnxruntime
 import openvino
 import torch
 from numpy.typing import NDArray
-from torch_geometric.nn import GraphSAGE
 
+from benchmarks import usual
+from benchmarks.figures import TIMED, Row, markdown, options, save
 from benchmarks.power_law import PowerLaw
-from benchmarks.real_data import ROOT
-from gnnexport import api
+from benchmarks.sage import DESCRIPTION, Sage
+from benchmarks.sparse import adjacency
 from gnnexport.frontends.signature import match_inputs
-from gnnexport.measure.environment import describe_environment
-from gnnexport.measure.timing import Timing, compare, ratio
+from gnnexport.measure.timing import compare
 from gnnexport.passes.contract import PassContext
 from gnnexport.pipeline.steps import CANONICAL, finalise, run_passes
 from gnnexport.program.capture import capture
@@ -42,30 +39,15 @@ from gnnexport.targets.contract import EmitContext
 from gnnexport.targets.onnx.translate import translate
 from gnnexport.targets.ort import OrtTarget
 
-CHANNELS = (128, 256, 40)
-LAYERS = 3
 OURS = "gnnexport (ort)"
 OURS_OPENVINO = "gnnexport (openvino)"
 BASELINE = "PyG CSR"
-RESULTS = ROOT / "benchmarks" / "results" / "export_vs_pytorch.json"
 EXPORT_S = 20.0
 NEAR = 8.0
+STANDARD = "gnnexport (standard operators in ONNX Runtime)"
 USUAL = "torch.onnx.export + ONNX Runtime"
 
 Run = Callable[[], NDArray[np.float32]]
-
-
-@dataclass(frozen=True)
-class Row:
-    """One contender: its times, its difference from PyTorch, and how many times slower than ours it is."""
-
-    name: str
-    p50_ms: float
-    p95_ms: float
-    runs: int
-    times_ours: float
-    times_ours_ci95: tuple[float | None, float | None]
-    max_rel_error: float
 
 
 class Contenders:
@@ -83,18 +65,15 @@ class Contenders:
         self.export_s = export_s
         self.threads = threads
         self.folder = folder
-        self.edge_index = graph.edge_index()
-        torch.manual_seed(graph.seed)
-        self.x = torch.randn(graph.num_nodes, CHANNELS[0])
-        self.model = GraphSAGE(CHANNELS[0], CHANNELS[1], num_layers=LAYERS, out_channels=CHANNELS[2]).eval()
+        self.sage = Sage(graph)
         self.seconds: dict[str, float] = {}
 
     def all(self) -> dict[str, Run]:
         """Return every contender, ready to run."""
-        edges = torch.from_numpy(self.edge_index)
-        adjacency = self._adjacency()
+        edges = torch.from_numpy(self.sage.edge_index)
+        sparse = adjacency(*map(torch.from_numpy, self.sage.csr()))
         with self._clock("torch.onnx.export"):
-            usual = self._usual_export(edges)
+            exported = self.sage.usual_export(self.folder)
         with self._clock("gnnexport, from capture to model file"):
             self._capture_to_file(edges)
         with self._clock("gnnexport export, with golden vectors and all measurements"):
@@ -103,43 +82,24 @@ class Contenders:
             converted = self._our_export("openvino")
         standard = self._our_export("ort", portable=True)
         return {
-            USUAL: self._usual_ort(usual),
+            USUAL: self._usual_ort(exported),
             "PyG eager": lambda: self._torch(edges),
-            "torch.onnx.export + OpenVINO": self._openvino(usual),
-            BASELINE: lambda: self._torch(adjacency),
+            "torch.onnx.export + OpenVINO": self._openvino(exported),
+            BASELINE: lambda: self._torch(sparse),
             "gnnexport (standard operators in OpenVINO)": self._openvino(standard / "model.onnx"),
-            "gnnexport (standard operators in ONNX Runtime)": self._ours(standard),
+            STANDARD: self._ours(standard),
             OURS_OPENVINO: self._ours(converted),
             OURS: self._ours(bundle),
         }
 
     def _torch(self, structure: torch.Tensor) -> NDArray[np.float32]:
         with torch.inference_mode():
-            return np.asarray(self.model(self.x, structure).numpy())
-
-    def _adjacency(self) -> torch.Tensor:
-        source, destination = self.edge_index
-        count = len(self.x)
-        rowptr = np.concatenate([[0], np.cumsum(np.bincount(destination, minlength=count))])
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Sparse ", UserWarning)
-            return torch.sparse_csr_tensor(
-                torch.from_numpy(rowptr), torch.from_numpy(source), torch.ones(len(source)), size=(count, count)
-            )
-
-    def _usual_export(self, edges: torch.Tensor) -> Path:
-        path = self.folder / "usual.onnx"
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            torch.onnx.export(
-                self.model, (self.x, edges), path, dynamo=True, input_names=["x", "edge_index"], verbose=False
-            )
-        return path
+            return np.asarray(self.sage.model(self.sage.x, structure).numpy())
 
     def _capture_to_file(self, edges: torch.Tensor) -> None:
-        data = GraphData("power-law", {"x": self.x, "edge_index": edges})
-        inputs = match_inputs(self.model, data)
-        program = run_passes(capture(self.model, inputs, example_inputs(inputs)), CANONICAL, PassContext()).program
+        data = GraphData("power-law", {"x": self.sage.x, "edge_index": edges})
+        inputs = match_inputs(self.sage.model, data)
+        program = run_passes(capture(self.sage.model, inputs, example_inputs(inputs)), CANONICAL, PassContext()).program
         folder = self.folder / "file"
         folder.mkdir()
         OrtTarget(threads=self.threads).emit(
@@ -147,32 +107,22 @@ class Contenders:
         )
 
     def _our_export(self, target: str, *, portable: bool = False) -> Path:
-        torch.save(self.model, self.folder / "model.pt")
-        np.savez(self.folder / "data.npz", x=self.x.numpy(), edge_index=self.edge_index.astype(np.int32))
-        outcome = api.export(
-            self.folder / "model.pt",
-            data=self.folder / "data.npz",
-            target=f"{target}{{threads={self.threads},portable={str(portable).lower()}}}",
-            output=self.folder / f"{target}-{portable}",
-            time_budget=f"{self.export_s:g}s",
+        return self.sage.our_export(
+            self.folder, target, threads=self.threads, export_s=self.export_s, portable=portable
         )
-        return outcome.bundle
 
     def _ours(self, bundle: Path) -> Run:
         runner = load(bundle, threads=self.threads)
-        feeds = {"x": self.x.numpy()}
+        feeds = {"x": self.sage.x.numpy()}
         return lambda: next(iter(runner(feeds).values()))
 
     def _feeds(self, names: list[str]) -> dict[str, NDArray[Any]]:
-        values = {"x": self.x.numpy(), "edge_index": self.edge_index}
+        values = {"x": self.sage.x.numpy(), "edge_index": self.sage.edge_index}
         return {name: values[name] for name in names}
 
     def _usual_ort(self, path: Path) -> Run:
         """Run as by default, but give memory back after each run: the others need the 12 GB it would keep."""
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = self.threads
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session = usual.session(path, self.threads)
         feeds = self._feeds([item.name for item in session.get_inputs()])
         give_back = onnxruntime.RunOptions()
         give_back.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
@@ -203,23 +153,6 @@ class _Clock:
         self._seconds[self._name] = time.perf_counter() - self._start
 
 
-def table(rows: list[Row]) -> str:
-    """Render the rows as Markdown."""
-    lines = [
-        "| path | p50 ms | p95 ms | times ours | 95 % interval | largest relative error |",
-        "|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        interval = "–".join("?" if bound is None else f"{bound:.2f}" for bound in row.times_ours_ci95)
-        numbers = f"{_ms(row.p50_ms)} | {_ms(row.p95_ms)} | {row.times_ours:.2f} | {interval}"
-        lines.append(f"| {row.name} | {numbers} | {row.max_rel_error:.1e} |")
-    return "\n".join(lines)
-
-
-def _ms(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
 def measure(contenders: Mapping[str, Run], budget_s: float, reference: str = BASELINE) -> list[Row]:
     """Compare outputs with those of the reference, then time in alternating blocks.
 
@@ -235,44 +168,32 @@ def measure(contenders: Mapping[str, Run], budget_s: float, reference: str = BAS
     rows = []
     for name in contenders:
         timings = again if name in near else together
-        rows.append(_row(name, timings[name], timings[OURS], errors[name]))
+        rows.append(Row.of(name, timings[name], timings[OURS], errors[name]))
     return rows
-
-
-def _row(name: str, timing: Timing, ours: Timing, error: float) -> Row:
-    times = ratio(timing, ours)
-    return Row(name, timing.p50_ms, timing.p95_ms, timing.runs, times.value, (times.low, times.high), error)
 
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = options(__doc__, budget_s=90.0)
     parser.add_argument("--nodes", type=int, default=PowerLaw.num_nodes)
     parser.add_argument("--pairs", type=int, default=PowerLaw.num_pairs)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--budget", type=float, default=90.0, help="seconds of timing of the fast ones")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="where the figures go, as JSON")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    graph = PowerLaw(arguments.nodes, arguments.pairs)
+    graph = PowerLaw(given.nodes, given.pairs)
     with tempfile.TemporaryDirectory() as folder:
-        contenders = Contenders(graph, arguments.threads, Path(folder), min(EXPORT_S, arguments.budget))
-        rows = measure(contenders.all(), arguments.budget)
-    print(table(rows))
+        contenders = Contenders(graph, given.threads, Path(folder), min(EXPORT_S, given.budget))
+        rows = measure(contenders.all(), given.budget)
+    print(markdown(TIMED, (row.cells() for row in rows)))
     for name, seconds in contenders.seconds.items():
         print(f"{name}: {seconds:.1f} s")
     results = {
-        "graph": {**asdict(graph), "num_edges": contenders.edge_index.shape[1]},
-        "model": {"name": "GraphSAGE", "channels": CHANNELS, "layers": LAYERS},
-        "environment": {**describe_environment(), "threads": arguments.threads},
+        "graph": {**asdict(graph), "num_edges": contenders.sage.edge_index.shape[1]},
+        "model": DESCRIPTION,
         "seconds": contenders.seconds,
         "rows": [asdict(row) for row in rows],
     }
-    path = arguments.output
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(results, indent=1) + "\n")
-    print(f"written to {path}")
+    save(results, "export_vs_pytorch", given)
 
 
 if __name__ == "__main__":

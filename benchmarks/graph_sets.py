@@ -8,32 +8,28 @@ Prints a table for each size and writes JSON to `benchmarks/results/`.
 
 from __future__ import annotations
 
-import argparse
-import json
 import logging
 import runpy
 import tempfile
-import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import torch
 from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 
-from benchmarks.export_vs_pytorch import OURS, OURS_OPENVINO, USUAL, Row, Run, measure, table
+from benchmarks import usual
+from benchmarks.export_vs_pytorch import OURS, OURS_OPENVINO, USUAL, Run, measure
+from benchmarks.figures import TIMED, Row, markdown, options, save
 from benchmarks.real_data import ROOT
 from gnnexport import api
-from gnnexport.measure.environment import describe_environment
 from gnnexport.runtime.runner import load
 
 SIZES = (1, 16, 64, 256)
 EAGER = "PyG eager"
-RESULTS = ROOT / "benchmarks" / "results" / "graph_sets.json"
 
 
 def request_of(graphs: list[Data]) -> dict[str, Tensor]:
@@ -57,39 +53,32 @@ class Ways:
         """Return every contender on one request."""
         feeds = {name: value.numpy() for name, value in request.items()}
         arguments = (request["x"], request["edge_index"], request["batch"], int(request["num_graphs"]))
-        usual = self._usual(request)
-        needed = {item.name: feeds[item.name] for item in usual.get_inputs()}
+        session = self._usual(request)
+        needed = {item.name: feeds[item.name] for item in session.get_inputs()}
 
         def eager() -> Any:
             with torch.inference_mode():
                 return self.model(*arguments).numpy()
 
         return {
-            USUAL: lambda: np.asarray(usual.run(None, needed)[0]),
+            USUAL: lambda: np.asarray(session.run(None, needed)[0]),
             EAGER: eager,
             OURS_OPENVINO: lambda: next(iter(self._runners["openvino"](feeds).values())),
             OURS: lambda: next(iter(self._runners["ort"](feeds).values())),
         }
 
-    def _usual(self, request: Mapping[str, Tensor]) -> onnxruntime.InferenceSession:
+    def _usual(self, request: Mapping[str, Tensor]) -> Any:
         """Export as by default, for this number of graphs and any number of nodes and edges, and load it."""
-        count, path = int(request["num_graphs"]), self._folder / f"usual_{int(request['num_graphs'])}.onnx"
+        count = int(request["num_graphs"])
         nodes, edges = torch.export.Dim("nodes", min=3), torch.export.Dim("edges", min=3)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            torch.onnx.export(
-                _OfSize(self.model, count),
-                (request["x"], request["edge_index"], request["batch"]),
-                path,
-                dynamo=True,
-                input_names=["x", "edge_index", "batch"],
-                dynamic_shapes=({0: nodes}, {1: edges}, {0: nodes}),
-                verbose=False,
-            )
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = self._threads
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        path = usual.export(
+            _OfSize(self.model, count),
+            (request["x"], request["edge_index"], request["batch"]),
+            self._folder / f"usual_{count}.onnx",
+            ["x", "edge_index", "batch"],
+            dynamic_shapes=({0: nodes}, {1: edges}, {0: nodes}),
+        )
+        return usual.session(path, self._threads)
 
 
 def _export(folder: Path, target: str, threads: int) -> Path:
@@ -116,28 +105,23 @@ class _OfSize(nn.Module):
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--budget", type=float, default=20.0, help="seconds of timing for each size")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="where the figures go, as JSON")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
+    given = options(__doc__, budget_s=20.0).parse_args()
+    torch.set_num_threads(given.threads)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     sample = runpy.run_path(str(ROOT / "samples" / "grids" / "train.py"))
     graphs = sample["grids"](0)
     model, _ = sample["train"](graphs, 0)
     found: dict[int, list[Row]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        ways = Ways(model, graphs, Path(folder), arguments.threads)
+        ways = Ways(model, graphs, Path(folder), given.threads)
         for size in SIZES:
-            found[size] = measure(ways.on(request_of(graphs["test"][:size])), arguments.budget, EAGER)
-            print(f"\n{size} graphs a request\n\n{table(found[size])}")
+            found[size] = measure(ways.on(request_of(graphs["test"][:size])), given.budget, EAGER)
+            print(f"\n{size} graphs a request\n\n{markdown(TIMED, (row.cells() for row in found[size]))}")
     results = {
         "model": {"name": "GIN", "sample": "grids"},
-        "environment": {**describe_environment(), "threads": arguments.threads},
         "rows": {size: [asdict(row) for row in rows] for size, rows in found.items()},
     }
-    arguments.output.write_text(json.dumps(results, indent=1) + "\n")
+    save(results, "graph_sets", given)
 
 
 if __name__ == "__main__":

@@ -9,26 +9,21 @@ that once, however many layers it has.
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from benchmarks.figures import busy, markdown, options, save
 from benchmarks.power_law import PowerLaw
-from benchmarks.real_data import ROOT
-from gnnexport.measure.environment import busy_note, describe_environment
 from gnnexport.measure.timing import compare, ratio
-from gnnexport.native.library import library, path_name
+from gnnexport.native.library import library
 from gnnexport.program.dialect import native, orders
 
-RESULTS = ROOT / "benchmarks" / "results" / "node_order.json"
 GIVEN = "as given"
 ORDERS = ("rcm", "degree")
 
@@ -60,7 +55,7 @@ QUICK: Mapping[str, PowerLaw | Grid] = {"power law": PowerLaw(2000, 6000), "shuf
 
 
 @dataclass(frozen=True)
-class Row:
+class Timed:
     """What one order takes, and how many times faster than the graph as given."""
 
     graph: str
@@ -71,7 +66,7 @@ class Row:
     high: float | None
 
 
-def measure(graph: PowerLaw | Grid, name: str, width: int, budget_s: float) -> list[Row]:
+def measure(graph: PowerLaw | Grid, name: str, width: int, budget_s: float) -> list[Timed]:
     """Time a sum over the neighbours in every order, on all threads that PyTorch may use."""
     edge_index, num_nodes = torch.from_numpy(graph.edge_index()), graph.num_nodes
     x = torch.randn(num_nodes, width, generator=torch.Generator().manual_seed(0))
@@ -87,7 +82,7 @@ def measure(graph: PowerLaw | Grid, name: str, width: int, budget_s: float) -> l
     for kind, timing in timings.items():
         found = ratio(timings[GIVEN], timing)
         low, high = (None if end is None else round(end, 2) for end in (found.low, found.high))
-        rows.append(Row(name, kind, timing.p50_ms, found.value, low, high))
+        rows.append(Timed(name, kind, timing.p50_ms, found.value, low, high))
     return rows
 
 
@@ -102,37 +97,18 @@ def _sum(x: Tensor, edge_index: Tensor) -> Tensor:
 
 def main() -> None:
     """Measure, print a table and write the figures."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = options((__doc__ or "").partition("\n")[0], budget_s=20.0, quick=True)
     parser.add_argument("--width", type=int, default=128)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--budget", type=float, default=20.0, help="seconds of timing for each graph")
-    parser.add_argument("--quick", action="store_true", help="tiny graphs and few runs, to see that all of it works")
-    parser.add_argument(
-        "--output", type=Path, help="where the figures go, as JSON; those of --quick go nowhere unless told"
-    )
     given = parser.parse_args()
     library()  # says what to do where the kernels are not installed
     torch.set_num_threads(given.threads)
     rows = []
     for name, graph in (QUICK if given.quick else GRAPHS).items():
-        rows += measure(graph, name, given.width, given.budget)
-    print("| graph | order | ms | times faster |\n|---|---|---:|---|")
-    for row in rows:
-        print(f"| {row.graph} | {row.order} | {row.p50_ms:.2f} | {row.faster:.2f} ({row.low}-{row.high}) |")
-    notes = busy_note(given.threads)
-    print("".join(f"\n{note}" for note in notes))
-    output = given.output or (None if given.quick else RESULTS)
-    if output is not None:
-        environment = {**describe_environment(), "threads": given.threads, "kernels": path_name()}
-        found = {
-            "width": given.width,
-            "environment": environment,
-            "notes": notes,
-            "rows": [asdict(row) for row in rows],
-        }
-        output.parent.mkdir(exist_ok=True)
-        output.write_text(json.dumps(found, indent=1) + "\n")
-        print(f"written to {output}")
+        rows += measure(graph, name, given.width, 0.0 if given.quick else given.budget)
+    cells = [(row.graph, row.order, f"{row.p50_ms:.2f}", f"{row.faster:.2f} ({row.low}-{row.high})") for row in rows]
+    print(markdown(("graph", "order", "ms", "times faster"), cells))
+    found = {"width": given.width, "notes": busy(given.threads), "rows": [asdict(row) for row in rows]}
+    save(found, "node_order", given)
 
 
 if __name__ == "__main__":
