@@ -65,6 +65,17 @@ class _Aggregate(Structure):
     )
 
 
+class _Linear(Structure):
+    _fields_ = (
+        ("sum", _Aggregate),
+        ("matrix", c_void_p),
+        ("own", c_void_p),
+        ("own_matrix", c_void_p),
+        ("epilogue", _Epilogue),
+        ("out", c_void_p),
+    )
+
+
 class _Attention(Structure):
     _fields_ = (
         ("csr", _Csr),
@@ -152,6 +163,74 @@ def aggregate(
     scales = (row_scale, column_scale, weight, heads)
     work = _Aggregate(csr._c(), x, width, TYPES[dtype], REDUCTIONS[reduce], *scales, epilogue._c(), out)
     _check(library().gnx_run_aggregate(byref(work), _on(threads)))
+
+
+class Matrix:
+    """A matrix of weights, laid out for products by the instruction set that is in force."""
+
+    def __init__(self, values: int, out_width: int, width: int) -> None:
+        """Lay out float32 [out_width, width] that lies at `values`.
+
+        Raises:
+            KernelError: a size is negative, or memory ran out.
+        """
+        self._free = library().gnx_free_matrix
+        made = c_void_p()
+        _check(library().gnx_pack_matrix(c_void_p(values), c_int64(out_width), c_int64(width), byref(made)))
+        self.pointer = made.value or 0
+
+    def __del__(self) -> None:
+        """Free what was laid out, if anything was."""
+        if hasattr(self, "pointer"):
+            self._free(c_void_p(self.pointer))
+
+
+@dataclass(frozen=True)
+class Reduced:
+    """What is reduced before a product: rows [num_src, width] over the slots of each row."""
+
+    csr: Csr
+    x: int
+    width: int
+    dtype: str = "float32"
+    reduce: str = "sum"
+    weight: int = 0
+    heads: int = 1
+
+    def _c(self) -> _Aggregate:
+        scales = (0, 0, self.weight, self.heads)
+        terms = (TYPES[self.dtype], REDUCTIONS[self.reduce], *scales)
+        return _Aggregate(self.csr._c(), self.x, self.width, *terms, PLAIN._c(), 0)
+
+
+def linear(
+    reduced: Reduced | int,
+    out: int,
+    *,
+    matrix: Matrix | None = None,
+    own: int = 0,
+    own_matrix: Matrix | None = None,
+    epilogue: Epilogue = PLAIN,
+    threads: int = 0,
+) -> None:
+    """Multiply reduced rows, and the rows themselves, with matrices of weights; see `gnx_linear`.
+
+    Args:
+        reduced: what `matrix` multiplies; without `matrix` the number of rows.
+        out: float32 [num_rows, out_width].
+        matrix: [out_width, width of what is reduced].
+        own: float32 [num_rows, width of own_matrix].
+        own_matrix: [out_width, own width].
+        epilogue: what follows the products.
+        threads: to use; 0 for all.
+
+    Raises:
+        KernelError: the arguments do not fit each other, or an index is out of range.
+    """
+    rows = reduced._c() if isinstance(reduced, Reduced) else _Aggregate(csr=_Csr(num_rows=reduced))
+    pointers = (matrix.pointer if matrix else 0, own, own_matrix.pointer if own_matrix else 0)
+    work = _Linear(rows, *pointers, epilogue._c(), out)
+    _check(library().gnx_run_linear(byref(work), _on(threads)))
 
 
 def attention(

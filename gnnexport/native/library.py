@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 from gnnexport.errors import MissingExtraError
 
-ABI = 1
+ABI = 2
 """What `GNX_ABI` in `gnnexport/kernels.h` has to be."""
 
-PATHS = ("avx512", "avx2", "portable")
+PATHS = ("amx", "avx512", "avx2", "portable")
 """Instruction sets that the kernels are built for; `GNNEXPORT_KERNELS` names one."""
 
 DISABLE = "none"
@@ -97,5 +97,5 @@ def library() -> ctypes.CDLL:
 
 
 def path_name() -> str:
-    """Return the instruction set in use: `avx512`, `avx2` or `portable`."""
+    """Return the instruction set in use: `amx`, `avx512`, `avx2` or `portable`."""
     return bytes(library().gnx_path()).decode()

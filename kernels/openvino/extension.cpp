@@ -8,6 +8,9 @@
 #include <tbb/task_arena.h>
 
 #include <bitset>
+#include <map>
+#include <memory>
+#include <type_traits>
 
 #include "operators.hpp"
 
@@ -48,19 +51,28 @@ struct Attributes {
   size_t port(size_t place) const { return std::bitset<64>(given & ((int64_t(1) << place) - 1)).count(); }
 };
 
+// Constant inputs that products read, by their places.
+using Matrices = std::map<size_t, std::shared_ptr<gnx_matrix>>;
+
+Tensor tensor_of(const void *data, const ov::element::Type &type, const ov::Shape &shape) {
+  return {ov::shape_size(shape) ? data : &NOTHING, element_of(type), {shape.begin(), shape.end()}};
+}
+
 class Call final : public Host {
  public:
-  Call(const Attributes &attributes, ov::TensorVector &outputs, const ov::TensorVector &inputs)
-      : attributes_(attributes), outputs_(outputs), inputs_(inputs) {}
+  Call(const Attributes &attributes, const Matrices &matrices, ov::TensorVector &outputs,
+       const ov::TensorVector &inputs)
+      : attributes_(attributes), matrices_(matrices), outputs_(outputs), inputs_(inputs) {}
 
   Tensor read(size_t place) const override {
-    Tensor tensor;
-    if (!attributes_.has(place)) return tensor;
+    if (!attributes_.has(place)) return Tensor();
     const ov::Tensor &value = inputs_.at(attributes_.port(place));
-    tensor.data = value.get_size() ? value.data() : &NOTHING;
-    tensor.element = element_of(value.get_element_type());
-    tensor.sizes.assign(value.get_shape().begin(), value.get_shape().end());
-    return tensor;
+    return tensor_of(value.get_size() ? value.data() : nullptr, value.get_element_type(), value.get_shape());
+  }
+
+  const gnx_matrix *matrix(size_t place) const override {
+    const auto found = matrices_.find(place);
+    return found == matrices_.end() ? nullptr : found->second.get();
   }
 
   void *write(size_t place, Element element, const std::vector<int64_t> &sizes) override {
@@ -74,6 +86,7 @@ class Call final : public Host {
 
  private:
   const Attributes &attributes_;
+  const Matrices &matrices_;
   ov::TensorVector &outputs_;
   const ov::TensorVector &inputs_;
 };
@@ -94,11 +107,18 @@ ov::Dimension rows_of(const ov::Node &node) {
   return rowptr[0].get_length() - 1;
 }
 
-void infer_reduced(ov::Node &node) { node.set_output_type(0, ov::element::f32, with_rows(node, rows_of(node))); }
+void infer_reduced(ov::Node &node, const Attributes &) { node.set_output_type(0, ov::element::f32, with_rows(node, rows_of(node))); }
 
-void infer_like_input(ov::Node &node) { node.set_output_type(0, ov::element::f32, node.get_input_partial_shape(0)); }
+void infer_linear(ov::Node &node, const Attributes &attributes) {
+  NODE_VALIDATION_CHECK(&node, attributes.has(run::MATRIX), "it has no matrix");
+  const ov::PartialShape matrix = node.get_input_partial_shape(attributes.port(run::MATRIX));
+  const bool known = matrix.rank().is_static() && matrix.size() == 2;
+  node.set_output_type(0, ov::element::f32, {rows_of(node), known ? matrix[0] : ov::Dimension::dynamic()});
+}
 
-void infer_per_slot(ov::Node &node) {
+void infer_like_input(ov::Node &node, const Attributes &) { node.set_output_type(0, ov::element::f32, node.get_input_partial_shape(0)); }
+
+void infer_per_slot(ov::Node &node, const Attributes &) {
   ov::Dimension slots = ov::Dimension::dynamic();
   const auto rowptr = dynamic_cast<ov::op::v0::Constant *>(node.get_input_node_ptr(1));
   const size_t count = rowptr ? ov::shape_size(rowptr->get_shape()) : 0;
@@ -107,17 +127,17 @@ void infer_per_slot(ov::Node &node) {
   node.set_output_type(0, ov::element::f32, with_rows(node, slots));
 }
 
-void infer_csr(ov::Node &node) {
+void infer_csr(ov::Node &node, const Attributes &) {
   node.set_output_type(0, node.get_input_element_type(0), {ov::Dimension::dynamic()});
   node.set_output_type(1, node.get_input_element_type(0), node.get_input_partial_shape(0));
 }
 
-void infer_edges(ov::Node &node) {
+void infer_edges(ov::Node &node, const Attributes &) {
   for (size_t place : {0, 1}) node.set_output_type(place, node.get_input_element_type(0), {ov::Dimension::dynamic()});
 }
 
-void infer_weighted_edges(ov::Node &node) {
-  infer_edges(node);
+void infer_weighted_edges(ov::Node &node, const Attributes &attributes) {
+  infer_edges(node, attributes);
   node.set_output_type(2, ov::element::f32, {ov::Dimension::dynamic()});
 }
 
@@ -126,6 +146,13 @@ struct Aggregate {
   static constexpr bool REDUCES = true, SCORES = false, LOOPS = false;
   static constexpr auto infer = infer_reduced;
   static constexpr auto compute = run::aggregate;
+};
+
+struct AggregateLinear {
+  static constexpr const char *NAME = "AggregateLinear";
+  static constexpr bool REDUCES = true, SCORES = false, LOOPS = false;
+  static constexpr auto infer = infer_linear;
+  static constexpr auto compute = run::aggregate_linear;
 };
 
 struct ReduceEdges {
@@ -188,7 +215,8 @@ class Operator : public ov::op::Op {
   }
 
   void validate_and_infer_types() override {
-    Kind::infer(*this);
+    Kind::infer(*this, attributes_);
+    pack();
     settings_.reduce = gnx::number_of(gnx::REDUCTIONS, "reduce", attributes_.reduce);
     settings_.score = gnx::number_of(gnx::SCORES, "score", attributes_.score);
     settings_.activation = gnx::number_of(gnx::ACTIVATIONS, "activation", attributes_.activation);
@@ -228,7 +256,7 @@ class Operator : public ov::op::Op {
 
   bool evaluate(ov::TensorVector &outputs, const ov::TensorVector &inputs) const override {
     try {
-      Call call(attributes_, outputs, inputs);
+      Call call(attributes_, matrices_, outputs, inputs);
       Kind::compute(settings_, call);
     } catch (const gnx::Refusal &refusal) {
       OPENVINO_THROW(get_friendly_name(), ": ", refusal.what());
@@ -240,8 +268,19 @@ class Operator : public ov::op::Op {
   bool can_constant_fold(const ov::OutputVector &) const override { return false; }
 
  private:
+  void pack() {
+    if (!std::is_same<Kind, AggregateLinear>::value) return;
+    for (const size_t place : {run::MATRIX, run::OWN_MATRIX}) {
+      if (!attributes_.has(place) || matrices_.count(place)) continue;
+      const auto given = dynamic_cast<ov::op::v0::Constant *>(get_input_node_ptr(attributes_.port(place)));
+      if (!given) continue;
+      matrices_[place] = gnx::packed(tensor_of(given->get_data_ptr(), given->get_element_type(), given->get_shape()));
+    }
+  }
+
   Attributes attributes_;
   Settings settings_;
+  Matrices matrices_;
 };
 
 // The ONNX reader passes a node of this type for an input that is left out.
@@ -281,5 +320,5 @@ std::vector<ov::Extension::Ptr> extensions() {
 
 }  // namespace
 
-OPENVINO_CREATE_EXTENSIONS((extensions<Aggregate, ReduceEdges, Attention, EdgeSoftmax, Csr, Edges, WeightedEdges,
-                                        GatherDestination>()))
+OPENVINO_CREATE_EXTENSIONS((extensions<Aggregate, AggregateLinear, ReduceEdges, Attention, EdgeSoftmax, Csr, Edges,
+                                        WeightedEdges, GatherDestination>()))

@@ -1,5 +1,6 @@
 // The kernels as custom operators of ONNX Runtime, in the domain `gnnexport`, on the threads of the session.
 #include <exception>
+#include <map>
 #include <mutex>
 #include <string>
 #include <vector>
@@ -55,32 +56,43 @@ void run_tasks(void *host, void (*task)(void *, size_t), size_t count, void *dat
   for (size_t index = 0; index < count; ++index) task(data, index);
 }
 
+Tensor tensor_of(const Value *value) {
+  Tensor tensor;
+  ort::ShapeInfo *info = nullptr;
+  demand(api.shape(value, &info));
+  ort::Type type = ort::ANY;
+  size_t rank = 0;
+  Status *failed = api.type(info, &type);
+  if (!failed) failed = api.rank(info, &rank);
+  tensor.sizes.resize(rank);
+  if (!failed) failed = api.sizes(info, tensor.sizes.data(), rank);
+  api.release(info);
+  demand(failed);
+  void *data = nullptr;
+  demand(api.data(const_cast<Value *>(value), &data));
+  tensor.data = data ? data : &NOTHING;
+  tensor.element = element_of(type);
+  return tensor;
+}
+
+// Constant inputs that products read, by their places.
+using Matrices = std::map<size_t, gnx::Matrix>;
+
 class Call final : public Host {
  public:
-  explicit Call(Context *context) : context_(context) {}
+  Call(Context *context, const Matrices &matrices) : context_(context), matrices_(matrices) {}
 
   Tensor read(size_t place) const override {
     size_t count = 0;
     demand(api.input_count(context_, &count));
     const Value *value = nullptr;
     if (place < count) demand(api.input(context_, place, &value));
-    Tensor tensor;
-    if (!value) return tensor;
-    ort::ShapeInfo *info = nullptr;
-    demand(api.shape(value, &info));
-    ort::Type type = ort::ANY;
-    size_t rank = 0;
-    Status *failed = api.type(info, &type);
-    if (!failed) failed = api.rank(info, &rank);
-    tensor.sizes.resize(rank);
-    if (!failed) failed = api.sizes(info, tensor.sizes.data(), rank);
-    api.release(info);
-    demand(failed);
-    void *data = nullptr;
-    demand(api.data(const_cast<Value *>(value), &data));
-    tensor.data = data ? data : &NOTHING;
-    tensor.element = element_of(type);
-    return tensor;
+    return value ? tensor_of(value) : Tensor();
+  }
+
+  const gnx_matrix *matrix(size_t place) const override {
+    const auto found = matrices_.find(place);
+    return found == matrices_.end() ? nullptr : found->second.get();
   }
 
   // The runtime knows the type from the description of the operator.
@@ -96,6 +108,7 @@ class Call final : public Host {
 
  private:
   Context *context_;
+  const Matrices &matrices_;
 };
 
 template <class Type>
@@ -148,11 +161,13 @@ struct Operator : CustomOp {
   std::vector<ort::Type> inputs, outputs;
   size_t required;
   std::vector<const char *> words;  // attributes that have to be there
+  std::vector<size_t> matrices;     // inputs that have to be constant, for products
   Compute run;
 };
 
 struct Kernel {
   Settings settings;
+  Matrices matrices;
   Compute run;
 };
 
@@ -173,20 +188,34 @@ Status *answer(Action action) {
   }
 }
 
+Matrices matrices_of(const Info *info, const std::vector<size_t> &places) {
+  Matrices matrices;
+  for (const size_t place : places) {
+    int constant = 0;
+    const Value *value = nullptr;
+    Status *missing = api.constant_input(info, place, &constant, &value);
+    if (missing) api.release(missing);
+    if (!missing && constant && value) matrices[place] = gnx::packed(tensor_of(value));
+  }
+  return matrices;
+}
+
 Status *create(const CustomOp *op, const void *, const Info *info, void **kernel) {
-  return answer([&] { *kernel = new Kernel{settings_of(info, of(op).words), of(op).run}; });
+  return answer([&] {
+    *kernel = new Kernel{settings_of(info, of(op).words), matrices_of(info, of(op).matrices), of(op).run};
+  });
 }
 
 Status *compute(void *kernel, Context *context) {
   const Kernel &self = *static_cast<Kernel *>(kernel);
   return answer([&] {
-    Call call(context);
+    Call call(context, self.matrices);
     self.run(self.settings, call);
   });
 }
 
 Operator describe(const char *name, std::vector<ort::Type> inputs, size_t required, std::vector<ort::Type> outputs,
-                  Compute run, std::vector<const char *> words = {}) {
+                  Compute run, std::vector<const char *> words = {}, std::vector<size_t> matrices = {}) {
   Operator op{};
   op.version = ort::VERSION;
   op.name = [](const CustomOp *self) { return of(self).text; };
@@ -211,6 +240,7 @@ Operator describe(const char *name, std::vector<ort::Type> inputs, size_t requir
   op.outputs = std::move(outputs);
   op.required = required;
   op.words = std::move(words);
+  op.matrices = std::move(matrices);
   op.run = run;
   return op;
 }
@@ -222,6 +252,8 @@ const std::vector<Operator> &operators() {
   static const std::vector<Operator> all = {
       describe("Aggregate", {ANY, ANY, ANY, FLOAT, FLOAT, FLOAT, FLOAT, FLOAT}, 3, {FLOAT}, run::aggregate,
                {"reduce"}),
+      describe("AggregateLinear", {ANY, ANY, ANY, FLOAT, FLOAT, FLOAT, FLOAT, FLOAT, FLOAT}, 3, {FLOAT},
+               run::aggregate_linear, {"reduce"}, {run::MATRIX, run::OWN_MATRIX}),
       describe("ReduceEdges", {ANY, ANY, FLOAT, FLOAT}, 2, {FLOAT}, run::reduce_edges, {"reduce"}),
       describe("Attention", {FLOAT, ANY, ANY, FLOAT, FLOAT, FLOAT, FLOAT, FLOAT, FLOAT, FLOAT}, 3, {FLOAT},
                run::attention, {"score"}),

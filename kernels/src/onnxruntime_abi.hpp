@@ -102,6 +102,9 @@ class Api {
   }
   void release(Status *status) const { at<void, Status *>(93)(status); }
   void release(ShapeInfo *info) const { at<void, ShapeInfo *>(99)(info); }
+  Status *constant_input(const Info *info, size_t place, int *constant, const Value **out) const {
+    return at<Status *, const Info *, size_t, int *, const Value **>(249)(info, place, constant, out);
+  }
   Status *parallel_for(const Context *context, void (*task)(void *, size_t), size_t count, void *data) const {
     return at<Status *, const Context *, void (*)(void *, size_t), size_t, size_t, void *>(274)(context, task, count,
                                                                                                count, data);

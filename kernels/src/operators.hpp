@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
+#include <memory>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -34,6 +35,8 @@ struct Tensor {
 class Host {
  public:
   virtual Tensor read(size_t place) const = 0;
+  // A constant input, laid out for products; null where it was left out.
+  virtual const gnx_matrix *matrix(size_t place) const = 0;
   virtual void *write(size_t place, Element element, const std::vector<int64_t> &sizes) = 0;
   virtual gnx_threads threads() const = 0;
 
@@ -51,6 +54,21 @@ inline void demand(bool holds, const char *message) {
 }
 
 inline void demand_kernel(int32_t status) { demand(status == GNX_OK, gnx_message(status)); }
+
+struct FreeMatrix {
+  void operator()(gnx_matrix *matrix) const { gnx_free_matrix(matrix); }
+};
+
+using Matrix = std::unique_ptr<gnx_matrix, FreeMatrix>;
+
+// Lay a constant input out for products.
+inline Matrix packed(const Tensor &tensor) {
+  demand(tensor.element == Element::F32 && tensor.sizes.size() == 2, "weights have to be a matrix of float32");
+  gnx_matrix *made = nullptr;
+  const auto *values = static_cast<const float *>(tensor.data);
+  demand_kernel(gnx_pack_matrix(values, tensor.sizes[0], tensor.sizes[1], &made));
+  return Matrix(made);
+}
 
 // Words of attributes, in the order of their enumeration.
 constexpr std::array<const char *, 5> REDUCTIONS = {"sum", "mean", "max", "min", "prod"};
@@ -115,9 +133,9 @@ inline std::vector<int64_t> rows_like(const Tensor &x, int64_t rows) {
   return sizes;
 }
 
-// Inputs: x, rowptr, col, weight?, root?, bias?, row_scale?, column_scale?
-inline void aggregate(const Settings &settings, Host &host) {
-  const Tensor x = host.read(0), rowptr = host.read(1), col = host.read(2), weight = host.read(3);
+// What x, rowptr, col and weight? say is reduced, the first four inputs.
+inline gnx_aggregate reduction(const Settings &settings, const Host &host, const Tensor &x) {
+  const Tensor rowptr = host.read(1), col = host.read(2), weight = host.read(3);
   gnx_aggregate work{};
   work.csr = structure(rowptr, col, x.rows());
   work.x = x.data;
@@ -126,12 +144,38 @@ inline void aggregate(const Settings &settings, Host &host) {
   work.reduce = settings.reduce;
   work.heads = weight && weight.sizes.size() > 1 ? weight.width() : 1;
   work.weight = floats(weight, work.csr.num_slots * work.heads, "there has to be a weight for each slot and head");
+  return work;
+}
+
+// Inputs: x, rowptr, col, weight?, root?, bias?, row_scale?, column_scale?
+inline void aggregate(const Settings &settings, Host &host) {
+  const Tensor x = host.read(0);
+  gnx_aggregate work = reduction(settings, host, x);
   work.row_scale = floats(host.read(6), x.rows(), "there has to be a scale for each row");
   work.column_scale = floats(host.read(7), work.width, "there has to be a scale for each column");
   work.epilogue = epilogue_of(settings, host.read(4), host.read(5), work.csr.num_rows, work.width);
   work.out = write_floats(host, rows_like(x, work.csr.num_rows));
   const gnx_threads threads = host.threads();
   demand_kernel(gnx_run_aggregate(&work, &threads));
+}
+
+constexpr size_t MATRIX = 4, OWN_MATRIX = 6;  // inputs of aggregate_linear
+
+// Inputs: x, rowptr, col, weight?, matrix, own?, own_matrix?, root?, bias?
+inline void aggregate_linear(const Settings &settings, Host &host) {
+  const Tensor x = host.read(0), matrix = host.read(MATRIX), own = host.read(5), own_matrix = host.read(OWN_MATRIX);
+  gnx_linear work{};
+  work.sum = reduction(settings, host, x);
+  work.matrix = host.matrix(MATRIX);
+  work.own_matrix = host.matrix(OWN_MATRIX);
+  const int64_t rows = work.sum.csr.num_rows, width = matrix.rows();
+  demand(work.matrix && !own_matrix == !work.own_matrix, "matrices have to be constant");
+  demand(!own == !own_matrix, "own and own_matrix belong together");
+  if (own_matrix) work.own = floats(own, rows * own_matrix.width(), "own has another size than own_matrix");
+  work.epilogue = epilogue_of(settings, host.read(7), host.read(8), rows, width);
+  work.out = write_floats(host, {rows, width});
+  const gnx_threads threads = host.threads();
+  demand_kernel(gnx_run_linear(&work, &threads));
 }
 
 // Inputs: messages, rowptr, root?, bias?

@@ -10,7 +10,7 @@ from gnnexport.targets.onnx import schemas
 from gnnexport.targets.onnx.matching import is_constant, only_reader, same_rows, same_sizes
 from gnnexport.targets.onnx.operators import dialect_nodes
 
-_PLACES = {schemas.AGGREGATE: 4, schemas.REDUCE_EDGES: 2, schemas.ATTENTION: 8}
+_PLACES = {schemas.AGGREGATE: 4, schemas.AGGREGATE_LINEAR: 7, schemas.REDUCE_EDGES: 2, schemas.ATTENTION: 8}
 """Where an operator takes its root term; the bias follows."""
 
 

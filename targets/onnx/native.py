@@ -16,6 +16,7 @@ from gnnexport.targets.onnx import schemas
 from gnnexport.targets.onnx.attention import fuse_attention
 from gnnexport.targets.onnx.choice import NATIVE, Choices
 from gnnexport.targets.onnx.epilogues import fuse_epilogues
+from gnnexport.targets.onnx.linear import fuse_linear, fuse_own
 from gnnexport.targets.onnx.lower import REDUCING
 from gnnexport.targets.onnx.operators import dialect_nodes, read
 from gnnexport.targets.onnx.prepared_edges import fuse_edges
@@ -23,6 +24,7 @@ from gnnexport.targets.onnx.tape import Constants
 
 _STRUCTURE = {
     schemas.AGGREGATE: (1, 2),
+    schemas.AGGREGATE_LINEAR: (1, 2),
     schemas.REDUCE_EDGES: (1,),
     schemas.ATTENTION: (1, 2),
     schemas.EDGE_SOFTMAX: (1,),
@@ -55,7 +57,9 @@ def goes_native(graph: ir.Graph, choices: Choices) -> bool:
 def keep_native(graph: ir.Graph) -> None:
     """Prepare a graph in place for a runtime that has the kernels; `serves` has to hold."""
     fuse_attention(graph)
+    fuse_linear(graph)
     fuse_epilogues(graph)
+    fuse_own(graph)
     _narrow(graph)
     for node in dialect_nodes(graph):
         if node.op_type == schemas.GATHER_SOURCE:

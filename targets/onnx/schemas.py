@@ -13,6 +13,7 @@ VERSION = 1
 
 CSR = "Csr"
 AGGREGATE = "Aggregate"
+AGGREGATE_LINEAR = "AggregateLinear"
 REDUCE_EDGES = "ReduceEdges"
 EDGE_SOFTMAX = "EdgeSoftmax"
 GATHER_SOURCE = "GatherSource"
@@ -44,6 +45,8 @@ def register() -> None:
     ]
     _register(CSR, ["dst:I", "num_dst:I"], [], outputs=["rowptr:I", "perm:I"])
     _register(AGGREGATE, ["x:T", "rowptr:I", "col:I", "weight:T?", "root:T?", "bias:T?"], [reduce, *after])
+    layers = ["matrix:T", "own:T?", "own_matrix:T?", "root:T?", "bias:T?"]
+    _register(AGGREGATE_LINEAR, ["x:T", "rowptr:I", "col:I", "weight:T?", *layers], [reduce, *after])
     _register(REDUCE_EDGES, ["messages:T", "rowptr:I", "root:T?", "bias:T?"], [reduce, *after])
     terms = ["source:T?", "destination:T?", "edge:T?", "edge_value:T?", "att:T?", "root:T?", "bias:T?"]
     _register(ATTENTION, ["x:T", "rowptr:I", "col:I", *terms], [*scores, *after])

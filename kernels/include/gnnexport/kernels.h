@@ -22,7 +22,7 @@ extern "C" {
 #endif
 
 /* Grows whenever a structure or a function changes its meaning. */
-#define GNX_ABI 1
+#define GNX_ABI 2
 
 typedef enum gnx_status {
   GNX_OK = 0,

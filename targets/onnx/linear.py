@@ -1,0 +1,119 @@
+"""Multiply what is reduced while it is in the cache: a reduction and the linear layers behind it become one operator.
+
+Nothing with a row for each node is left in memory between them. A layer with weights of its own for the node itself, as
+GraphSAGE has, joins in.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from gnnexport.targets.onnx import schemas
+from gnnexport.targets.onnx.matching import is_constant, only_reader, producer, same_rows
+from gnnexport.targets.onnx.operators import dialect_nodes
+
+_WEIGHT, _OWN, _ROOT, _BIAS = 3, 5, 7, 8
+"""Places of inputs of `AggregateLinear`."""
+
+
+def fuse_linear(graph: ir.Graph) -> None:
+    """Let reductions take over the linear layer that alone reads them, in place; what follows it stays for later."""
+    for node in dialect_nodes(graph):
+        if node.op_type != schemas.AGGREGATE or any(value is not None for value in node.inputs[_WEIGHT + 1 :]):
+            continue
+        layer = only_reader(node.outputs[0])
+        if layer is not None and layer.inputs[0] is node.outputs[0] and _is_linear(layer):
+            _join(graph, node, layer)
+
+
+def fuse_own(graph: ir.Graph) -> None:
+    """Let them take over the linear layer of their root term too; after `fuse_epilogues`."""
+    for node in dialect_nodes(graph):
+        if node.op_type != schemas.AGGREGATE_LINEAR or len(node.inputs) <= _ROOT:
+            continue
+        root = node.inputs[_ROOT]
+        layer = producer(root, "Gemm") or producer(root, "MatMul")
+        if root is None or layer is None or only_reader(root) is not node or not _is_linear(layer):
+            continue
+        bias = _bias(layer)
+        if bias is not None and node.inputs[_BIAS] is not None:
+            continue
+        own = layer.inputs[0]
+        assert own is not None
+        if not same_rows(own, node.outputs[0]):
+            continue
+        node.replace_input_with(_OWN, own)
+        node.replace_input_with(_OWN + 1, _matrix(graph, layer))
+        node.replace_input_with(_ROOT, None)
+        if bias is not None:
+            node.replace_input_with(_BIAS, bias)
+        _remove(graph, layer)
+
+
+def _is_linear(node: ir.Node) -> bool:
+    """Tell whether a node multiplies rows with a constant matrix, and adds a constant row at most."""
+    if node.domain != "" or node.op_type not in ("Gemm", "MatMul") or not is_constant(node.inputs[1]):
+        return False
+    rows, matrix = node.inputs[0], node.inputs[1]
+    if rows is None or rows.shape is None or matrix is None or len(rows.shape) != 2 or _rank(matrix) != 2:
+        return False
+    if node.op_type == "MatMul":
+        return True
+    plain = node.attributes.get_float("alpha", 1.0) == 1.0 and node.attributes.get_float("beta", 1.0) == 1.0
+    bias = _bias(node)
+    whole = bias is None or (is_constant(bias) and list(bias.shape or ()) == list(node.outputs[0].shape or ())[1:])
+    return plain and not node.attributes.get_int("transA", 0) and whole
+
+
+def _rank(value: ir.Value) -> int:
+    return 0 if value.const_value is None else len(value.const_value.shape)
+
+
+def _bias(layer: ir.Node) -> ir.Value | None:
+    return layer.inputs[2] if len(layer.inputs) > 2 else None
+
+
+def _join(graph: ir.Graph, node: ir.Node, layer: ir.Node) -> None:
+    """Put one operator where the linear layer stood, and its bias behind it."""
+    old, bias = layer.outputs[0], _bias(layer)
+    weight = node.inputs[_WEIGHT] if len(node.inputs) > _WEIGHT else None
+    out = ir.Value(name=f"{old.name}_reduced", shape=old.shape, type=old.type)
+    inputs = [*node.inputs[:_WEIGHT], weight, _matrix(graph, layer)]
+    attributes = list(node.attributes.values())
+    new = [
+        ir.Node(node.domain, schemas.AGGREGATE_LINEAR, inputs, attributes, outputs=[out], name=f"{layer.name}_fused")
+    ]
+    if bias is not None:
+        biased = ir.Value(name=f"{old.name}_biased", shape=old.shape, type=old.type)
+        new.append(ir.Node("", "Add", [out, bias], outputs=[biased], name=f"{layer.name}_bias"))
+    matrix = layer.inputs[1]
+    ir.convenience.replace_nodes_and_values(graph, layer, [layer, node], new, [old], [new[-1].outputs[0]])
+    _forget(graph, matrix)
+
+
+def _matrix(graph: ir.Graph, layer: ir.Node) -> ir.Value:
+    """Return the weights of a layer with a row for each output."""
+    matrix = layer.inputs[1]
+    assert matrix is not None
+    assert matrix.const_value is not None
+    if layer.op_type == "Gemm" and layer.attributes.get_int("transB", 0):
+        return matrix
+    name = f"{matrix.name}_transposed"
+    if name not in graph.initializers:
+        turned = ir.Tensor(matrix.const_value.numpy().T.copy(), name=name)
+        value = ir.Value(name=name, shape=turned.shape, type=matrix.type, const_value=turned)
+        value.meta.update(matrix.meta)
+        graph.register_initializer(value)
+    return graph.initializers[name]
+
+
+def _remove(graph: ir.Graph, layer: ir.Node) -> None:
+    matrix = layer.inputs[1]
+    graph.remove(layer, safe=True)
+    _forget(graph, matrix)
+
+
+def _forget(graph: ir.Graph, value: ir.Value | None) -> None:
+    """Drop a constant that nobody reads any more."""
+    if value is not None and value.is_initializer() and not list(value.uses()) and not value.is_graph_output():
+        graph.initializers.pop(str(value.name))
