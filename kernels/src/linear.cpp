@@ -41,7 +41,8 @@ int32_t check(const gnx_linear &work) {
   if (work.matrix->packed.width != work.sum.width) return GNX_SHAPE;
   gnx_aggregate sum = work.sum;
   sum.epilogue = {};
-  sum.out = work.out;
+  float none;
+  sum.out = &none;  // what is reduced stays here, and an output without columns may well have no address
   return gnx::check(sum);
 }
 

@@ -46,6 +46,8 @@ std::vector<Job> reductions() {
   static const std::vector<float> x = numbers(graph.num_src * width), terms = numbers(graph.num_src * heads);
   static const std::vector<float> scores = numbers(graph.slots() * narrow);
   static const std::vector<char> integers = bytes(graph.num_src * width);
+  static gnx_matrix *matrix = nullptr;  // as long as the program runs
+  gnx_pack_matrix(scores.data(), narrow, width, &matrix);
   const auto sum = [](int32_t type, const void *rows, const gnx_threads &threads) {
     std::vector<float> out(static_cast<size_t>(graph.rows() * width));
     const gnx_aggregate work{indices.csr, rows, width, type, GNX_SUM, nullptr, nullptr, nullptr, 1, {}, out.data()};
@@ -53,6 +55,14 @@ std::vector<Job> reductions() {
   };
   return {{"sum", [=](const gnx_threads &threads) { return sum(GNX_F32, x.data(), threads); }},
           {"sum of integers", [=](const gnx_threads &threads) { return sum(GNX_I8, integers.data(), threads); }},
+          {"linear",
+           [](const gnx_threads &threads) {
+             std::vector<float> out(static_cast<size_t>(graph.rows() * narrow));
+             gnx_linear work{};
+             work.sum.csr = indices.csr, work.sum.x = x.data(), work.sum.width = width, work.sum.heads = 1;
+             work.own = x.data(), work.matrix = work.own_matrix = matrix, work.out = out.data();
+             return answer(gnx_run_linear(&work, &threads), out);
+           }},
           {"attention",
            [](const gnx_threads &threads) {
              std::vector<float> out(static_cast<size_t>(graph.rows() * width));

@@ -153,12 +153,13 @@ void run_path() {
 }  // namespace
 
 int main() {
-  for (const char *path : {"portable", "avx2", "avx512"}) {
+  for (const char *path : {"portable", "avx2", "avx512", "amx"}) {
     if (gnx_use_path(path) != GNX_OK) {
       std::printf("%s: this processor lacks it\n", path);
       continue;
     }
     run_path();
+    run_linear();
     std::printf("%s: %ld calls\n", path, calls);
   }
   run_sort();
