@@ -10,7 +10,6 @@
 #include <bitset>
 #include <map>
 #include <memory>
-#include <type_traits>
 
 #include "operators.hpp"
 
@@ -109,11 +108,21 @@ ov::Dimension rows_of(const ov::Node &node) {
 
 void infer_reduced(ov::Node &node, const Attributes &) { node.set_output_type(0, ov::element::f32, with_rows(node, rows_of(node))); }
 
-void infer_linear(ov::Node &node, const Attributes &attributes) {
-  NODE_VALIDATION_CHECK(&node, attributes.has(run::MATRIX), "it has no matrix");
-  const ov::PartialShape matrix = node.get_input_partial_shape(attributes.port(run::MATRIX));
+ov::PartialShape multiplied(const ov::Node &node, const Attributes &attributes, size_t place, ov::Dimension rows) {
+  NODE_VALIDATION_CHECK(&node, attributes.has(place), "it has no matrix");
+  const ov::PartialShape matrix = node.get_input_partial_shape(attributes.port(place));
   const bool known = matrix.rank().is_static() && matrix.size() == 2;
-  node.set_output_type(0, ov::element::f32, {rows_of(node), known ? matrix[0] : ov::Dimension::dynamic()});
+  return {rows, known ? matrix[0] : ov::Dimension::dynamic()};
+}
+
+void infer_aggregate_linear(ov::Node &node, const Attributes &attributes) {
+  node.set_output_type(0, ov::element::f32, multiplied(node, attributes, run::MATRIX, rows_of(node)));
+}
+
+void infer_linear(ov::Node &node, const Attributes &attributes) {
+  const ov::PartialShape x = node.get_input_partial_shape(0);
+  const ov::Dimension rows = x.rank().is_static() && x.size() > 0 ? x[0] : ov::Dimension::dynamic();
+  node.set_output_type(0, ov::element::f32, multiplied(node, attributes, run::LINEAR_MATRIX, rows));
 }
 
 void infer_like_input(ov::Node &node, const Attributes &) { node.set_output_type(0, ov::element::f32, node.get_input_partial_shape(0)); }
@@ -143,66 +152,78 @@ void infer_weighted_edges(ov::Node &node, const Attributes &attributes) {
 
 struct Aggregate {
   static constexpr const char *NAME = "Aggregate";
-  static constexpr bool REDUCES = true, SCORES = false, LOOPS = false;
+  static constexpr bool REDUCES = true, SCORES = false, LOOPS = false, LAYER = false;
   static constexpr auto infer = infer_reduced;
   static constexpr auto compute = run::aggregate;
 };
 
 struct AggregateLinear {
   static constexpr const char *NAME = "AggregateLinear";
-  static constexpr bool REDUCES = true, SCORES = false, LOOPS = false;
-  static constexpr auto infer = infer_linear;
+  static constexpr bool REDUCES = true, SCORES = false, LOOPS = false, LAYER = false;
+  static constexpr auto infer = infer_aggregate_linear;
   static constexpr auto compute = run::aggregate_linear;
+};
+
+struct Linear {
+  static constexpr const char *NAME = "Linear";
+  static constexpr bool REDUCES = false, SCORES = false, LOOPS = false, LAYER = true;
+  static constexpr auto infer = infer_linear;
+  static constexpr auto compute = run::linear;
 };
 
 struct ReduceEdges {
   static constexpr const char *NAME = "ReduceEdges";
-  static constexpr bool REDUCES = true, SCORES = false, LOOPS = false;
+  static constexpr bool REDUCES = true, SCORES = false, LOOPS = false, LAYER = false;
   static constexpr auto infer = infer_reduced;
   static constexpr auto compute = run::reduce_edges;
 };
 
 struct Attention {
   static constexpr const char *NAME = "Attention";
-  static constexpr bool REDUCES = false, SCORES = true, LOOPS = false;
+  static constexpr bool REDUCES = false, SCORES = true, LOOPS = false, LAYER = false;
   static constexpr auto infer = infer_reduced;
   static constexpr auto compute = run::attention;
 };
 
 struct EdgeSoftmax {
   static constexpr const char *NAME = "EdgeSoftmax";
-  static constexpr bool REDUCES = false, SCORES = false, LOOPS = false;
+  static constexpr bool REDUCES = false, SCORES = false, LOOPS = false, LAYER = false;
   static constexpr auto infer = infer_like_input;
   static constexpr auto compute = run::edge_softmax;
 };
 
 struct Csr {
   static constexpr const char *NAME = "Csr";
-  static constexpr bool REDUCES = false, SCORES = false, LOOPS = false;
+  static constexpr bool REDUCES = false, SCORES = false, LOOPS = false, LAYER = false;
   static constexpr auto infer = infer_csr;
   static constexpr auto compute = run::build_csr;
 };
 
 struct Edges {
   static constexpr const char *NAME = "Edges";
-  static constexpr bool REDUCES = false, SCORES = false, LOOPS = true;
+  static constexpr bool REDUCES = false, SCORES = false, LOOPS = true, LAYER = false;
   static constexpr auto infer = infer_edges;
   static constexpr auto compute = run::edges;
 };
 
 struct WeightedEdges {
   static constexpr const char *NAME = "WeightedEdges";
-  static constexpr bool REDUCES = false, SCORES = false, LOOPS = true;
+  static constexpr bool REDUCES = false, SCORES = false, LOOPS = true, LAYER = false;
   static constexpr auto infer = infer_weighted_edges;
   static constexpr auto compute = run::weighted_edges;
 };
 
 struct GatherDestination {
   static constexpr const char *NAME = "GatherDestination";
-  static constexpr bool REDUCES = false, SCORES = false, LOOPS = false;
+  static constexpr bool REDUCES = false, SCORES = false, LOOPS = false, LAYER = false;
   static constexpr auto infer = infer_per_slot;
   static constexpr auto compute = run::gather_destination;
 };
+
+// Inputs of each kind that have to be constant, for products.
+std::vector<size_t> matrices_of(void *) { return {}; }
+std::vector<size_t> matrices_of(AggregateLinear *) { return {run::MATRIX, run::OWN_MATRIX}; }
+std::vector<size_t> matrices_of(Linear *) { return {run::LINEAR_MATRIX}; }
 
 template <class Kind>
 class Operator : public ov::op::Op {
@@ -240,7 +261,7 @@ class Operator : public ov::op::Op {
       visitor.on_attribute("heads", attributes_.heads);
       visitor.on_attribute("scale", attributes_.scale);
     }
-    if (Kind::REDUCES || Kind::SCORES) {
+    if (Kind::REDUCES || Kind::SCORES || Kind::LAYER) {
       visitor.on_attribute("activation", attributes_.activation);
       visitor.on_attribute("slope", attributes_.slope);
     }
@@ -269,8 +290,7 @@ class Operator : public ov::op::Op {
 
  private:
   void pack() {
-    if (!std::is_same<Kind, AggregateLinear>::value) return;
-    for (const size_t place : {run::MATRIX, run::OWN_MATRIX}) {
+    for (const size_t place : matrices_of(static_cast<Kind *>(nullptr))) {
       if (!attributes_.has(place) || matrices_.count(place)) continue;
       const auto given = dynamic_cast<ov::op::v0::Constant *>(get_input_node_ptr(attributes_.port(place)));
       if (!given) continue;
@@ -320,5 +340,5 @@ std::vector<ov::Extension::Ptr> extensions() {
 
 }  // namespace
 
-OPENVINO_CREATE_EXTENSIONS((extensions<Aggregate, AggregateLinear, ReduceEdges, Attention, EdgeSoftmax, Csr, Edges,
+OPENVINO_CREATE_EXTENSIONS((extensions<Aggregate, AggregateLinear, Linear, ReduceEdges, Attention, EdgeSoftmax, Csr, Edges,
                                         WeightedEdges, GatherDestination>()))

@@ -254,6 +254,7 @@ const std::vector<Operator> &operators() {
                {"reduce"}),
       describe("AggregateLinear", {ANY, ANY, ANY, FLOAT, FLOAT, FLOAT, FLOAT, FLOAT, FLOAT}, 3, {FLOAT},
                run::aggregate_linear, {"reduce"}, {run::MATRIX, run::OWN_MATRIX}),
+      describe("Linear", {FLOAT, FLOAT, FLOAT, FLOAT}, 2, {FLOAT}, run::linear, {}, {run::LINEAR_MATRIX}),
       describe("ReduceEdges", {ANY, ANY, FLOAT, FLOAT}, 2, {FLOAT}, run::reduce_edges, {"reduce"}),
       describe("Attention", {FLOAT, ANY, ANY, FLOAT, FLOAT, FLOAT, FLOAT, FLOAT, FLOAT, FLOAT}, 3, {FLOAT},
                run::attention, {"score"}),

@@ -10,6 +10,10 @@
 #include <string>
 #include <vector>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #include "gnnexport/kernels.h"
 
 namespace gnx {
@@ -98,8 +102,23 @@ inline const float *floats(const Tensor &tensor, int64_t count, const char *mess
   return static_cast<const float *>(tensor.data);
 }
 
+// Rows are gathered from everywhere in what is written: pages of two megabytes cost far fewer look-ups of addresses. It
+// is a wish, so that a refusal is nobody's concern.
+inline void on_large_pages(void *data, int64_t bytes) {
+#if defined(MADV_HUGEPAGE)
+  constexpr uintptr_t PAGE = 1 << 21;
+  const auto begin = (reinterpret_cast<uintptr_t>(data) + PAGE - 1) / PAGE * PAGE;
+  const auto end = (reinterpret_cast<uintptr_t>(data) + static_cast<uintptr_t>(bytes)) / PAGE * PAGE;
+  if (end > begin) madvise(reinterpret_cast<void *>(begin), end - begin, MADV_HUGEPAGE);
+#endif
+}
+
 inline float *write_floats(Host &host, const std::vector<int64_t> &sizes) {
-  return static_cast<float *>(host.write(0, Element::F32, sizes));
+  void *const data = host.write(0, Element::F32, sizes);
+  int64_t bytes = sizeof(float);
+  for (const int64_t size : sizes) bytes *= size;
+  on_large_pages(data, bytes);
+  return static_cast<float *>(data);
 }
 
 inline gnx_csr structure(const Tensor &rowptr, const Tensor &col, int64_t num_src) {
@@ -160,6 +179,7 @@ inline void aggregate(const Settings &settings, Host &host) {
 }
 
 constexpr size_t MATRIX = 4, OWN_MATRIX = 6;  // inputs of aggregate_linear
+constexpr size_t LINEAR_MATRIX = 1;           // of linear
 
 // Inputs: x, rowptr, col, weight?, matrix, own?, own_matrix?, root?, bias?
 inline void aggregate_linear(const Settings &settings, Host &host) {
@@ -174,6 +194,20 @@ inline void aggregate_linear(const Settings &settings, Host &host) {
   if (own_matrix) work.own = floats(own, rows * own_matrix.width(), "own has another size than own_matrix");
   work.epilogue = epilogue_of(settings, host.read(7), host.read(8), rows, width);
   work.out = write_floats(host, {rows, width});
+  const gnx_threads threads = host.threads();
+  demand_kernel(gnx_run_linear(&work, &threads));
+}
+
+// Inputs: x, matrix, root?, bias?
+inline void linear(const Settings &settings, Host &host) {
+  const Tensor x = host.read(0), matrix = host.read(LINEAR_MATRIX);
+  gnx_linear work{};
+  work.sum.csr.num_rows = x.rows();
+  work.own_matrix = host.matrix(LINEAR_MATRIX);
+  demand(work.own_matrix, "the matrix has to be constant");
+  work.own = floats(x, x.rows() * matrix.width(), "x has another size than the matrix");
+  work.epilogue = epilogue_of(settings, host.read(2), host.read(3), x.rows(), matrix.rows());
+  work.out = write_floats(host, {x.rows(), matrix.rows()});
   const gnx_threads threads = host.threads();
   demand_kernel(gnx_run_linear(&work, &threads));
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
@@ -10,7 +11,13 @@ from gnnexport.targets.onnx import schemas
 from gnnexport.targets.onnx.matching import is_constant, only_reader, same_rows, same_sizes
 from gnnexport.targets.onnx.operators import dialect_nodes
 
-_PLACES = {schemas.AGGREGATE: 4, schemas.AGGREGATE_LINEAR: 7, schemas.REDUCE_EDGES: 2, schemas.ATTENTION: 8}
+_PLACES = {
+    schemas.AGGREGATE: 4,
+    schemas.AGGREGATE_LINEAR: 7,
+    schemas.LINEAR: 2,
+    schemas.REDUCE_EDGES: 2,
+    schemas.ATTENTION: 8,
+}
 """Where an operator takes its root term; the bias follows."""
 
 
@@ -25,10 +32,10 @@ class _Found:
     taken: list[ir.Node] = field(default_factory=list)
 
 
-def fuse_epilogues(graph: ir.Graph) -> None:
-    """Let every operator that reduces take over what follows it, in place."""
+def fuse_epilogues(graph: ir.Graph, kinds: Collection[str] = tuple(_PLACES)) -> None:
+    """Let every operator of some kinds take over what follows it, in place; none may have taken anything yet."""
     for node in dialect_nodes(graph):
-        if node.op_type in _PLACES:
+        if node.op_type in kinds:
             found = _follow(node)
             if found.root is not None or found.bias is not None or found.attributes:
                 _replace(graph, node, found)

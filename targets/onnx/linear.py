@@ -50,12 +50,23 @@ def fuse_own(graph: ir.Graph) -> None:
         _remove(graph, layer)
 
 
+def take_layers(graph: ir.Graph) -> None:
+    """Let the kernels multiply in the other linear layers too, in place; what follows them waits for `fuse_epilogues`."""
+    for node in list(graph):
+        if _is_linear(node):
+            inputs = [node.inputs[0], _matrix(graph, node)]
+            new = ir.Node(schemas.DOMAIN, schemas.LINEAR, inputs, name=f"{node.name}_fused")
+            _put(graph, node, [node], new)
+
+
 def _is_linear(node: ir.Node) -> bool:
     """Tell whether a node multiplies rows with a constant matrix, and adds a constant row at most."""
     if node.domain != "" or node.op_type not in ("Gemm", "MatMul") or not is_constant(node.inputs[1]):
         return False
     rows, matrix = node.inputs[0], node.inputs[1]
     if rows is None or rows.shape is None or matrix is None or len(rows.shape) != 2 or _rank(matrix) != 2:
+        return False
+    if any(value.dtype != ir.DataType.FLOAT for value in (rows, matrix)):
         return False
     if node.op_type == "MatMul":
         return True
@@ -75,19 +86,23 @@ def _bias(layer: ir.Node) -> ir.Value | None:
 
 def _join(graph: ir.Graph, node: ir.Node, layer: ir.Node) -> None:
     """Put one operator where the linear layer stood, and its bias behind it."""
-    old, bias = layer.outputs[0], _bias(layer)
     weight = node.inputs[_WEIGHT] if len(node.inputs) > _WEIGHT else None
-    out = ir.Value(name=f"{old.name}_reduced", shape=old.shape, type=old.type)
     inputs = [*node.inputs[:_WEIGHT], weight, _matrix(graph, layer)]
     attributes = list(node.attributes.values())
-    new = [
-        ir.Node(node.domain, schemas.AGGREGATE_LINEAR, inputs, attributes, outputs=[out], name=f"{layer.name}_fused")
-    ]
+    new = ir.Node(node.domain, schemas.AGGREGATE_LINEAR, inputs, attributes, name=f"{layer.name}_fused")
+    _put(graph, layer, [layer, node], new)
+
+
+def _put(graph: ir.Graph, layer: ir.Node, taken: list[ir.Node], new: ir.Node) -> None:
+    """Put an operator where a linear layer stood, and the layer's bias behind it."""
+    old, bias, matrix = layer.outputs[0], _bias(layer), layer.inputs[1]
+    out = new.outputs[0]
+    out.name, out.shape, out.type = f"{old.name}_product", old.shape, old.type
+    nodes = [new]
     if bias is not None:
         biased = ir.Value(name=f"{old.name}_biased", shape=old.shape, type=old.type)
-        new.append(ir.Node("", "Add", [out, bias], outputs=[biased], name=f"{layer.name}_bias"))
-    matrix = layer.inputs[1]
-    ir.convenience.replace_nodes_and_values(graph, layer, [layer, node], new, [old], [new[-1].outputs[0]])
+        nodes.append(ir.Node("", "Add", [out, bias], outputs=[biased], name=f"{layer.name}_bias"))
+    ir.convenience.replace_nodes_and_values(graph, layer, taken, nodes, [old], [nodes[-1].outputs[0]])
     _forget(graph, matrix)
 
 

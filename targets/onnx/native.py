@@ -12,11 +12,12 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common as passes
 
+from gnnexport.native.library import path_name
 from gnnexport.targets.onnx import schemas
 from gnnexport.targets.onnx.attention import fuse_attention
 from gnnexport.targets.onnx.choice import NATIVE, Choices
 from gnnexport.targets.onnx.epilogues import fuse_epilogues
-from gnnexport.targets.onnx.linear import fuse_linear, fuse_own
+from gnnexport.targets.onnx.linear import fuse_linear, fuse_own, take_layers
 from gnnexport.targets.onnx.lower import REDUCING
 from gnnexport.targets.onnx.operators import dialect_nodes, read
 from gnnexport.targets.onnx.prepared_edges import fuse_edges
@@ -60,6 +61,9 @@ def keep_native(graph: ir.Graph) -> None:
     fuse_linear(graph)
     fuse_epilogues(graph)
     fuse_own(graph)
+    if path_name() == "amx":
+        take_layers(graph)
+        fuse_epilogues(graph, [schemas.LINEAR])
     _narrow(graph)
     for node in dialect_nodes(graph):
         if node.op_type == schemas.GATHER_SOURCE:

@@ -14,6 +14,7 @@ VERSION = 1
 CSR = "Csr"
 AGGREGATE = "Aggregate"
 AGGREGATE_LINEAR = "AggregateLinear"
+LINEAR = "Linear"
 REDUCE_EDGES = "ReduceEdges"
 EDGE_SOFTMAX = "EdgeSoftmax"
 GATHER_SOURCE = "GatherSource"
@@ -47,6 +48,7 @@ def register() -> None:
     _register(AGGREGATE, ["x:T", "rowptr:I", "col:I", "weight:T?", "root:T?", "bias:T?"], [reduce, *after])
     layers = ["matrix:T", "own:T?", "own_matrix:T?", "root:T?", "bias:T?"]
     _register(AGGREGATE_LINEAR, ["x:T", "rowptr:I", "col:I", "weight:T?", *layers], [reduce, *after])
+    _register(LINEAR, ["x:T", "matrix:T", "root:T?", "bias:T?"], after)
     _register(REDUCE_EDGES, ["messages:T", "rowptr:I", "root:T?", "bias:T?"], [reduce, *after])
     terms = ["source:T?", "destination:T?", "edge:T?", "edge_value:T?", "att:T?", "root:T?", "bias:T?"]
     _register(ATTENTION, ["x:T", "rowptr:I", "col:I", *terms], [*scores, *after])
