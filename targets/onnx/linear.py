@@ -51,7 +51,7 @@ def fuse_own(graph: ir.Graph) -> None:
 
 
 def take_layers(graph: ir.Graph) -> None:
-    """Let the kernels multiply in the other linear layers too, in place; what follows them waits for `fuse_epilogues`."""
+    """Let the kernels multiply in the other linear layers too, in place; what follows waits for `fuse_epilogues`."""
     for node in list(graph):
         if _is_linear(node):
             inputs = [node.inputs[0], _matrix(graph, node)]
