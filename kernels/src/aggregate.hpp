@@ -18,15 +18,16 @@ void reduce_block(const gnx_aggregate &work, const Structure &structure, const B
     gather<Row, W, NV, S>(structure, x, block, weights, begin, end, total);
     if (span.segment) {
       put<W, NV>(total, block, static_cast<float *>(parts.sums) + span.segment->part * work.width + block.begin);
-    } else if (plain) {
-      put<W, NV>(total, block, work.out + (row - structure.out_row) * work.width + block.begin);
-    } else {
-      float values[NV * W];
-      put<W, NV>(total, block, values);
-      finish(work, row, end - begin, block.begin, columns, values);
-      std::memcpy(work.out + (row - structure.out_row) * work.width + block.begin, values, columns * sizeof(float));
+      return;
     }
+    float *const out = work.out + (row - structure.out_row) * work.width + block.begin;
+    if (plain && !structure.past) return put<W, NV>(total, block, out);
+    float values[NV * W];
+    put<W, NV>(total, block, values);
+    finish(work, row, end - begin, block.begin, columns, values);
+    hand_over<NV * W>(values, columns, structure.past, out);
   });
+  settle();
 }
 
 // Sums of at most SHORT_SUMS int8 rows, in 16 bits.
@@ -54,7 +55,7 @@ void add_block(const gnx_aggregate &work, const Structure &structure, const Bloc
   const Matrix<int8_t> x{static_cast<const int8_t *>(work.x), work.width};
   const int64_t columns = block.end - block.begin;
   for_rows(structure, span, [&](int64_t row, int64_t begin, int64_t end) {
-    float *out = work.out + (row - structure.out_row) * work.width + block.begin;
+    float *out = span.segment ? nullptr : work.out + (row - structure.out_row) * work.width + block.begin;
     int16_t few[NV * W];
     if (!span.segment && end - begin <= SHORT_SUMS) {
       add_few<W, NV>(structure, x, block, begin, end, few);

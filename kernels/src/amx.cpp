@@ -2,8 +2,9 @@
 //
 // A float32 is the sum of three bfloat16 numbers: its 24 bits are three times 8. Of the nine products of two such sums
 // the three smallest are below what float32 tells apart; the other six are added, the small ones first (Henry, Tang and
-// Heinecke, ARITH 2019). Rows with a number that has no such parts, because it is infinite, not a number or close to
-// the largest, are multiplied in vectors.
+// Heinecke, ARITH 2019). Parts of a product may overflow where it does not, or both ways where it does: so rows among
+// which are numbers so large that a sum could come near the largest, infinite ones or none are multiplied in vectors.
+// Tiles take what is below 2^-126 for zero, numbers, parts and sums alike.
 #include "product.hpp"
 
 namespace {
@@ -16,7 +17,8 @@ constexpr int64_t SIZE = SIDE * DEPTH;  // bfloat16 numbers in a tile
 constexpr int64_t PAIR = 2 * SIDE;      // rows, and columns, of four tiles of results
 constexpr int64_t PARTS = 3;
 constexpr int64_t STEP = 2 * PARTS * SIZE;  // what is stored of a pair of tiles
-constexpr int64_t HEAD = 16;                // floats before the tiles of a matrix, to say whether it has any
+constexpr int64_t HEAD = 16;                // floats before the tiles of a matrix: the first is its largest number
+constexpr float LIMIT = 0x1p127f;           // of numbers, and of the sums of what their sizes multiply to
 constexpr int64_t MOST_FACTORS = 2;
 
 inline int64_t up_to(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
@@ -29,9 +31,16 @@ inline int64_t tile_of(int64_t row, int64_t step, int64_t width) {
   return (row / PAIR * steps_of(width) + step) * STEP + row / SIDE % 2 * SIZE;
 }
 
-inline bool has_parts(__m512 value) {
-  const __m512i size = _mm512_and_si512(_mm512_castps_si512(value), _mm512_set1_epi32(0x7fffffff));
-  return !_mm512_cmpge_epi32_mask(size, _mm512_set1_epi32(0x7f000000));
+// The larger of two sizes, which are floats without their sign. As integers, what is no number is the largest.
+inline __m512i larger(__m512i size, __m512 value) {
+  return _mm512_max_epi32(size, _mm512_and_si512(_mm512_castps_si512(value), _mm512_set1_epi32(0x7fffffff)));
+}
+
+inline float largest(__m512i size) {
+  int32_t sizes[SIDE], most = 0;
+  _mm512_storeu_si512(sizes, size);
+  for (const int32_t each : sizes) most = each > most ? each : most;
+  return bits<float>(most);
 }
 
 inline void split(__m512 value, Part *to) {
@@ -44,19 +53,19 @@ inline void split(__m512 value, Part *to) {
   }
 }
 
-// Lay rows out as tiles; tell whether all numbers have parts.
-bool split_rows(const float *rows, int64_t count, int64_t width, Part *to) {
-  bool fits = true;
+// Lay rows out as tiles; tell the size of the largest number.
+float split_rows(const float *rows, int64_t count, int64_t width, Part *to) {
+  __m512i size = _mm512_setzero_si512();
   for (int64_t row = 0; row < up_to(count, PAIR); ++row) {
     for (int64_t k = 0; k < up_to(width, DEPTH); k += SIDE) {
       const int64_t left = row < count ? width - k : 0;
       const __mmask16 there = static_cast<__mmask16>(left >= SIDE ? 0xffff : left > 0 ? (1 << left) - 1 : 0);
       const __m512 value = _mm512_maskz_loadu_ps(there, there ? rows + row * width + k : rows);
-      fits &= has_parts(value);
+      size = larger(size, value);
       split(value, to + tile_of(row, k / DEPTH, width) + row % SIDE * DEPTH + k % DEPTH);
     }
   }
-  return fits;
+  return largest(size);
 }
 
 int64_t floats_in_matrix(int64_t out_width, int64_t width) { return HEAD + floats_in_tiles(out_width, width); }
@@ -70,11 +79,11 @@ size_t tiled_size(int64_t out_width, int64_t width) {
 void pack_tiles(const float *values, int64_t out_width, int64_t width, float *to) {
   std::memset(to, 0, floats_in_matrix(out_width, width) * sizeof(float));
   Part *tiles = reinterpret_cast<Part *>(to + HEAD);
-  bool fits = true;
+  __m512i size = _mm512_setzero_si512();
   for (int64_t column = 0; column < out_width; ++column) {
     for (int64_t k = 0; k < width; ++k) {
       float value = values[column * width + k];
-      fits &= has_parts(_mm512_set1_ps(value));
+      size = larger(size, _mm512_set1_ps(value));
       Part *at = tiles + tile_of(column, k / DEPTH, width) + k % DEPTH / 2 * DEPTH + column % SIDE * 2 + k % 2;
       for (int64_t part = 0; part < PARTS; ++part) {
         const uint32_t word = (bits<uint32_t>(value) + 0x8000) & 0xffff0000;
@@ -83,7 +92,7 @@ void pack_tiles(const float *values, int64_t out_width, int64_t width, float *to
       }
     }
   }
-  to[0] = fits ? 1.0f : 0.0f;
+  to[0] = largest(size);
   pack(values, out_width, width, to + floats_in_matrix(out_width, width));
 }
 
@@ -100,6 +109,8 @@ inline void configure() {
     tiles.bytes[tile] = LINE;
     tiles.rows[tile] = SIDE;
   }
+  // GCC's intrinsics do not say that they read memory: what was stored for them has to be there.
+  __asm__ volatile("" : : "r"(&tiles) : "memory");
   _tile_loadconfig(&tiles);
 }
 
@@ -178,16 +189,16 @@ void multiply_in_vectors(const Tile &tile) {
 
 void multiply_tiles(const Tile &tile) {
   const Part *rows[MOST_FACTORS];
-  float *scratch = tile.scratch;
-  bool fits = true;
+  float *scratch = tile.scratch, most = 0.0f;
   for (int place = 0; place < tile.num; ++place) {
-    const Factor &factor = tile.factors[place];
+    const Packed &packed = tile.factors[place].packed;
     Part *const to = reinterpret_cast<Part *>(scratch);
-    fits = fits && factor.packed.values[0] != 0.0f && split_rows(factor.rows, tile.count, factor.packed.width, to);
+    const float of_rows = split_rows(tile.factors[place].rows, tile.count, packed.width, to);
+    most += of_rows * packed.values[0] * static_cast<float>(packed.width);
+    if (!(of_rows < LIMIT && packed.values[0] < LIMIT && most < LIMIT)) return multiply_in_vectors(tile);
     rows[place] = to;
-    scratch += tiles_size(tile.count, factor.packed);
+    scratch += tiles_size(tile.count, packed);
   }
-  if (!fits) return multiply_in_vectors(tile);
   const int64_t width = tile.factors[0].packed.out_width;
   alignas(LINE) float values[PAIR * PAIR];
   configure();

@@ -78,6 +78,7 @@ int32_t aggregate(const gnx_aggregate &work, const gnx_threads *threads) {
   Work dealt;
   status = deal_out(work.csr, work.width * bytes_of(work.type), dealt);
   if (status != GNX_OK || work.width == 0 || work.csr.num_rows == 0) return status;
+  dealt.structure.past = work.csr.num_rows * work.width * static_cast<int64_t>(sizeof(float)) > PAST_BYTES;
   const Sum sum = sum_of(work);
   const std::vector<Block> blocks = cut_columns(work, sum, *path);
   std::vector<float> sums(dealt.segments.size() * work.width);

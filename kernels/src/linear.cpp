@@ -23,7 +23,6 @@ constexpr int64_t MOST_WIDTH = INT32_MAX;
 constexpr int64_t TILES = 4;     // that a task without edges multiplies
 constexpr int64_t LARGER = 4;    // as many slots as an aggregation deals out: so few tiles are left half empty
 constexpr int MOST_FACTORS = 2;
-constexpr int64_t PAST_BYTES = 16 << 20;  // an output larger than this is not read from the caches afterwards
 
 int32_t check(const gnx_linear &work) {
   const gnx_matrix *matrix = work.matrix ? work.matrix : work.own_matrix;
@@ -53,6 +52,7 @@ class Linear {
     sum_.epilogue = {};
     const gnx_matrix &matrix = work.matrix ? *work.matrix : *work.own_matrix;
     product_ = matrix.product;
+    empty_ = sum_.csr.num_rows == 0 || matrix.packed.out_width == 0;
     past_ = sum_.csr.num_rows * matrix.packed.out_width * static_cast<int64_t>(sizeof(float)) > PAST_BYTES;
     for (const gnx_matrix *each : {work.matrix, work.own_matrix}) {
       if (each) scratch_ += product_->scratch_size(product_->tile, each->packed);
@@ -63,7 +63,7 @@ class Linear {
     if (!work_.matrix) return multiply_rows();
     const int64_t slot_bytes = sum_.width * bytes_of(sum_.type);
     const int32_t status = deal_out(sum_.csr, std::max<int64_t>(slot_bytes / LARGER, 1), dealt_);
-    if (status != GNX_OK || work_.matrix->packed.out_width == 0 || sum_.csr.num_rows == 0) return status;
+    if (status != GNX_OK || empty_) return status;
     kind_ = sum_of(sum_);
     blocks_ = cut_columns(sum_, kind_, path_);
     sums_.resize(dealt_.segments.size() * sum_.width);
@@ -74,6 +74,7 @@ class Linear {
 
  private:
   int32_t multiply_rows() {
+    if (empty_) return GNX_OK;
     const int64_t rows = sum_.csr.num_rows, stretch = TILES * product_->tile;
     for_each(threads_, static_cast<size_t>((rows + stretch - 1) / stretch), [=](size_t task) {
       const int64_t begin = static_cast<int64_t>(task) * stretch, end = std::min(begin + stretch, rows);
@@ -164,7 +165,7 @@ class Linear {
   gnx_aggregate sum_;
   const Product *product_;
   size_t scratch_ = 0;
-  bool past_;
+  bool empty_, past_;
   Work dealt_;
   Sum kind_ = Sum::plain;
   std::vector<Block> blocks_;
@@ -183,6 +184,7 @@ int32_t pack(const float *values, int64_t out_width, int64_t width, gnx_matrix *
   const Path *path = current_path();
   if (!path) return GNX_OPTION;
   if (out_width < 0 || width < 0 || out_width > MOST_WIDTH || width > MOST_WIDTH) return GNX_SHAPE;
+  if (out_width > INT64_MAX / 64 / std::max<int64_t>(width, 1)) return GNX_SHAPE;
   if (!out || (!values && out_width > 0 && width > 0)) return GNX_NULL;
   auto matrix = std::make_unique<gnx_matrix>();
   matrix->product = &path->product;

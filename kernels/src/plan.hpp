@@ -14,6 +14,8 @@ constexpr int64_t CHUNK_BYTES = 1 << 20;
 constexpr int64_t LEAST_CHUNK = 256;
 constexpr int64_t MOST_CHUNK = 16384;
 
+constexpr int64_t PAST_BYTES = 16 << 20;  // what is larger is not read from the caches after it was written
+
 struct Index {
   const void *data;
   bool wide;
@@ -39,6 +41,7 @@ struct Structure {
   int64_t num_rows, num_slots, num_src;
   int64_t chunk;
   int64_t out_row = 0;  // the row that an output begins with
+  bool past = false;    // whether the output is too large for the caches
 };
 
 // A block of columns: `count` vectors of `lanes` from column `begin`, the last one ending at column `end`.
@@ -76,7 +79,7 @@ struct Tile {
   int64_t first, count;  // rows of the output
   const gnx_epilogue &epilogue;
   float *out, *scratch;
-  bool past;  // whether the output is too large for the caches
+  bool past;             // as of a structure
 };
 
 // Products of rows with matrices of weights. Sizes are numbers of floats.

@@ -50,14 +50,6 @@ inline void multiply_panel(const Tile &tile, int64_t row, int64_t column, float 
   }
 }
 
-inline void hand_over(const float *values, int64_t count, bool past, float *to) {
-  if (!past || count % GNX_LANES != 0 || !aligned(to)) {
-    std::memcpy(to, values, count * sizeof(float));
-    return;
-  }
-  for (int64_t i = 0; i < count; i += GNX_LANES) store_past(to + i, load<GNX_LANES>(values + i));
-}
-
 // Finish `count` rows of a tile from row `row`, of which [count, span] holds the columns from `column` on.
 inline void finish_rows(const Tile &tile, int64_t row, int64_t count, int64_t column, int64_t span, float *values) {
   const int64_t width = tile.factors[0].packed.out_width;
@@ -65,7 +57,7 @@ inline void finish_rows(const Tile &tile, int64_t row, int64_t count, int64_t co
   for (int64_t i = 0; i < count; ++i) {
     const int64_t place = tile.first + row + i;
     finish(tile.epilogue, place, width, column, columns, values + i * span);
-    hand_over(values + i * span, columns, tile.past, tile.out + place * width + column);
+    hand_over<PANEL>(values + i * span, columns, tile.past, tile.out + place * width + column);
   }
 }
 

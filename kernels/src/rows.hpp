@@ -92,6 +92,18 @@ inline void gather(const Structure &structure, const Matrix<typename Row::Type> 
   }
 }
 
+// Write some columns of a row of the result, `Most` at most, past the caches where it is too large for them.
+template <int Most>
+inline void hand_over(const float *values, int64_t count, bool past, float *to) {
+  if constexpr (Most >= GNX_LANES) {
+    if (past && count % GNX_LANES == 0 && aligned(to)) {
+      for (int64_t i = 0; i < count; i += GNX_LANES) store_past(to + i, load<GNX_LANES>(values + i));
+      return;
+    }
+  }
+  std::memcpy(to, values, count * sizeof(float));
+}
+
 template <int W, int NV>
 inline void put(const Floats<W> *total, const Block &block, float *to) {
   for (int v = 0; v < NV - 1; ++v) store<W>(to + v * W, total[v]);

@@ -99,7 +99,9 @@ typedef struct gnx_matrix gnx_matrix;
  *
  * `sum` says what is reduced; its out and its epilogue are not read. Either product may be left out: without `matrix`
  * only sum.csr.num_rows is read of `sum`. Products are as accurate as float32 sums of float32 products, in an order that
- * the instruction set decides. */
+ * the instruction set decides; `amx` takes numbers and sums below 2^-126 for 0, which moves a result by at most
+ * 2^-125 * (|a| + |b| + 6) for each product a * b in it. `out` may be what `root` is, to add to what is there;
+ * it shares memory with nothing else. */
 typedef struct gnx_linear {
   gnx_aggregate sum;
   const gnx_matrix *matrix;     /* [out_width, sum.width], or null */
@@ -135,8 +137,8 @@ typedef struct gnx_attention {
 GNX_API int32_t gnx_abi(void);
 GNX_API const char *gnx_message(int32_t status);
 
-/* The instruction set in use: `avx512`, `avx2` or `portable`. The environment variable GNNEXPORT_KERNELS names another,
- * read at the first call; gnx_use_path does so later, and says GNX_OPTION where this processor lacks it. */
+/* The instruction set in use: `amx`, `avx512`, `avx2` or `portable`. The environment variable GNNEXPORT_KERNELS names
+ * another, read at the first call; gnx_use_path does so later, and says GNX_OPTION where this processor lacks it. */
 GNX_API const char *gnx_path(void);
 GNX_API int32_t gnx_use_path(const char *name);
 
