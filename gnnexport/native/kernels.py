@@ -6,10 +6,11 @@ alive. What the arguments mean, and what is checked, stands in `kernels/include/
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from ctypes import Structure, byref, c_float, c_int32, c_int64, c_void_p
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from gnnexport.errors import KernelError
 from gnnexport.native.library import library
@@ -25,7 +26,8 @@ _MENDS = {
     1: "Pass an address for every part that holds numbers",
     2: "Pass sizes that belong to one structure, none of them negative",
     3: "Pass nodes below the number of nodes, and pointers that rise from 0 to the number of slots",
-    4: "Pass a type, a reduction, a score and an activation of those that gnnexport.native.kernels names",
+    4: "Pass a type, a reduction, a score and an activation of those that gnnexport.native.kernels names, and matrices "
+    "made with one instruction set",
 }
 """What helps, for each status of `gnx_status` but that of memory."""
 
@@ -174,15 +176,15 @@ class Matrix:
         Raises:
             KernelError: a size is negative, or memory ran out.
         """
-        self._free = library().gnx_free_matrix
         made = c_void_p()
         _check(library().gnx_pack_matrix(c_void_p(values), c_int64(out_width), c_int64(width), byref(made)))
         self.pointer = made.value or 0
+        # At exit it stays: threads may still read it.
+        weakref.finalize(self, library().gnx_free_matrix, made).atexit = False
 
-    def __del__(self) -> None:
-        """Free what was laid out, if anything was."""
-        if hasattr(self, "pointer"):
-            self._free(c_void_p(self.pointer))
+    def __reduce__(self) -> NoReturn:
+        """Refuse copies and pickles: they would read what the first one frees."""
+        raise TypeError("native kernels: a Matrix cannot be copied. Make another of the same values")
 
 
 @dataclass(frozen=True)
@@ -196,9 +198,11 @@ class Reduced:
     reduce: str = "sum"
     weight: int = 0
     heads: int = 1
+    row_scale: int = 0
+    column_scale: int = 0
 
     def _c(self) -> _Aggregate:
-        scales = (0, 0, self.weight, self.heads)
+        scales = (self.row_scale, self.column_scale, self.weight, self.heads)
         terms = (TYPES[self.dtype], REDUCTIONS[self.reduce], *scales)
         return _Aggregate(self.csr._c(), self.x, self.width, *terms, PLAIN._c(), 0)
 

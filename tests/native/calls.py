@@ -78,6 +78,50 @@ def aggregate(
     return into((graph.num_rows, width), np.float32, call)
 
 
+def matrix_of(values: Array | None) -> kernels.Matrix | None:
+    """Lay out a matrix [out_width, width] for products."""
+    return None if values is None else kernels.Matrix(address(values), *values.shape)
+
+
+def linear(
+    graph: Graph,
+    x: Array | None,
+    matrix: Array | None,
+    own: Array | None = None,
+    own_matrix: Array | None = None,
+    *,
+    dtype: str = "float32",
+    reduce: str = "sum",
+    weight: Array | None = None,
+    row_scale: Array | None = None,
+    column_scale: Array | None = None,
+    after: After | None = None,
+    bits: int = 64,
+    threads: int = 1,
+) -> Array:
+    """Run `gnx_run_linear`; 16-bit floats in `x` are uint16, and without `matrix` only the rows of `graph` count."""
+    structure, first = Structure(graph, bits), matrix if matrix is not None else own_matrix
+    reduced: kernels.Reduced | int = graph.num_rows
+    if x is not None and matrix is not None:
+        heads = 1 if weight is None else weight.shape[1]
+        scales = (address(weight), heads, address(row_scale), address(column_scale))
+        reduced = kernels.Reduced(structure.csr, address(x), x.shape[1], dtype, reduce, *scales)
+    assert first is not None
+
+    def call(out: int) -> None:
+        kernels.linear(
+            reduced,
+            out,
+            matrix=matrix_of(matrix),
+            own=address(own),
+            own_matrix=matrix_of(own_matrix),
+            epilogue=_epilogue(after),
+            threads=threads,
+        )
+
+    return into((graph.num_rows, len(first)), np.float32, call)
+
+
 def attention(
     graph: Graph,
     x: Array,

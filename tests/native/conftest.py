@@ -17,7 +17,7 @@ def native() -> None:
         pytest.skip(f"native kernels: {reason}")
 
 
-@pytest.fixture(scope="module", params=["portable", "avx2", "avx512"])
+@pytest.fixture(scope="module", params=library.PATHS[::-1])
 def path(request: pytest.FixtureRequest, native: None) -> Iterator[str]:
     """Use one instruction set, and afterwards what was in use before."""
     before = library.path_name()

@@ -23,9 +23,9 @@ def graph_of(src: Array, dst: Array, num_rows: int, num_src: int) -> Graph:
     return Graph(rowptr, src[perm], num_src)
 
 
-def chunk_of(width: int, dtype: str = "float32") -> int:
-    """Count the slots above which several tasks share a row, as `src/plan.hpp` has it."""
-    return min(max((1 << 20) // (width * BYTES[dtype]), 256), 16384)
+def chunk_of(width: int, dtype: str = "float32", larger: int = 1) -> int:
+    """Count the slots above which several tasks share a row, as `src/plan.hpp` has it; linear layers have 4 for one."""
+    return min(max((1 << 20) // max(width * BYTES[dtype] // larger, 1), 256), 16384)
 
 
 def hub_graph(slots: int, seed: int = 0) -> Graph:
@@ -146,3 +146,30 @@ def score_terms(rng: np.random.Generator, graph: Graph, width: int, heads: int, 
     if score == "dot":
         terms["scale"] = 0.125
     return terms
+
+
+@dataclass(frozen=True)
+class LinearCall:
+    """Everything that a linear layer takes; what is reduced is in `rows`, whose epilogue does not count."""
+
+    rows: Call
+    matrix: Array | None
+    own: Array | None
+    own_matrix: Array | None
+    after: After
+
+
+@st.composite
+def linears(draw: st.DrawFn, dtype: str, reduce: str) -> LinearCall:
+    """Draw a linear layer over a reduction, beside it rows as they are, or these alone."""
+    rows = draw(aggregations(dtype, reduce))
+    out_width, own_width = draw(widths()), draw(widths())
+    has_matrix, has_own = draw(st.sampled_from([(True, False), (True, True), (False, True)]))
+    rng = np.random.default_rng(draw(st.integers(0, 2**31)))
+    return LinearCall(
+        rows,
+        matrix=floats(rng, out_width, rows.x.shape[1]) if has_matrix else None,
+        own=floats(rng, rows.graph.num_rows, own_width) if has_own else None,
+        own_matrix=floats(rng, out_width, own_width) if has_own else None,
+        after=after(draw, rng, rows.graph.num_rows, out_width),
+    )

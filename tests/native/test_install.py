@@ -159,7 +159,7 @@ class TestReasons:
         done = run(sys.executable, "-c", code, cwd=tmp_path, GNNEXPORT_KERNELS="mmx")
         assert done.stdout.splitlines() == [
             "GNNEXPORT_KERNELS=mmx names no instruction set of this processor",
-            "Set it to one of avx512, avx2, portable that the processor has, to none, or unset it",
+            "Set it to one of amx, avx512, avx2, portable that the processor has, to none, or unset it",
         ]
 
     def test_not_built(self, monkeypatch: pytest.MonkeyPatch) -> None:

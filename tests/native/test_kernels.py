@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gnnexport.native import library
+from gnnexport.native import kernels, library
 from tests.graph_strategies import edge_indices
 from tests.native import calls, twins
 from tests.native.strategies import (
@@ -27,6 +27,9 @@ from tests.native.strategies import (
 from tests.native.twins import Graph
 
 THREADS = [2, 3, 7]
+
+PAST_BYTES = 16 << 20
+"""Results larger than this are stored past the caches."""
 
 
 def test_path_is_used(path: str) -> None:
@@ -160,6 +163,29 @@ def test_same_bits_for_any_threads(path: str, dtype: str, reduce: str) -> None:
     for threads in THREADS:
         got = calls.aggregate(graph, x, dtype=dtype, reduce=reduce, threads=threads, bits=32)
         assert got.tobytes() == alone.tobytes()
+
+
+@pytest.mark.parametrize("offset", [0, 1])
+@pytest.mark.parametrize("activation", ["identity", "relu"])
+@pytest.mark.parametrize("width", [256, 272, 250])
+def test_results_larger_than_the_caches(path: str, width: int, activation: str, offset: int) -> None:
+    """Results that are stored past the caches have the same bits, wherever they begin; a hub is among them."""
+    rng, num_rows = np.random.default_rng(0), PAST_BYTES // (4 * width) + 1
+    degrees = np.append(rng.integers(0, 3, num_rows - 1), 2 * chunk_of(width))
+    rowptr = np.concatenate([[0], np.cumsum(degrees)])
+    graph, x = Graph(rowptr, rng.integers(0, 9, rowptr[-1]), 9), floats(rng, 9, width)
+    structure, epilogue = calls.Structure(graph), kernels.Epilogue(activation=activation)
+    block = np.full(num_rows * width + 64, calls.CANARY, np.float32)
+    begin = -block.ctypes.data % 64 // 4 + offset
+    to = block[begin:].ctypes.data
+    kernels.aggregate(structure.csr, calls.address(x), width, to, epilogue=epilogue, threads=2)
+    got = block[begin : begin + num_rows * width].reshape(num_rows, width)
+    last = Graph(rowptr[-9:] - rowptr[-9], graph.sources[rowptr[-9] :], 9)
+    few = calls.aggregate(last, x, after=twins.After(activation=activation))
+    assert got[-8:].tobytes() == few.tobytes()
+    twins.aggregate(graph, x, after=twins.After(activation=activation)).check(got)
+    assert (block[:begin] == calls.CANARY).all()
+    assert (block[begin + got.size :] == calls.CANARY).all()
 
 
 def test_elu_of_anything(path: str) -> None:

@@ -17,6 +17,12 @@ EPS = 2.0**-24
 TINY = 1e-37
 """Exponentials below it are 0 in the kernels."""
 
+SUBNORMAL = 2.0**-149
+"""The least float32 there is."""
+
+FLUSHED = 2.0**-125
+"""What AMX tiles may lose of a product, as `kernels.h` has it."""
+
 
 @dataclass(frozen=True)
 class Graph:
@@ -137,6 +143,33 @@ def _reduced(messages: Array, reduce: str) -> tuple[Array, Array]:
     divisor = slots if reduce == "mean" else 1
     with np.errstate(invalid="ignore"):
         return messages.sum(axis=0) / divisor, steps * np.abs(messages).sum(axis=0) / divisor
+
+
+def linear(factors: list[tuple[Answer, Array]], path: str, after: After | None = None) -> Answer:
+    """Add products of rows [num_rows, width] with matrices [out_width, width].
+
+    As a float32 sum of n float32 products errs by at most n * EPS of the sum of their sizes; the parts that tiles leave
+    out, and the order of their sums, count as four more. What is subnormal has an error that is no part of it.
+    """
+    rows, out_width = len(factors[0][0].value), len(factors[0][1])
+    value, size, bound = np.zeros((3, rows, out_width))
+    for reduced, matrix in factors:
+        weights = matrix.astype(np.float64)
+        sizes = np.abs(reduced.value) + reduced.bound
+        value = value + np.einsum("rk,ok->ro", reduced.value, weights)
+        size = size + np.einsum("rk,ok->ro", sizes, np.abs(weights))
+        bound = bound + np.einsum("rk,ok->ro", reduced.bound, np.abs(weights))
+        if path == "amx":
+            bound = bound + FLUSHED * (sizes.sum(axis=1)[:, None] + np.abs(weights).sum(axis=1) + 6 * matrix.shape[1])
+        else:
+            bound = bound + SUBNORMAL * matrix.shape[1]
+    products = sum(matrix.shape[1] for _, matrix in factors)
+    return (after or After()).of(Answer(value, bound + (products + 4) * EPS * size))
+
+
+def exactly(rows: Array) -> Answer:
+    """Take rows as they are."""
+    return Answer(rows.astype(np.float64), np.zeros(rows.shape))
 
 
 def integer_sums(graph: Graph, x: Array, reduce: str, column_scale: Array | None) -> Array:
