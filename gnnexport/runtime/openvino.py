@@ -19,6 +19,7 @@ from gnnexport.runtime.backend import Backend
 
 DEVICE = "CPU"
 _TELEMETRY = "openvino_telemetry"
+_DETAILS, _SUMMARY = "Failed operations detailed log:", "Summary:"
 
 
 class OpenVinoBackend(Backend):
@@ -157,7 +158,9 @@ def _tensor(port: Any) -> Tensor:
 
 
 def reason(error: BaseException) -> str:
-    """Return the line of OpenVINO's message that says what is wrong; those before it name its own source files."""
+    """Return the line of OpenVINO's message that says what is wrong; others name its own source files, or sum up."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    telling = [line for line in lines if not line.startswith(("Exception from", "Check '"))]
+    if _DETAILS in str(error) and _SUMMARY in lines:
+        lines = lines[: lines.index(_SUMMARY)]
+    telling = [line for line in lines if not line.startswith(("Exception from", "Check '", "To facilitate"))]
     return (telling or lines or [type(error).__name__])[-1].rstrip(".")

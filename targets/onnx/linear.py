@@ -6,6 +6,8 @@ GraphSAGE has, joins in.
 
 from __future__ import annotations
 
+import itertools
+
 import onnx_ir as ir
 
 from gnnexport.targets.onnx import schemas
@@ -14,6 +16,9 @@ from gnnexport.targets.onnx.operators import dialect_nodes
 
 _WEIGHT, _OWN, _ROOT, _BIAS = 3, 5, 7, 8
 """Places of inputs of `AggregateLinear`."""
+
+_TURNED = "gnnexport.transposed"
+"""Key of `Value.meta` of a matrix that has been turned: two layers may share it."""
 
 
 def fuse_linear(graph: ir.Graph) -> None:
@@ -113,13 +118,17 @@ def _matrix(graph: ir.Graph, layer: ir.Node) -> ir.Value:
     assert matrix.const_value is not None
     if layer.op_type == "Gemm" and layer.attributes.get_int("transB", 0):
         return matrix
-    name = f"{matrix.name}_transposed"
-    if name not in graph.initializers:
+    if _TURNED not in matrix.meta:
+        names = (f"{matrix.name}_transposed{count or ''}" for count in itertools.count())
+        name = next(name for name in names if name not in graph.initializers)
         turned = ir.Tensor(matrix.const_value.numpy().T.copy(), name=name)
         value = ir.Value(name=name, shape=turned.shape, type=matrix.type, const_value=turned)
         value.meta.update(matrix.meta)
         graph.register_initializer(value)
-    return graph.initializers[name]
+        matrix.meta[_TURNED] = value
+    value = matrix.meta[_TURNED]
+    assert isinstance(value, ir.Value)
+    return value
 
 
 def _remove(graph: ir.Graph, layer: ir.Node) -> None:

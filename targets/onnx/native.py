@@ -57,11 +57,14 @@ def goes_native(graph: ir.Graph, choices: Choices) -> bool:
 
 def keep_native(graph: ir.Graph) -> None:
     """Prepare a graph in place for a runtime that has the kernels; `serves` has to hold."""
+    path = path_name()
+    reduces = any(node.op_type in REDUCING for node in dialect_nodes(graph))
     fuse_attention(graph)
-    fuse_linear(graph)
+    if path != "portable":  # whose products are slower than those of the engines
+        fuse_linear(graph)
     fuse_epilogues(graph)
     fuse_own(graph)
-    if path_name() == "amx":
+    if path == "amx" and reduces:  # no model needs the kernels for its layers alone
         take_layers(graph)
         fuse_epilogues(graph, [schemas.LINEAR])
     _narrow(graph)

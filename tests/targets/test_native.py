@@ -17,11 +17,13 @@ from torch_geometric.utils import scatter, softmax
 
 from gnnexport.errors import MissingExtraError
 from gnnexport.native import library
+from gnnexport.passes.contract import PassContext
+from gnnexport.passes.order_propagation import OrderPropagation
 from gnnexport.program.inputs import Input
 from gnnexport.program.program import Program
 from gnnexport.runtime.ort import OrtBackend
 from gnnexport.targets.contract import Artefact, EmitContext
-from gnnexport.targets.onnx import native_target
+from gnnexport.targets.onnx import native, native_target
 from gnnexport.targets.onnx.translate import translate
 from gnnexport.targets.ort import OrtTarget
 from tests.small_models import EDGE_WIDTH, INPUTS, WIDTH, run, split
@@ -154,13 +156,26 @@ def test_models(name: str, tmp_path: Path) -> None:
     assert error(program, tmp_path) < 1e-5
 
 
-@pytest.mark.parametrize("name", ["GCN", "GraphSAGE", "GIN"])
-def test_what_follows_a_sum_is_part_of_it(name: str, tmp_path: Path) -> None:
-    """Where the sum comes after the product, bias, root term and activation are added while a row is at hand."""
-    program = split(name)
+@pytest.mark.parametrize(
+    ("name", "sums", "multiplied"),
+    [("GCN", 2, 0), ("GCN that sums first", 1, 1), ("GraphSAGE", 0, 2), ("GIN", 2, 0)],
+)
+def test_what_follows_a_sum_is_part_of_it(
+    name: str, sums: int, multiplied: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bias, root term and activation are added while a row is at hand.
+
+    Where the product comes after the sum it is part of it too, and so is that of the root term. GIN adds the root term
+    before its product, so that what is multiplied is no sum any more.
+    """
+    monkeypatch.setattr(native, "path_name", lambda: "avx2")
+    program = split(name.partition(" ")[0])
+    if "sums first" in name:
+        program = OrderPropagation().run(program, PassContext())
     emit(program, tmp_path)
     counts = operators(tmp_path)
-    assert counts["Aggregate"] == 2
+    assert (counts["Aggregate"], counts["AggregateLinear"]) == (sums, multiplied)
+    assert counts["Add"] == 0
     assert error(program, tmp_path) < 1e-5
 
 

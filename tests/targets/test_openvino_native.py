@@ -15,6 +15,7 @@ from gnnexport.native import library, openvino_extension
 from gnnexport.program.program import Program
 from gnnexport.targets import openvino as target
 from gnnexport.targets.contract import Artefact, EmitContext
+from gnnexport.targets.onnx import native
 from gnnexport.targets.onnx.translate import translate
 from gnnexport.targets.onnx.translate_graphs import translate_graphs
 from gnnexport.targets.openvino import MODEL_FILE, OpenVinoTarget
@@ -30,7 +31,7 @@ from gnnexport.runtime.openvino import OpenVinoBackend, import_openvino
 TOLERANCE = 1e-4
 NO_EDGES = torch.empty(2, 0, dtype=torch.int64)
 EDGES = {"isolated nodes": (random_edges(5, 30), 40), "no edges": (NO_EDGES, 7), "one node": (NO_EDGES, 1)}
-MODELS = ("GCN", "GCN with weights", "GraphSAGE", "GAT", "GATv2", "Transformer", "Transformer with edges")
+MODELS = ("GCN", "GCN with weights", "GraphSAGE", "GIN", "GAT", "GATv2", "Transformer", "Transformer with edges")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -133,6 +134,16 @@ def test_attention_is_one_operator(tmp_path: Path) -> None:
     artefact = emit(program("GAT"), tmp_path, request_of(*EDGES["isolated nodes"]), "full")
     assert artefact.decisions["kernels"] == library.path_name()
     assert set(operators(tmp_path)) == {"Attention"}
+
+
+@pytest.mark.parametrize("mode", ["full", "graphs"])
+def test_a_sum_and_its_layers_are_one_operator(mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No product, bias or activation of GraphSAGE is left to OpenVINO."""
+    monkeypatch.setattr(native, "path_name", lambda: "avx2")
+    emit(program("GraphSAGE"), tmp_path, request_of(*EDGES["isolated nodes"]), mode)
+    assert operators(tmp_path).count("AggregateLinear") == 2
+    layers = {layer.attrib["type"] for layer in ElementTree.parse(tmp_path / MODEL_FILE).iter("layer")}
+    assert not layers & {"MatMul", "Add", "ReLU", "Aggregate"}
 
 
 def test_an_index_out_of_range_is_an_error(tmp_path: Path) -> None:
