@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from gnnexport.bundle.manifest import Tensor
@@ -49,6 +50,7 @@ class OpenVinoBackend(Backend):
             mend = "Run: pip install --upgrade openvino, or make the bundle again with this version"
             raise UsageError.at(str(model_path), what, mend) from error
         self._path = model_path
+        self._make: Any = engine.Tensor
         self._request: Any = compiled.create_infer_request()
         # Not from the compiled model: where it dropped an operator, one port carries several names there.
         self.inputs = tuple(_tensor(port) for port in model.inputs)
@@ -60,12 +62,24 @@ class OpenVinoBackend(Backend):
         Raises:
             UnsupportedError: OpenVINO gave up, as it does when memory runs out.
         """
+        given = [feeds[tensor.name] for tensor in self.inputs]
+        sizes = [size for tensor in self.outputs for size in tensor.shape]
         try:
-            found = infer(self._request, [feeds[tensor.name] for tensor in self.inputs])
+            if all(isinstance(size, int) and size > 0 for size in sizes):
+                return self._run_into(given)
+            found = infer(self._request, given)
         except (RuntimeError, MemoryError) as error:
             what = f"openvino failed while running it ({reason(error)})"
             raise UnsupportedError.at(str(self._path), what, "Free some memory, or run on a larger machine") from error
         return {tensor.name: found[index] for index, tensor in enumerate(self.outputs)}
+
+    def _run_into(self, given: list[NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Let the engine write results of known sizes where they are handed out: else each would be there twice."""
+        made = {tensor.name: np.empty([int(size) for size in tensor.shape], tensor.dtype) for tensor in self.outputs}
+        for place, array in enumerate(made.values()):
+            self._request.set_output_tensor(place, self._make(array, shared_memory=True))
+        run(self._request, given)
+        return made
 
     def close(self) -> None:
         """Release the request and the model it runs."""
@@ -142,6 +156,16 @@ def open_core(engine: Any, *, native: bool) -> Any:
 def infer(request: Any, given: list[NDArray[Any]]) -> Any:
     """Run a request once and return its results by place.
 
+    Raises:
+        RuntimeError: an operator failed.
+    """
+    run(request, given)
+    return request.results
+
+
+def run(request: Any, given: list[NDArray[Any]]) -> None:
+    """Run a request once.
+
     Not by its own `infer`: on a single thread that loses the errors of the operators, and gives what was in memory.
 
     Raises:
@@ -149,7 +173,6 @@ def infer(request: Any, given: list[NDArray[Any]]) -> Any:
     """
     request.start_async(given, share_inputs=True)
     request.wait()
-    return request.results
 
 
 def _tensor(port: Any) -> Tensor:
