@@ -1,4 +1,5 @@
 // Products with matrices of weights, with reduced rows and with rows as they are.
+#include <cstring>
 #include <functional>
 
 #include "driver.hpp"
@@ -113,6 +114,40 @@ void refuse_matrices() {
   refused("linear", gnx_run_linear(nullptr, nullptr));
 }
 
+// Matrices of two instruction sets, of which one is the portable one.
+void refuse_mixtures() {
+  const char *const path = gnx_path();
+  if (std::strcmp(path, "portable") == 0) return;
+  valid("path", gnx_use_path("portable"));
+  const Matrix other(5, 6);
+  valid("path", gnx_use_path(path));
+  const auto change = [&](gnx_linear &work) { work.matrix = other.get(); };
+  refused("mixture", multiply(graphs()[3], BOTH, GNX_F32, {6, 5, 4, 1}, 0, change));
+}
+
+// Rows that several tasks share, whatever their type and reduction.
+void run_hubs() {
+  const Graph graph = hub(16500);
+  for (int32_t type = GNX_F32; type <= GNX_I8; ++type) {
+    for (int32_t reduce = GNX_SUM; reduce <= GNX_PROD; ++reduce) {
+      const auto change = [=](gnx_linear &work) {
+        work.sum.reduce = reduce;
+        work.epilogue.root = work.out;
+      };
+      valid("hub", multiply(graph, BOTH, type, {257, 9, 0, 1}, type + 4 * (reduce % 2), change));
+    }
+  }
+}
+
+// Outputs without columns, of however many rows.
+void run_nowhere() {
+  const auto change = [](gnx_linear &work) {
+    work.own = work.out = nullptr;
+    work.sum.csr.num_rows = int64_t{1} << 54;
+  };
+  valid("nowhere", multiply(graphs()[1], OWN, GNX_F32, {1, 0, 7, 1}, 1, change));
+}
+
 }  // namespace
 
 void run_linear() {
@@ -133,5 +168,8 @@ void run_linear() {
   for (int64_t choice = 0; choice < 6; ++choice) valid("rows", multiply(rows, OWN, GNX_F32, {1, 40, 50, 1}, choice));
   for (int64_t choice : {0, 1, 2, 4, 5}) refuse_arguments(choice);
   for (int64_t choice : {0, 1, 5}) refuse_structures(choice);
+  run_hubs();
+  run_nowhere();
   refuse_matrices();
+  refuse_mixtures();
 }
