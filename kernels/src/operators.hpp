@@ -205,6 +205,7 @@ inline void linear(const Settings &settings, Host &host) {
   work.sum.csr.num_rows = x.rows();
   work.own_matrix = host.matrix(LINEAR_MATRIX);
   demand(work.own_matrix, "the matrix has to be constant");
+  demand(x.sizes.size() == 2, "x has another size than the matrix");
   work.own = floats(x, x.rows() * matrix.width(), "x has another size than the matrix");
   work.epilogue = epilogue_of(settings, host.read(2), host.read(3), x.rows(), matrix.rows());
   work.out = write_floats(host, {x.rows(), matrix.rows()});

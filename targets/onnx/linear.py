@@ -20,6 +20,9 @@ _WEIGHT, _OWN, _ROOT, _BIAS = 3, 5, 7, 8
 _TURNED = "gnnexport.transposed"
 """Key of `Value.meta` of a matrix that has been turned: two layers may share it."""
 
+_WIDE = 64
+"""Columns of a result from which the processor's tiles multiply faster than the runtimes do by themselves."""
+
 
 def fuse_linear(graph: ir.Graph) -> None:
     """Let reductions take over the linear layer that alone reads them, in place; what follows it stays for later."""
@@ -56,20 +59,25 @@ def fuse_own(graph: ir.Graph) -> None:
 
 
 def take_layers(graph: ir.Graph) -> None:
-    """Let the kernels multiply in the other linear layers too, in place; what follows waits for `fuse_epilogues`."""
+    """Let the kernels multiply in other wide linear layers too, in place; what follows waits for `fuse_epilogues`."""
     for node in list(graph):
-        if _is_linear(node):
+        if _is_linear(node) and _out_width(node) >= _WIDE:
             inputs = [node.inputs[0], _matrix(graph, node)]
             new = ir.Node(schemas.DOMAIN, schemas.LINEAR, inputs, name=f"{node.name}_fused")
             _put(graph, node, [node], new)
 
 
 def _is_linear(node: ir.Node) -> bool:
-    """Tell whether a node multiplies rows with a constant matrix, and adds a constant row at most."""
-    if node.domain != "" or node.op_type not in ("Gemm", "MatMul") or not is_constant(node.inputs[1]):
+    """Tell whether a node multiplies rows with a constant matrix, and adds a constant row at most.
+
+    Rows that are constant too are left to the runtime, which multiplies once, when it loads the model.
+    """
+    if node.domain != "" or node.op_type not in ("Gemm", "MatMul"):
         return False
-    rows, matrix = node.inputs[0], node.inputs[1]
-    if rows is None or rows.shape is None or matrix is None or len(rows.shape) != 2 or _rank(matrix) != 2:
+    rows, matrix = node.inputs[:2]
+    if rows is None or matrix is None or is_constant(rows) or not is_constant(matrix):
+        return False
+    if rows.shape is None or len(rows.shape) != 2 or _rank(matrix) != 2:
         return False
     if any(value.dtype != ir.DataType.FLOAT for value in (rows, matrix)):
         return False
@@ -79,6 +87,18 @@ def _is_linear(node: ir.Node) -> bool:
     bias = _bias(node)
     whole = bias is None or (is_constant(bias) and list(bias.shape or ()) == list(node.outputs[0].shape or ())[1:])
     return plain and not node.attributes.get_int("transA", 0) and whole
+
+
+def _out_width(layer: ir.Node) -> int:
+    matrix = layer.inputs[1]
+    assert matrix is not None
+    assert matrix.const_value is not None
+    return int(matrix.const_value.numpy().shape[0 if _stands(layer) else 1])
+
+
+def _stands(layer: ir.Node) -> bool:
+    """Tell whether the matrix of a layer has a row for each output already."""
+    return layer.op_type == "Gemm" and bool(layer.attributes.get_int("transB", 0))
 
 
 def _rank(value: ir.Value) -> int:
@@ -116,7 +136,7 @@ def _matrix(graph: ir.Graph, layer: ir.Node) -> ir.Value:
     matrix = layer.inputs[1]
     assert matrix is not None
     assert matrix.const_value is not None
-    if layer.op_type == "Gemm" and layer.attributes.get_int("transB", 0):
+    if _stands(layer):
         return matrix
     if _TURNED not in matrix.meta:
         names = (f"{matrix.name}_transposed{count or ''}" for count in itertools.count())
