@@ -11,7 +11,7 @@ import itertools
 import onnx_ir as ir
 
 from gnnexport.targets.onnx import schemas
-from gnnexport.targets.onnx.matching import is_constant, only_reader, producer, same_rows
+from gnnexport.targets.onnx.matching import is_constant, only_reader, producer
 from gnnexport.targets.onnx.operators import dialect_nodes
 
 _WEIGHT, _OWN, _ROOT, _BIAS = 3, 5, 7, 8
@@ -25,12 +25,10 @@ _WIDE = 64
 
 
 def fuse_linear(graph: ir.Graph) -> None:
-    """Let reductions take over the linear layer that alone reads them, in place; what follows it stays for later."""
+    """Let reductions take over the linear layer that alone reads them, in place; before `fuse_epilogues`."""
     for node in dialect_nodes(graph):
-        if node.op_type != schemas.AGGREGATE or any(value is not None for value in node.inputs[_WEIGHT + 1 :]):
-            continue
-        layer = only_reader(node.outputs[0])
-        if layer is not None and layer.inputs[0] is node.outputs[0] and _is_linear(layer):
+        layer = only_reader(node.outputs[0]) if node.op_type == schemas.AGGREGATE else None
+        if layer is not None and _is_linear(layer):
             _join(graph, node, layer)
 
 
@@ -46,16 +44,12 @@ def fuse_own(graph: ir.Graph) -> None:
         bias = _bias(layer)
         if bias is not None and node.inputs[_BIAS] is not None:
             continue
-        own = layer.inputs[0]
-        assert own is not None
-        if not same_rows(own, node.outputs[0]):
-            continue
-        node.replace_input_with(_OWN, own)
+        node.replace_input_with(_OWN, layer.inputs[0])
         node.replace_input_with(_OWN + 1, _matrix(graph, layer))
         node.replace_input_with(_ROOT, None)
         if bias is not None:
             node.replace_input_with(_BIAS, bias)
-        _remove(graph, layer)
+        graph.remove(layer, safe=True)
 
 
 def take_layers(graph: ir.Graph) -> None:
@@ -120,7 +114,7 @@ def _join(graph: ir.Graph, node: ir.Node, layer: ir.Node) -> None:
 
 def _put(graph: ir.Graph, layer: ir.Node, taken: list[ir.Node], new: ir.Node) -> None:
     """Put an operator where a linear layer stood, and the layer's bias behind it."""
-    old, bias, matrix = layer.outputs[0], _bias(layer), layer.inputs[1]
+    old, bias = layer.outputs[0], _bias(layer)
     out = new.outputs[0]
     out.name, out.shape, out.type = f"{old.name}_product", old.shape, old.type
     nodes = [new]
@@ -128,7 +122,6 @@ def _put(graph: ir.Graph, layer: ir.Node, taken: list[ir.Node], new: ir.Node) ->
         biased = ir.Value(name=f"{old.name}_biased", shape=old.shape, type=old.type)
         nodes.append(ir.Node("", "Add", [out, bias], outputs=[biased], name=f"{layer.name}_bias"))
     ir.convenience.replace_nodes_and_values(graph, layer, taken, nodes, [old], [nodes[-1].outputs[0]])
-    _forget(graph, matrix)
 
 
 def _matrix(graph: ir.Graph, layer: ir.Node) -> ir.Value:
@@ -149,15 +142,3 @@ def _matrix(graph: ir.Graph, layer: ir.Node) -> ir.Value:
     value = matrix.meta[_TURNED]
     assert isinstance(value, ir.Value)
     return value
-
-
-def _remove(graph: ir.Graph, layer: ir.Node) -> None:
-    matrix = layer.inputs[1]
-    graph.remove(layer, safe=True)
-    _forget(graph, matrix)
-
-
-def _forget(graph: ir.Graph, value: ir.Value | None) -> None:
-    """Drop a constant that nobody reads any more."""
-    if value is not None and value.is_initializer() and not list(value.uses()) and not value.is_graph_output():
-        graph.initializers.pop(str(value.name))

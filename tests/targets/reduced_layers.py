@@ -163,6 +163,18 @@ def computed_bias(m: Layers) -> ir.Value:
     return m.op("Gemm", [m.reduced(), matrix, m.features("own", (m.rows, OUT))], (m.rows, OUT), transB=1)
 
 
+def computed_row(m: Layers) -> ir.Value:
+    """What a layer adds comes with the request, and is one row."""
+    matrix = m.weight("matrix", normal((OUT, WIDTH)))
+    return m.op("Gemm", [m.reduced(), matrix, m.features("own", (OUT,))], (m.rows, OUT), transB=1)
+
+
+def reduced_for_bias(m: Layers) -> ir.Value:
+    """What is reduced is what a layer adds, not what it multiplies."""
+    inputs = [m.own(), m.weight("matrix", normal((WIDTH, HIDDEN))), m.reduced()]
+    return m.op("Gemm", inputs, (m.rows, WIDTH), transB=1)
+
+
 def from_the_left(m: Layers) -> ir.Value:
     """What is reduced stands on the right of the product."""
     matrix = m.features("own", (OUT, m.rows))
@@ -211,6 +223,8 @@ ALONE = {
     "activation first": Case(activation_first, 0, 1, 1),
     "computed": Case(computed, 0, 1, 1),
     "computed bias": Case(computed_bias, 0, 1, 1),
+    "computed row": Case(computed_row, 0, 1, 1),
+    "for bias": Case(reduced_for_bias, 0, 1, 1),
     "from the left": Case(from_the_left, 0, 1, 1),
     "of heads": Case(of_heads, 0, 1, 1),
     "several matrices": Case(lambda m: m.matmul(m.reduced(), (2, WIDTH, OUT)), 0, 1, 1),

@@ -54,6 +54,12 @@ def operators(path: Path) -> Counter[str]:
     return Counter(node.op_type for node in onnx.load(path).graph.node)
 
 
+def unread(path: Path) -> set[str]:
+    """Name the constants of a model that nobody reads."""
+    graph = onnx.load(path).graph
+    return {item.name for item in graph.initializer} - {value for node in graph.node for value in node.input}
+
+
 def layers(counts: Counter[str]) -> int:
     """Count layers that stand alone."""
     return counts["Gemm"] + counts["MatMul"] + counts["Linear"]
@@ -71,9 +77,7 @@ def test_what_is_fused(name: str, made_for: str, tmp_path: Path) -> None:
         case.reductions,
         case.layers,
     )
-    graph = onnx.load(path).graph
-    read = {value for node in graph.node for value in node.input}
-    assert {item.name for item in graph.initializer} <= read
+    assert not unread(path)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -97,8 +101,9 @@ def test_one_graph(name: str, target: OrtTarget | OpenVinoTarget, tmp_path: Path
     build = CASES[name].build
     for graph in GRAPHS.values():
         m = Layers(graph, fixed=True)
-        artefact = target.emit(m.finish(build(m)), tmp_path, EmitContext(threads=1))
-        (answer,) = ENGINES[target.name](tmp_path / artefact.model_file).run(request(m)).values()
+        path = tmp_path / target.emit(m.finish(build(m)), tmp_path, EmitContext(threads=1)).model_file
+        assert target.name == "openvino" or not unread(path)
+        (answer,) = ENGINES[target.name](path).run(request(m)).values()
         assert close(answer, expected(build, graph))
 
 
