@@ -10,6 +10,7 @@
 #include <bitset>
 #include <map>
 #include <memory>
+#include <utility>
 
 #include "operators.hpp"
 
@@ -225,13 +226,16 @@ std::vector<size_t> matrices_of(void *) { return {}; }
 std::vector<size_t> matrices_of(AggregateLinear *) { return {run::MATRIX, run::OWN_MATRIX}; }
 std::vector<size_t> matrices_of(Linear *) { return {run::LINEAR_MATRIX}; }
 
+const ov::op::v0::Constant *constant(const ov::Node *node) { return dynamic_cast<const ov::op::v0::Constant *>(node); }
+
 template <class Kind>
 class Operator : public ov::op::Op {
  public:
   OPENVINO_OP(Kind::NAME, DOMAIN_NAME);
 
   Operator() = default;
-  Operator(const ov::OutputVector &inputs, const Attributes &attributes) : Op(inputs), attributes_(attributes) {
+  Operator(const ov::OutputVector &inputs, const Attributes &attributes, Matrices matrices = {})
+      : Op(inputs), attributes_(attributes), matrices_(std::move(matrices)) {
     constructor_validate_and_infer_types();
   }
 
@@ -249,8 +253,17 @@ class Operator : public ov::op::Op {
     settings_.fill = attributes_.fill;
   }
 
+  // A copy is made at every request, to ask for sizes: weights that stay are not laid out again.
   std::shared_ptr<ov::Node> clone_with_new_inputs(const ov::OutputVector &inputs) const override {
-    return std::make_shared<Operator>(inputs, attributes_);
+    Matrices same;
+    for (const auto &each : matrices_) {
+      const size_t port = attributes_.port(each.first);
+      const ov::op::v0::Constant *const old = constant(get_input_node_ptr(port));
+      const ov::op::v0::Constant *const given = constant(inputs.at(port).get_node());
+      const bool stays = old && given && old->get_data_ptr() == given->get_data_ptr();
+      if (stays && old->get_shape() == given->get_shape()) same.insert(each);
+    }
+    return std::make_shared<Operator>(inputs, attributes_, same);
   }
 
   bool visit_attributes(ov::AttributeVisitor &visitor) override {
@@ -292,7 +305,7 @@ class Operator : public ov::op::Op {
   void pack() {
     for (const size_t place : matrices_of(static_cast<Kind *>(nullptr))) {
       if (!attributes_.has(place) || matrices_.count(place)) continue;
-      const auto given = dynamic_cast<ov::op::v0::Constant *>(get_input_node_ptr(attributes_.port(place)));
+      const ov::op::v0::Constant *const given = constant(get_input_node_ptr(attributes_.port(place)));
       if (!given) continue;
       matrices_[place] = gnx::packed(tensor_of(given->get_data_ptr(), given->get_element_type(), given->get_shape()));
     }

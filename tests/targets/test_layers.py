@@ -16,8 +16,9 @@ from torch_geometric.nn import GAT, GIN, GraphSAGE
 
 from gnnexport.native import kernels, library
 from gnnexport.program.program import Program
+from gnnexport.runtime.peak import read_peak
 from gnnexport.targets.contract import DialectModel, EmitContext
-from gnnexport.targets.onnx import native
+from gnnexport.targets.onnx import choice
 from gnnexport.targets.onnx.batches import repeat_for_batches
 from gnnexport.targets.onnx.native import native_graphs
 from gnnexport.targets.onnx.translate import translate
@@ -43,6 +44,9 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], int]] = {
 }
 """What builds each model, and how many layers stand alone that are wide enough."""
 
+STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+"""Where Linux tells the peak of resident memory, and forgets it."""
+
 TARGETS = {"ort": OrtTarget(aggregate="native"), "openvino": OpenVinoTarget(aggregate="native")}
 
 
@@ -59,7 +63,7 @@ def path(request: pytest.FixtureRequest) -> Iterator[str]:
 @pytest.fixture
 def tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Export as on a processor with tiles."""
-    monkeypatch.setattr(native, "path_name", lambda: "amx")
+    monkeypatch.setattr(choice, "path_name", lambda: "amx")
 
 
 def request(m: Layers) -> dict[str, Array]:
@@ -84,7 +88,7 @@ def written(build: Build, graph: Csr) -> tuple[dict[str, Array], Array]:
 
 def exported(build: Build, folder: Path) -> Path:
     """Write a network of open sizes as the kernels get it."""
-    model = native_graphs(Layers(GRAPHS["one row"], fixed=False).model(build), edges=False)
+    model = native_graphs(Layers(GRAPHS["one row"], fixed=False).model(build), choice.path_name(), edges=False)
     repeat_for_batches(model.graph)  # as the target for OpenVINO does
     path = folder / "model.onnx"
     path.write_bytes(ir.to_proto(model).SerializeToString())
@@ -151,10 +155,28 @@ def test_one_graph(name: str, engine: str, tiles: None, tmp_path: Path) -> None:
         assert close(backend.run(request(m))["logits"], wanted)
 
 
+@pytest.mark.skipif(not RESET.exists(), reason="the system does not tell peaks of memory apart")
+@pytest.mark.parametrize("engine", ENGINES)
+def test_weights_are_laid_out_once(engine: str, tiles: None, tmp_path: Path) -> None:
+    """No request takes memory for them again, though OpenVINO asks a copy of every operator for its sizes."""
+
+    def build(m: Layers) -> ir.Value:
+        return m.gemm(out=100_000)
+
+    m = Layers(GRAPHS["one row"], fixed=False)
+    weights_bytes = sum(value.const_value.nbytes for value in m.model(build).graph.initializers.values())
+    backend, given = ENGINES[engine](exported(build, tmp_path)), request(m)
+    backend.run(given)
+    RESET.write_text("5")
+    before = read_peak(STATUS)
+    backend.run(given)
+    assert read_peak(STATUS) - before < weights_bytes / 2
+
+
 @pytest.mark.parametrize("name", library.PATHS)
 def test_tiles_only(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Without tiles the kernels multiply no faster than the runtimes do, which then keep their layers."""
-    monkeypatch.setattr(native, "path_name", lambda: name)
+    monkeypatch.setattr(choice, "path_name", lambda: name)
     counts = operators(exported(CASES["one behind another"].build, tmp_path))
     assert (counts["Linear"], counts["Gemm"]) == ((2, 0) if name == "amx" else (0, 2))
 
