@@ -21,10 +21,10 @@ from gnnexport.runtime.openvino import DEVICE, import_openvino, infer, open_core
 from gnnexport.targets.contract import Artefact, DialectModel, EmitContext
 from gnnexport.targets.onnx import schemas
 from gnnexport.targets.onnx.batches import repeat_for_batches
-from gnnexport.targets.onnx.choice import NATIVE, Choices, Lowering, Timer
+from gnnexport.targets.onnx.choice import Choices, Lowering, Timer
 from gnnexport.targets.onnx.files import MODEL_FILE as ONNX_FILE
 from gnnexport.targets.onnx.files import write
-from gnnexport.targets.onnx.native_target import NativeTarget, decided
+from gnnexport.targets.onnx.native_target import NativeTarget
 from gnnexport.targets.onnx.tape import OF_GRAPH
 
 WHERE = "target openvino"
@@ -59,26 +59,24 @@ class OpenVinoTarget(NativeTarget):
         """
         engine = import_openvino(WHERE)
         model, choices = self.lowered(dialect, ctx)
-        native = NATIVE in choices.decisions.values()
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             write(model, Path(scratch))
-            converted = _convert(engine, Path(scratch) / ONNX_FILE, native)
+            converted = _convert(engine, Path(scratch) / ONNX_FILE, choices.calls_kernels)
             _keep_ties_in_order(converted)
             _name(converted, model)
             _save(engine, converted, folder / MODEL_FILE)
         files = (MODEL_FILE, DATA_FILE)
         total = sum((folder / name).stat().st_size for name in files)
-        artefact = Artefact(
+        return Artefact(
             model_file=MODEL_FILE,
             files=files,
-            decisions={"lowerings": dict(choices.decisions), "threads": self.threads or ctx.threads},
+            decisions=choices.record(self.threads or ctx.threads),
             sizes=_sizes_by_origin(converted, model, total, dialect.mode),
             lowering=tuple(choices.rows),
             requirements={"openvino": f">={OLDEST}", "versions": {"openvino": engine.__version__.partition("-")[0]}},
             prepare="baked" if dialect.mode == "full" else "model",
-            native=native,
+            native=choices.calls_kernels,
         )
-        return replace(artefact, decisions=decided(artefact))
 
     def lowered(self, dialect: DialectModel, ctx: EmitContext) -> tuple[ir.Model, Choices]:
         """Return the model in operators that OpenVINO computes rightly, and how its lowerings were chosen."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from gnnexport.targets.contract import Artefact, DialectModel, EmitContext
-from gnnexport.targets.onnx.native_target import NativeTarget, decided
+from gnnexport.targets.onnx.native_target import NativeTarget
 
 OLDEST = "1.18"
 """First release of ONNX Runtime that reads IR version 10, which is what is written."""
@@ -29,4 +29,4 @@ class OrtTarget(NativeTarget):
         """
         artefact = super().emit(dialect, folder, ctx)
         requirements = {**artefact.requirements, "onnxruntime": f">={OLDEST}"}
-        return replace(artefact, decisions=decided(artefact), requirements=requirements)
+        return replace(artefact, requirements=requirements)

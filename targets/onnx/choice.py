@@ -13,6 +13,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from gnnexport.measure.timing import compare
+from gnnexport.native.library import PATHS, path_name
 from gnnexport.targets.contract import EmitContext
 from gnnexport.targets.onnx import schemas
 from gnnexport.targets.onnx.dense import dense_applies
@@ -78,6 +79,22 @@ class Choices:
     decisions: dict[str, str] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
     spent_s: float = 0.0
+
+    @property
+    def kernels(self) -> str:
+        """Name the instruction set that the kernels are called for: this processor's, or that of the decisions."""
+        replayed = (self.ctx.decisions or {}).get("kernels")
+        return str(replayed) if replayed in PATHS else path_name()
+
+    @property
+    def calls_kernels(self) -> bool:
+        """Whether the kernels were chosen for anything."""
+        return NATIVE in self.decisions.values()
+
+    def record(self, threads: int) -> dict[str, Any]:
+        """Return all that was decided, as `decisions.json` holds it; `threads` are those that inference may use."""
+        kernels = {"kernels": self.kernels} if self.calls_kernels else {}
+        return {"lowerings": dict(self.decisions), "threads": threads, **kernels}
 
     def __call__(self, op: Operator) -> str:
         """Name the lowering of a reduction."""

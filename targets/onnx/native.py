@@ -12,7 +12,6 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common as passes
 
-from gnnexport.native.library import path_name
 from gnnexport.targets.onnx import schemas
 from gnnexport.targets.onnx.attention import fuse_attention
 from gnnexport.targets.onnx.choice import NATIVE, Choices
@@ -55,9 +54,13 @@ def goes_native(graph: ir.Graph, choices: Choices) -> bool:
     return chosen == {NATIVE} or (not chosen and choices.forced in ("auto", NATIVE))
 
 
-def keep_native(graph: ir.Graph) -> None:
-    """Prepare a graph in place for a runtime that has the kernels; `serves` has to hold."""
-    path = path_name()
+def keep_native(graph: ir.Graph, path: str) -> None:
+    """Prepare a graph in place for a runtime that has the kernels; `serves` has to hold.
+
+    Args:
+        graph: with the dialect.
+        path: instruction set that it is made for, one of `PATHS`; it runs on every other one too.
+    """
     reduces = any(node.op_type in REDUCING for node in dialect_nodes(graph))
     fuse_attention(graph)
     if path != "portable":  # whose products are slower than those of the engines
@@ -74,17 +77,18 @@ def keep_native(graph: ir.Graph) -> None:
     graph.opset_imports[schemas.DOMAIN] = schemas.VERSION
 
 
-def native_graphs(model: ir.Model, *, edges: bool) -> ir.Model:
+def native_graphs(model: ir.Model, path: str, *, edges: bool) -> ir.Model:
     """Return a copy of a model for graphs of any size that calls the kernels, which sort the edges too.
 
     Args:
         model: as `translate_graphs` gives it.
+        path: instruction set that it is made for.
         edges: whether the runtime has the operators that prepare edges in one go.
     """
     model = model.clone()
     if edges:
         fuse_edges(model)
-    keep_native(model.graph)
+    keep_native(model.graph, path)
     for tidy in (passes.RemoveUnusedNodesPass(), passes.CommonSubexpressionEliminationPass()):
         tidy(model)
     return model

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import onnx_ir as ir
 
 from gnnexport.errors import MissingExtraError
-from gnnexport.native.library import library, path_name
-from gnnexport.targets.contract import Artefact
+from gnnexport.native.library import library
 from gnnexport.targets.onnx.choice import NATIVE
 from gnnexport.targets.onnx.native import serves
 from gnnexport.targets.onnx.target import OnnxTarget
@@ -56,8 +55,3 @@ class NativeTarget(OnnxTarget):
             MissingExtraError: they cannot serve.
         """
         library()
-
-
-def decided(artefact: Artefact) -> Mapping[str, Any]:
-    """Return what timing decided, with the kernels' instruction set where they are called."""
-    return {**artefact.decisions, "kernels": path_name()} if artefact.native else artefact.decisions

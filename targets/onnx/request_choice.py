@@ -51,7 +51,7 @@ def lower_chosen(dialect: DialectModel, choices: Choices, *, branches: bool, edg
     choices.decisions[key] = best
     candidates = [{"name": item.name, "latency_ms": item.latency_ms} for item in listed]
     choices.rows.append({"op": key, "chosen": best, "candidates": candidates})
-    return _lowered(dialect, best, branches, edges)
+    return _lowered(dialect, best, choices, branches, edges)
 
 
 def describe(model: ir.Model) -> str:
@@ -62,9 +62,9 @@ def describe(model: ir.Model) -> str:
     return f"{reductions} reductions over {structures} structures of each request"
 
 
-def _lowered(dialect: DialectModel, name: str, branches: bool, edges: bool) -> ir.Model:
+def _lowered(dialect: DialectModel, name: str, choices: Choices, branches: bool, edges: bool) -> ir.Model:
     if name == NATIVE:
-        return native_graphs(dialect.model, edges=edges)
+        return native_graphs(dialect.model, choices.kernels, edges=edges)
     return lower_graphs(dialect.model, "scatter" if name == "scatter" else "ell", branches=branches)
 
 
@@ -76,7 +76,8 @@ def _timed(dialect: DialectModel, choices: Choices, branches: bool, edges: bool)
         listed.append(Candidate("scatter", math.inf))
     if choices.run is None or len(listed) == 1 or not dialect.sample:
         return listed[:1]
-    runs = {item.name: choices.run(_lowered(dialect, item.name, branches, edges), dialect.sample) for item in listed}
+    models = {item.name: _lowered(dialect, item.name, choices, branches, edges) for item in listed}
+    runs = {name: choices.run(model, dialect.sample) for name, model in models.items()}
     medians, noise = time_candidates(runs, choices.ctx.time_budget_s * TIMED_SHARE)
     return winner_first([Candidate(item.name, item.estimate_ms, medians[item.name]) for item in listed], noise)
 

@@ -72,7 +72,7 @@ class OnnxTarget(Target):
         return Artefact(
             model_file=MODEL_FILE,
             files=files,
-            decisions={"lowerings": dict(choices.decisions), "threads": self.threads or ctx.threads},
+            decisions=choices.record(self.threads or ctx.threads),
             sizes=sizes_by_origin([model], folder, files, dialect.mode),
             lowering=tuple(choices.rows),
             requirements={
@@ -81,7 +81,7 @@ class OnnxTarget(Target):
                 "versions": {name: version(name) for name in ("onnx", "onnxruntime") if find_spec(name)},
             },
             prepare="baked" if dialect.mode == "full" else "model",
-            native=any(name == NATIVE for name in choices.decisions.values()),
+            native=choices.calls_kernels,
         )
 
     def lowered(self, dialect: DialectModel, ctx: EmitContext) -> tuple[ir.Model, Choices]:
@@ -94,7 +94,7 @@ class OnnxTarget(Target):
         if native:
             fill_empty(model.graph)
         if native and goes_native(model.graph, choices):
-            keep_native(model.graph)
+            keep_native(model.graph, choices.kernels)
             return model, choices
         expand_softmax(model.graph)
         lower(model.graph, choices, ctx.note, self.block_bytes)

@@ -16,8 +16,9 @@ import pytest
 from gnnexport.native import kernels, library
 from gnnexport.runtime import ort as runtime
 from gnnexport.targets.contract import EmitContext
-from gnnexport.targets.onnx import native
+from gnnexport.targets.onnx import choice
 from gnnexport.targets.onnx.batches import repeat_for_batches
+from gnnexport.targets.onnx.native import native_graphs
 from gnnexport.targets.openvino import OpenVinoTarget
 from gnnexport.targets.ort import OrtTarget
 from tests.targets.reduced_layers import (
@@ -40,9 +41,7 @@ pytestmark = pytest.mark.skipif(library.why_missing() is not None, reason=f"the 
 def fused(build: Build, folder: Path, made_for: str) -> Path:
     """Write a network of open sizes as the kernels get it on a processor with this instruction set."""
     m = Layers(GRAPHS["hub"], fixed=False)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(native, "path_name", lambda: made_for)
-        model = native.native_graphs(m.finish(build(m)).model, edges=False)
+    model = native_graphs(m.finish(build(m)).model, made_for, edges=False)
     repeat_for_batches(model.graph)  # as the target for OpenVINO does
     path = folder / "model.onnx"
     path.write_bytes(ir.to_proto(model).SerializeToString())
@@ -124,7 +123,7 @@ def test_no_edges_no_kernels(
     """A model of which no reduction is left runs without the kernels, its layers included."""
     if target.name == "openvino":
         pytest.importorskip("openvino")
-    monkeypatch.setattr(native, "path_name", lambda: "amx")
+    monkeypatch.setattr(choice, "path_name", lambda: "amx")
     m = Layers(GRAPHS["no edges"], fixed=True)
     artefact = target.emit(m.finish(both(m)), tmp_path, EmitContext(threads=1))
     assert not artefact.native

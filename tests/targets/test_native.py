@@ -23,7 +23,7 @@ from gnnexport.program.inputs import Input
 from gnnexport.program.program import Program
 from gnnexport.runtime.ort import OrtBackend
 from gnnexport.targets.contract import Artefact, EmitContext
-from gnnexport.targets.onnx import native, native_target
+from gnnexport.targets.onnx import choice, native_target
 from gnnexport.targets.onnx.translate import translate
 from gnnexport.targets.ort import OrtTarget
 from tests.small_models import EDGE_WIDTH, INPUTS, WIDTH, run, split
@@ -168,7 +168,7 @@ def test_what_follows_a_sum_is_part_of_it(
     Where the product comes after the sum it is part of it too, and so is that of the root term. GIN adds the root term
     before its product, so that what is multiplied is no sum any more.
     """
-    monkeypatch.setattr(native, "path_name", lambda: "avx2")
+    monkeypatch.setattr(choice, "path_name", lambda: "avx2")
     program = split(name.partition(" ")[0])
     if "sums first" in name:
         program = OrderPropagation().run(program, PassContext())
@@ -193,6 +193,23 @@ def test_portable_models_need_nothing(tmp_path: Path) -> None:
     assert not artefact.native
     assert "kernels" not in artefact.decisions
     assert {node.domain for node in onnx.load(tmp_path / "model.onnx").graph.node} == {""}
+
+
+@pytest.mark.parametrize("decided", ["amx", "avx512", "portable"])
+def test_a_replay_is_for_the_processor_that_decided(
+    decided: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which layers are fused is decided once: on any other processor a replay gives the same bytes."""
+    with monkeypatch.context() as patch:
+        patch.setattr(choice, "path_name", lambda: decided)
+        first = emit(split("GraphSAGE"), tmp_path)
+    assert first.decisions["kernels"] == decided
+    content = (tmp_path / "model.onnx").read_bytes()
+    monkeypatch.setattr(choice, "path_name", lambda: "avx2")
+    ctx = EmitContext(decisions=first.decisions)
+    again = OrtTarget().emit(translate(split("GraphSAGE"), REQUEST), tmp_path, ctx)
+    assert again.decisions == first.decisions
+    assert (tmp_path / "model.onnx").read_bytes() == content
 
 
 def test_what_was_decided_is_told(tmp_path: Path) -> None:

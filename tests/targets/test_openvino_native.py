@@ -15,7 +15,7 @@ from gnnexport.native import library, openvino_extension
 from gnnexport.program.program import Program
 from gnnexport.targets import openvino as target
 from gnnexport.targets.contract import Artefact, EmitContext
-from gnnexport.targets.onnx import native
+from gnnexport.targets.onnx import choice
 from gnnexport.targets.onnx.translate import translate
 from gnnexport.targets.onnx.translate_graphs import translate_graphs
 from gnnexport.targets.openvino import MODEL_FILE, OpenVinoTarget
@@ -139,7 +139,7 @@ def test_attention_is_one_operator(tmp_path: Path) -> None:
 @pytest.mark.parametrize("mode", ["full", "graphs"])
 def test_a_sum_and_its_layers_are_one_operator(mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No product, bias or activation of GraphSAGE is left to OpenVINO."""
-    monkeypatch.setattr(native, "path_name", lambda: "avx2")
+    monkeypatch.setattr(choice, "path_name", lambda: "avx2")
     emit(program("GraphSAGE"), tmp_path, request_of(*EDGES["isolated nodes"]), mode)
     assert operators(tmp_path).count("AggregateLinear") == 2
     layers = {layer.attrib["type"] for layer in ElementTree.parse(tmp_path / MODEL_FILE).iter("layer")}
