@@ -42,9 +42,11 @@ docs: $(VENV)/.development ## write the JSON Schemas, and the table of what goes
 	$(BIN)/python docs/make_schemas.py
 	$(BIN)/python -c 'from tests.docs.bad_inputs import main; main()'
 
-bench: $(VENV)/.development ## time exports against PyTorch: a graph of 2.3 million edges, and sets of small graphs
+bench: $(VENV)/.development ## time exports and kernels against PyTorch and others, and measure memory; an hour
 	$(BIN)/python -m benchmarks.export_vs_pytorch
 	$(BIN)/python -m benchmarks.graph_sets
+	$(BIN)/python -m benchmarks.aggregate
+	$(BIN)/python -m benchmarks.memory
 
 coverage: $(VENV)/.development ## run every layer and model on every target, and write docs/coverage.md
 	$(BIN)/python -m tests.coverage.table
