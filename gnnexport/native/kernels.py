@@ -174,7 +174,8 @@ class Matrix:
         """Lay out float32 [out_width, width] that lies at `values`.
 
         Raises:
-            KernelError: a size is negative, or memory ran out.
+            KernelError: a size is negative, or there are no numbers.
+            MemoryError: there is no room for it.
         """
         made = c_void_p()
         _check(library().gnx_pack_matrix(c_void_p(values), c_int64(out_width), c_int64(width), byref(made)))
