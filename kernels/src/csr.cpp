@@ -1,6 +1,5 @@
 // CSR by destination from edges in any order.
-#include <exception>
-
+#include "checks.hpp"
 #include "sort.hpp"
 
 namespace gnx {
@@ -31,10 +30,6 @@ extern "C" int32_t gnx_build_csr(const void *dst, int64_t num_edges, int64_t num
   const int64_t most = index_bits == 32 ? INT32_MAX : INT64_MAX / 64;
   if (num_edges < 0 || num_rows < 0 || num_edges > most || num_rows >= most) return GNX_SHAPE;
   if (!rowptr || (num_edges > 0 && (!dst || !perm))) return GNX_NULL;
-  try {
-    return index_bits == 64 ? gnx::build<int64_t>(dst, num_edges, num_rows, rowptr, perm, threads)
-                            : gnx::build<int32_t>(dst, num_edges, num_rows, rowptr, perm, threads);
-  } catch (const std::exception &) {
-    return GNX_MEMORY;
-  }
+  const auto build = index_bits == 64 ? gnx::build<int64_t> : gnx::build<int32_t>;
+  return gnx::guarded([=] { return build(dst, num_edges, num_rows, rowptr, perm, threads); });
 }

@@ -1,9 +1,9 @@
 // Edges as they come, made ready for aggregation: sorted by destination, with loops and weights as a GCN wants them.
 #include <algorithm>
 #include <cmath>
-#include <exception>
 #include <vector>
 
+#include "checks.hpp"
 #include "sort.hpp"
 
 namespace gnx {
@@ -85,7 +85,7 @@ class Preparation {
   float *weight_ = nullptr;
 };
 
-int32_t check(const gnx_edges &edges) {
+int32_t check_edges(const gnx_edges &edges) {
   constexpr int64_t most = INT64_MAX / 64;
   if (edges.loops != GNX_LOOPS_KEPT && edges.loops != GNX_LOOPS_ONE) return GNX_OPTION;
   if (edges.num_edges < 0 || edges.num_nodes < 0 || edges.num_slots < 0) return GNX_SHAPE;
@@ -100,7 +100,7 @@ extern "C" int32_t gnx_count_slots(const gnx_edges *edges, int64_t *num_slots) {
   if (!edges || !num_slots) return GNX_NULL;
   gnx_edges counted = *edges;
   counted.num_slots = 0;
-  const int32_t status = gnx::check(counted);
+  const int32_t status = gnx::check_edges(counted);
   if (status != GNX_OK) return status;
   *num_slots = edges->num_edges;
   if (edges->loops == GNX_LOOPS_ONE) {
@@ -113,11 +113,7 @@ extern "C" int32_t gnx_count_slots(const gnx_edges *edges, int64_t *num_slots) {
 extern "C" int32_t gnx_prepare_edges(const gnx_edges *edges, int64_t *rowptr, int64_t *col, float *weight,
                                      const gnx_threads *threads) {
   if (!edges || !rowptr || (edges->num_slots > 0 && !col)) return GNX_NULL;
-  const int32_t status = gnx::check(*edges);
+  const int32_t status = gnx::check_edges(*edges);
   if (status != GNX_OK) return status;
-  try {
-    return gnx::Preparation(*edges, threads).run(rowptr, col, weight);
-  } catch (const std::exception &) {
-    return GNX_MEMORY;
-  }
+  return gnx::guarded([=] { return gnx::Preparation(*edges, threads).run(rowptr, col, weight); });
 }

@@ -90,7 +90,7 @@ class Linear {
     if (!columns_fit(dealt_.structure, span)) status_ = GNX_INDEX;
     if (status_ != GNX_OK) return;
     if (span.segment) return reduce(dealt_.structure, span, nullptr);
-    float *const own = scratch(product_->tile * sum_.width + LINE + scratch_);
+    float *const own = scratch(product_->tile * sum_.width + LINE_FLOATS + scratch_);
     if (!own) {
       status_ = GNX_MEMORY;
       return;
@@ -133,7 +133,7 @@ class Linear {
   }
 
   void join(size_t hub) {
-    float *const own = scratch(sum_.width + LINE + scratch_);
+    float *const own = scratch(sum_.width + LINE_FLOATS + scratch_);
     if (!own) {
       status_ = GNX_MEMORY;
       return;
@@ -188,7 +188,7 @@ int32_t pack(const float *values, int64_t out_width, int64_t width, gnx_matrix *
   if (!out || (!values && out_width > 0 && width > 0)) return GNX_NULL;
   auto matrix = std::make_unique<gnx_matrix>();
   matrix->product = &path->product;
-  matrix->memory.resize(path->product.packed_size(out_width, width) + LINE);
+  matrix->memory.resize(path->product.packed_size(out_width, width) + LINE_FLOATS);
   float *const begin = at_line(matrix->memory.data());
   path->product.pack(values, out_width, width, begin);
   matrix->packed = {out_width, width, begin};

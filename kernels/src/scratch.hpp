@@ -8,9 +8,9 @@
 
 namespace gnx {
 
-constexpr size_t LINE = 64 / sizeof(float);  // floats in a line of the cache
+constexpr size_t LINE_FLOATS = 64 / sizeof(float);  // in a line of the cache
 
-inline size_t up_to_line(size_t count) { return (count + LINE - 1) / LINE * LINE; }
+inline size_t up_to_line(size_t count) { return (count + LINE_FLOATS - 1) / LINE_FLOATS * LINE_FLOATS; }
 
 inline float *at_line(float *memory) {
   return reinterpret_cast<float *>((reinterpret_cast<uintptr_t>(memory) + 63) & ~static_cast<uintptr_t>(63));
@@ -20,7 +20,7 @@ inline float *at_line(float *memory) {
 inline float *scratch(size_t count) {
   thread_local std::vector<float> own;
   try {
-    if (own.size() < count + LINE) own.resize(count + LINE);
+    if (own.size() < count + LINE_FLOATS) own.resize(count + LINE_FLOATS);
   } catch (const std::exception &) {
     return nullptr;
   }

@@ -328,6 +328,8 @@ def test_memory_that_runs_out() -> None:
     out = np.zeros(1, np.int64)
     with pytest.raises(MemoryError, match="native kernels: memory ran out"):
         kernels.build_csr(0, 0, 2**55, address(out), 0)
+    with pytest.raises(MemoryError, match="native kernels: memory ran out"):
+        kernels.prepare_edges(0, 0, 0, 2**55, lambda slots: (address(out), 0, 0))
 
 
 def test_unknown_path() -> None:
