@@ -107,7 +107,9 @@ ov::Dimension rows_of(const ov::Node &node) {
   return rowptr[0].get_length() - 1;
 }
 
-void infer_reduced(ov::Node &node, const Attributes &) { node.set_output_type(0, ov::element::f32, with_rows(node, rows_of(node))); }
+void infer_reduced(ov::Node &node, const Attributes &) {
+  node.set_output_type(0, ov::element::f32, with_rows(node, rows_of(node)));
+}
 
 ov::PartialShape multiplied(const ov::Node &node, const Attributes &attributes, size_t place, ov::Dimension rows) {
   NODE_VALIDATION_CHECK(&node, attributes.has(place), "it has no matrix");
@@ -126,7 +128,9 @@ void infer_linear(ov::Node &node, const Attributes &attributes) {
   node.set_output_type(0, ov::element::f32, multiplied(node, attributes, run::LINEAR_MATRIX, rows));
 }
 
-void infer_like_input(ov::Node &node, const Attributes &) { node.set_output_type(0, ov::element::f32, node.get_input_partial_shape(0)); }
+void infer_like_input(ov::Node &node, const Attributes &) {
+  node.set_output_type(0, ov::element::f32, node.get_input_partial_shape(0));
+}
 
 void infer_per_slot(ov::Node &node, const Attributes &) {
   ov::Dimension slots = ov::Dimension::dynamic();

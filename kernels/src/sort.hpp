@@ -18,7 +18,7 @@ class Sort {
   Sort(int64_t num_edges, int64_t num_rows, const gnx_threads *threads)
       : num_edges_(num_edges), num_rows_(num_rows), threads_(threads) {
     constexpr int64_t LEAST_STRETCH = 1 << 16, MOST_STRETCHES = 16;
-    // A table of counts for each stretch must not cost more than the edges themselves.
+    // The tables of counts, one for each stretch, must not hold more than a few numbers for each edge.
     const int64_t most = num_edges / std::max<int64_t>(num_rows / 4, LEAST_STRETCH);
     stretches_ = std::clamp<int64_t>(most, 1, MOST_STRETCHES);
   }

@@ -76,8 +76,10 @@ def _timed(dialect: DialectModel, choices: Choices, branches: bool, edges: bool)
         listed.append(Candidate("scatter", math.inf))
     if choices.run is None or len(listed) == 1 or not dialect.sample:
         return listed[:1]
-    models = {item.name: _lowered(dialect, item.name, choices, branches, edges) for item in listed}
-    runs = {name: choices.run(model, dialect.sample) for name, model in models.items()}
+    runs = {
+        item.name: choices.run(_lowered(dialect, item.name, choices, branches, edges), dialect.sample)
+        for item in listed
+    }
     medians, noise = time_candidates(runs, choices.ctx.time_budget_s * TIMED_SHARE)
     return winner_first([Candidate(item.name, item.estimate_ms, medians[item.name]) for item in listed], noise)
 

@@ -143,6 +143,7 @@ GNX_API const char *gnx_path(void);
 GNX_API int32_t gnx_use_path(const char *name);
 
 GNX_API int32_t gnx_run_aggregate(const gnx_aggregate *work, const gnx_threads *threads);
+
 /* `values` [out_width, width]; free what is made. */
 GNX_API int32_t gnx_pack_matrix(const float *values, int64_t out_width, int64_t width, gnx_matrix **out);
 GNX_API void gnx_free_matrix(gnx_matrix *matrix);
