@@ -10,6 +10,7 @@ from pydantic import Field
 from gnnexport.bundle.layout import DECISIONS, ENGINE, EVAL, GOLDEN, GRAPH
 from gnnexport.bundle.processor import MOST_THREADS, Processor
 from gnnexport.bundle.record import Record, parse_record
+from gnnexport.bundle.stages import Batched
 
 SCHEMA = 1
 TOLERANCE = 1e-4
@@ -111,6 +112,7 @@ class Manifest(Record):
 
     Args:
         prepare: who turns the edge index into what the model reads: `baked` in, inside the `model`, or the `runtime`.
+        batched: stages and tables, in mode `batched`.
         tolerance: largest error allowed, relative to the largest magnitude of the output.
         digest: over model files, graph and decisions.
     """
@@ -124,6 +126,7 @@ class Manifest(Record):
     outputs: tuple[Tensor, ...] = Field(min_length=1)
     prepare: Literal["baked", "model", "runtime"] = "baked"
     graph: Graph | None = None
+    batched: Batched | None = None
     passes: tuple[AppliedPass, ...] = ()
     seed: int = 0
     target: Target
