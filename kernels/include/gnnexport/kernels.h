@@ -185,6 +185,38 @@ GNX_API int32_t gnx_count_slots(const gnx_edges *edges, int64_t *num_slots);
 GNX_API int32_t gnx_prepare_edges(const gnx_edges *edges, int64_t *rowptr, int64_t *col, float *weight,
                                   const gnx_threads *threads);
 
+/* A structure whose rows lie anywhere in `col`: the slots of row i begin at start[i]. */
+typedef struct gnx_rows {
+  const int64_t *start, *length; /* [num_rows] */
+  const int64_t *col;            /* [num_slots], the source of each slot */
+  int64_t num_rows, num_slots, num_src;
+} gnx_rows;
+
+/* Neighbours of some rows, which may come more than once. With `fanout` below 0 all slots of each, in order; else at most
+ * so many, drawn uniformly without replacement and left in order. A draw depends on the seed and the row alone. */
+typedef struct gnx_request {
+  gnx_rows rows;
+  const int64_t *targets; /* [num_targets] */
+  int64_t num_targets, fanout;
+  uint64_t seed;
+} gnx_request;
+
+/* Where the neighbours of each target begin, and where the last end: [num_targets + 1]. */
+GNX_API int32_t gnx_count_neighbours(const gnx_request *request, int64_t *rowptr);
+
+/* Sources `col` and places `slots` in rows.col of the neighbours counted before, both [rowptr[num_targets]]. */
+GNX_API int32_t gnx_expand(const gnx_request *request, const int64_t *rowptr, int64_t *col, int64_t *slots,
+                           const gnx_threads *threads);
+
+/* Distinct ids in the order they come first, and for each id its place among them. `marks` [num_marks] is -1 everywhere,
+ * and again afterwards; ids are below num_marks, and there is room for `count` of them in `unique`. */
+GNX_API int32_t gnx_number(const int64_t *ids, int64_t count, int32_t *marks, int64_t num_marks, int64_t *unique,
+                           int64_t *index, int64_t *num_unique);
+
+/* out[i] = table[ids[i]]: table is [num_rows, width], out [count, width]. */
+GNX_API int32_t gnx_gather_rows(const float *table, int64_t num_rows, int64_t width, const int64_t *ids, int64_t count,
+                                float *out, const gnx_threads *threads);
+
 #ifdef __cplusplus
 }
 #endif
