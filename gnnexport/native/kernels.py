@@ -164,7 +164,7 @@ def aggregate(
     """
     scales = (row_scale, column_scale, weight, heads)
     work = _Aggregate(csr._c(), x, width, TYPES[dtype], REDUCTIONS[reduce], *scales, epilogue._c(), out)
-    _check(library().gnx_run_aggregate(byref(work), _on(threads)))
+    check(library().gnx_run_aggregate(byref(work), threads_of(threads)))
 
 
 class Matrix:
@@ -178,7 +178,7 @@ class Matrix:
             MemoryError: there is no room for it.
         """
         made = c_void_p()
-        _check(library().gnx_pack_matrix(c_void_p(values), c_int64(out_width), c_int64(width), byref(made)))
+        check(library().gnx_pack_matrix(c_void_p(values), c_int64(out_width), c_int64(width), byref(made)))
         self.pointer = made.value or 0
         # At exit it stays: threads may still read it.
         weakref.finalize(self, library().gnx_free_matrix, made).atexit = False
@@ -235,7 +235,7 @@ def linear(
     rows = reduced._c() if isinstance(reduced, Reduced) else _Aggregate(csr=_Csr(num_rows=reduced))
     pointers = (matrix.pointer if matrix else 0, own, own_matrix.pointer if own_matrix else 0)
     work = _Linear(rows, *pointers, epilogue._c(), out)
-    _check(library().gnx_run_linear(byref(work), _on(threads)))
+    check(library().gnx_run_linear(byref(work), threads_of(threads)))
 
 
 def attention(
@@ -263,7 +263,7 @@ def attention(
     """
     terms = (source, destination, edge, edge_value, att, slope, scale)
     work = _Attention(csr._c(), x, width, heads, SCORES[score], *terms, epilogue._c(), out)
-    _check(library().gnx_run_attention(byref(work), _on(threads)))
+    check(library().gnx_run_attention(byref(work), threads_of(threads)))
 
 
 def softmax(csr: Csr, scores: int, heads: int, out: int, *, threads: int = 0) -> None:
@@ -272,7 +272,9 @@ def softmax(csr: Csr, scores: int, heads: int, out: int, *, threads: int = 0) ->
     Raises:
         KernelError: the arguments do not fit each other.
     """
-    _check(library().gnx_run_softmax(byref(csr._c()), c_void_p(scores), c_int64(heads), c_void_p(out), _on(threads)))
+    check(
+        library().gnx_run_softmax(byref(csr._c()), c_void_p(scores), c_int64(heads), c_void_p(out), threads_of(threads))
+    )
 
 
 def spread(csr: Csr, x: int, width: int, out: int, *, threads: int = 0) -> None:
@@ -282,7 +284,7 @@ def spread(csr: Csr, x: int, width: int, out: int, *, threads: int = 0) -> None:
         KernelError: the arguments do not fit each other.
     """
     pointers = (c_void_p(x), c_int64(width), c_void_p(out))
-    _check(library().gnx_run_spread(byref(csr._c()), *pointers, _on(threads)))
+    check(library().gnx_run_spread(byref(csr._c()), *pointers, threads_of(threads)))
 
 
 def build_csr(
@@ -295,7 +297,7 @@ def build_csr(
     """
     sizes = (c_int64(num_edges), c_int64(num_rows), c_int32(index_bits))
     pointers = (c_void_p(rowptr), c_void_p(perm))
-    _check(library().gnx_build_csr(c_void_p(dst), *sizes, *pointers, _on(threads)))
+    check(library().gnx_build_csr(c_void_p(dst), *sizes, *pointers, threads_of(threads)))
 
 
 def prepare_edges(
@@ -330,10 +332,10 @@ def prepare_edges(
     """
     edges = _Edges(src, dst, weight, num_edges, num_nodes, 0, one_loop, fill, normalise)
     num_slots = c_int64()
-    _check(library().gnx_count_slots(byref(edges), byref(num_slots)))
+    check(library().gnx_count_slots(byref(edges), byref(num_slots)))
     edges.num_slots = num_slots.value
     outputs = (c_void_p(pointer) for pointer in make(num_slots.value))
-    _check(library().gnx_prepare_edges(byref(edges), *outputs, _on(threads)))
+    check(library().gnx_prepare_edges(byref(edges), *outputs, threads_of(threads)))
 
 
 def use_path(name: str | None) -> bool:
@@ -341,11 +343,18 @@ def use_path(name: str | None) -> bool:
     return int(library().gnx_use_path(None if name is None else name.encode())) == 0
 
 
-def _on(threads: int) -> Any:
+def threads_of(threads: int) -> Any:
+    """Return how many of the library's own threads work, 0 for all, as an argument."""
     return byref(_Threads(None, None, threads))
 
 
-def _check(status: int) -> None:
+def check(status: int) -> None:
+    """Raise what a status of `gnx_status` stands for.
+
+    Raises:
+        KernelError: the arguments were refused.
+        MemoryError: there was no room.
+    """
     if status == 0:
         return
     what = bytes(library().gnx_message(c_int32(status))).decode()

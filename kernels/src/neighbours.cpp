@@ -81,8 +81,7 @@ void draw(Draws draws, int64_t length, int64_t fanout, int64_t *out) {
   taken.clear(fanout);
   for (int64_t count = 0; count < fanout; ++count) {
     const int64_t last = length - fanout + count, drawn = draws.below(last + 1);
-    out[count] = taken.take(drawn) ? drawn : last;
-    if (out[count] == last && drawn != last) taken.take(last);
+    if (!taken.take(out[count] = drawn)) taken.take(out[count] = last);
   }
   std::sort(out, out + fanout);
 }
