@@ -18,11 +18,19 @@ aten = torch.ops.aten
 gnn = torch.ops.gnn
 
 
+NARROWING = 4.0
+"""By how much a product has to narrow hidden channels to come first in mode `batched`."""
+
+
 @dataclass(frozen=True)
 class OrderPropagation(Pass):
     """Multiply by the weight before or after aggregating, whichever moves fewer bytes: (AX)W = A(XW).
 
     The gather moves one row per edge, so its width decides; the product costs the same on either side.
+
+    Not so in mode `batched`, where many more neighbours are read than nodes computed: there the product follows, and is
+    done for the nodes asked about alone. Only what makes a row of hidden channels much narrower comes first, for such
+    rows are kept and read again.
     """
 
     name: ClassVar[str] = "order-propagation"
@@ -45,15 +53,27 @@ class OrderPropagation(Pass):
                 continue
             width_out, width_in = weight.shape
             leaf, after = _propagated_leaf(args_of(linear)[0]), _aggregation_after(linear)
-            if leaf is not None and width_in > width_out * self.margin:
+            first, last = width_in > width_out * self.margin, width_out > width_in * self.margin
+            if ctx.mode == "batched":
+                raw = _is_raw(program, args_of(linear)[0] if leaf is None else leaf)
+                first = width_in > width_out * NARROWING and not raw
+                last = not first
+            if leaf is not None and first:
                 _transform_first(graph, linear, leaf)
                 ctx.note(f"{linear.name}: aggregates {width_out} channels instead of {width_in}")
-            elif after is not None and width_out > width_in * self.margin:
+            elif after is not None and last:
                 _aggregate_first(graph, linear, after)
                 ctx.note(f"{linear.name}: aggregates {width_in} channels instead of {width_out}")
         drop_dead(graph)
         program.body = rebuild(program.body, graph)
         return program
+
+
+def _is_raw(program: Program, node: Any) -> bool:
+    """Tell features, or some columns of them."""
+    if isinstance(node, fx.Node) and node.target is aten.index_select.default:
+        node = args_of(node)[0]
+    return isinstance(node, fx.Node) and node.op == "placeholder" and node.target in {i.name for i in program.features}
 
 
 def _is_linear_aggregation(node: Any) -> bool:

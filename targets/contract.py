@@ -25,8 +25,9 @@ class DialectModel:
 
     Args:
         model: holds dialect operators. In mode `full` its inputs are the features, then the structure values; in mode
-            `graphs` they are the Program's inputs, with sizes named `num_nodes`, `num_edges` and so on.
-        structure: the structure values by graph input name; empty in mode `graphs`.
+            `graphs` they are the Program's inputs, with sizes named `num_nodes`, `num_edges` and so on; in mode
+            `batched` it is one stage, whose inputs are rows and the structure of a block.
+        structure: the structure values by graph input name; empty but in mode `full`.
         mode: how the model is deployed.
         sample: one typical request by input name, for timing and for the sizes to optimise for; may be empty where
             every size is fixed.
@@ -72,6 +73,7 @@ class Artefact:
         requirements: what a machine needs to run this.
         prepare: who computes what depends on the graph alone.
         native: the model calls our own kernels, which have to be installed where it runs.
+        inputs: names of what the model reads.
     """
 
     model_file: str
@@ -82,6 +84,7 @@ class Artefact:
     requirements: Mapping[str, Any] = field(default_factory=dict)
     prepare: Prepare = "baked"
     native: bool = False
+    inputs: tuple[str, ...] = ()
 
 
 class Target(ABC):

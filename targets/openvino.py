@@ -76,6 +76,7 @@ class OpenVinoTarget(NativeTarget):
             requirements={"openvino": f">={OLDEST}", "versions": {"openvino": engine.__version__.partition("-")[0]}},
             prepare="baked" if dialect.mode == "full" else "model",
             native=choices.calls_kernels,
+            inputs=tuple(str(value.name) for value in model.graph.inputs),
         )
 
     def lowered(self, dialect: DialectModel, ctx: EmitContext) -> tuple[ir.Model, Choices]:

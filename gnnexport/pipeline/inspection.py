@@ -37,7 +37,7 @@ def inspect_program(source: Source, program: Program) -> dict[str, Any]:
         for node in program.body.graph.nodes
         if node.target in _MESSAGE_PASSING
     ]
-    final = finalise(program, source.data).program
+    final = finalise(program, source.data, source.mode).program
     problems = {name: cls().check(final, source.mode) for name, cls in target_classes().items()}
     targets = {name: [str(problem) for problem in found] for name, found in problems.items()}
     return {

@@ -114,7 +114,7 @@ def check_destinations(request: Request) -> None:
 
 def simplify(source: Source) -> Simplified:
     """Capture and run the canonical passes."""
-    ctx = PassContext(data=source.data.hide("test"))
+    ctx = PassContext(data=source.data.hide("test"), mode=source.mode)
     captured = capture_source(source)
     ordered = len(CANONICAL) - 1
     split = run_passes(captured, CANONICAL[:ordered], ctx)
@@ -178,7 +178,7 @@ def _produce(
 def _dry(request: Request, source: Source, simplified: Simplified, ctx: PassContext) -> Product:
     """Check passes and targets and say what would run."""
     problems = [problem for item in request.passes or () for problem in item.check(simplified.program, ctx)]
-    final = finalise(simplified.program, source.data).program
+    final = finalise(simplified.program, source.data, source.mode).program
     problems += [problem for target in request.targets for problem in target.check(final, source.mode)]
     if problems:
         raise UnsupportedError(*problems)

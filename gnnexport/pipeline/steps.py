@@ -17,6 +17,7 @@ from gnnexport.passes.remove_redundant import RemoveRedundant
 from gnnexport.passes.split_structure import SplitStructure
 from gnnexport.program.cost import measure_cost
 from gnnexport.program.data import GraphData
+from gnnexport.program.inputs import Mode
 from gnnexport.program.program import Program
 from gnnexport.program.verify import TOLERANCE, largest_error, verify
 
@@ -84,6 +85,6 @@ def _step(item: Pass, program: Program, ctx: PassContext, seconds: float, notes:
     )  # fmt: skip
 
 
-def finalise(program: Program, data: GraphData) -> Stepped:
-    """Return the Program as it is lowered, with the steps that led there."""
-    return run_passes(program, FINAL, PassContext(data=data))
+def finalise(program: Program, data: GraphData, mode: Mode = "full") -> Stepped:
+    """Return the Program as it is lowered for a mode, with the steps that led there."""
+    return run_passes(program, FINAL, PassContext(data=data, mode=mode))

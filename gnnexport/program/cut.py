@@ -10,6 +10,7 @@ from scipy.sparse.csgraph import maximum_flow
 from torch import fx
 
 _SOURCE, _SINK = 0, 1
+_FINE = 16
 
 
 def narrowest_cut(
@@ -18,8 +19,8 @@ def narrowest_cut(
 ) -> list[fx.Node]:  # fmt: skip
     """Return values of least width in total from which all that is wanted can be computed without what is made.
 
-    A vertex cut by maximum flow; of several as narrow the one nearest to the readers, so that as little as possible
-    is computed again from it.
+    A vertex cut by maximum flow; of several as narrow one of the fewest values, and of those the nearest to the
+    readers, so that as little as possible is computed again from it.
 
     Args:
         widths: channels of each value that may be kept, in graph order.
@@ -31,10 +32,12 @@ def narrowest_cut(
     # Each value is an edge from its entry to its exit, as wide as the value.
     entry = {node: 2 + 2 * place for place, node in enumerate(order)}
     size = 2 + 2 * len(order)
-    unlimited = sum(widths.values()) + 1
+    # A value weighs a little more than its channels, so that fewer are preferred.
+    weights = {node: width * _FINE + 1 for node, width in widths.items()}
+    unlimited = sum(weights.values()) + 1
     edges: dict[tuple[int, int], int] = {}
     for node in order:
-        edges[entry[node], entry[node] + 1] = widths[node]
+        edges[entry[node], entry[node] + 1] = weights[node]
         for item in reads[node]:
             edges[entry[item] + 1, entry[node]] = unlimited
     edges |= {(_SOURCE, entry[node]): unlimited for node in made}

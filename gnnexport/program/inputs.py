@@ -56,8 +56,9 @@ LEVELS: tuple[Level, ...] = ("pair", "graph", "node")
 ROWS: dict[Level, str] = {"node": NUM_NODES, "graph": NUM_GRAPHS, "pair": NUM_PAIRS}
 """How many rows an output has."""
 
-Mode = Literal["full", "graphs"]
-"""How a model is deployed: for one fixed graph, or for new graphs of any size in every request."""
+Mode = Literal["full", "batched", "graphs"]
+"""How a model is deployed: for one fixed graph, for requests about some nodes of one graph that grows, or for new graphs
+of any size in every request."""
 
 
 def role_of(name: str) -> Role | None:

@@ -7,7 +7,7 @@ alike, one over rows does not. So the op is run on random values of the shapes t
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import torch
@@ -78,3 +78,34 @@ def _run(node: fx.Node, call: fx.Node, values: dict[fx.Node, Any]) -> Tensor:
     args, kwargs = fx.node.map_arg((call.args, call.kwargs), values.__getitem__)
     result = target(*args, **kwargs)
     return result if node is call else result[args_of(node)[1]]  # type: ignore[no-any-return]
+
+
+def is_row_local(node: fx.Node, having: Collection[fx.Node]) -> bool:
+    """Tell whether each row of a result depends on the same row of its arguments alone, by trial.
+
+    Args:
+        node: annotated call of ATen.
+        having: its arguments that have rows.
+    """
+    call = args_of(node)[0] if node.target is operator.getitem else node
+    if not isinstance(call, fx.Node) or not _is_plain(call):
+        return False
+    return all(_keeps_to_rows(node, call, having, run) for run in range(len(node.meta.get(SHAPES, ()))))
+
+
+def _keeps_to_rows(node: fx.Node, call: fx.Node, having: Collection[fx.Node], run: int) -> bool:
+    """Change every row but one, and see whether that one's result changes."""
+    generator = torch.Generator().manual_seed(run)
+    values = {item: _value(item, run, generator) for item in call.all_input_nodes}
+    rows = node.meta[SHAPES][run][0] if node.meta[SHAPES][run] else 0
+    if any(value is None for value in values.values()) or any(len(values[item]) != rows for item in having):
+        return False
+    kept = rows // 2
+    changed = dict(values)
+    for item in having:
+        other = _value(item, run, generator)
+        other[kept] = values[item][kept]
+        changed[item] = other
+    with torch.no_grad():
+        before, after = _run(node, call, values), _run(node, call, changed)
+    return torch.allclose(before[kept].double(), after[kept].double(), rtol=1e-5, atol=1e-6, equal_nan=True)

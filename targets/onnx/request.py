@@ -15,12 +15,15 @@ from gnnexport.targets.onnx.open_tape import BOOL, INT64, OpenTape, Operand, flo
 from gnnexport.targets.onnx.operators import dialect_nodes
 from gnnexport.targets.onnx.scatter import NEUTRAL, REDUCTION
 from gnnexport.targets.onnx.softmax import expand_softmax
-from gnnexport.targets.onnx.tables import Hubs, Tables, build, pointers
+from gnnexport.targets.onnx.tables import Hubs, Tables, build, given, pointers
 from gnnexport.targets.onnx.tape import Constants
 
 Form = Literal["ell", "scatter"]
 FORMS = ("ell", "scatter")
 """Lowerings that need no graph that is known."""
+
+ROW = "row"
+"""Name of the input that holds the destination of each slot, where a request brings its structure sorted."""
 
 _REDUCE = {"sum": "ReduceSum", "mean": "ReduceSum", "max": "ReduceMax", "min": "ReduceMin", "prod": "ReduceProd"}
 
@@ -92,13 +95,17 @@ class _Lowering:
         if node.op_type == schemas.GATHER_SOURCE:
             assert node.inputs[1] is not None
             return tape.add("Gather", x, node.inputs[1], axis=0)
-        tables = self._of(node)
+        tables = self._of(tape, node)
         if node.op_type == schemas.GATHER_DESTINATION:
             return tape.add("Gather", x, tables.row, axis=0)
         return self._reduction(tape, Reduction.of(node), tables)
 
-    def _of(self, node: ir.Node) -> Tables:
+    def _of(self, tape: OpenTape, node: ir.Node) -> Tables:
         rowptr = node.inputs[1]
+        assert rowptr is not None
+        if rowptr not in self._tables and rowptr in self.graph.inputs:
+            row = next(value for value in self.graph.inputs if value.name == ROW)
+            self._tables[rowptr] = given(tape, rowptr, row, self.hubs)
         if rowptr not in self._tables:
             what = f"'{node.name}' reduces over pointers that were not built from destinations"
             raise UnsupportedError.at("onnx", what, "Export the model for one graph (--mode=full)")

@@ -66,6 +66,31 @@ def build(tape: OpenTape, dst: ir.Value, num_dst: ir.Value, hubs: Hubs) -> Table
     rows, count = tape.one_dimensional(num_dst), tape.size(dst)
     row, perm = _sorted(tape, dst, count, branches=hubs == "branch")
     degree, rank = _degree_and_rank(tape, row, rows, count)
+    return _laid_out(tape, rows, count, perm, row, degree, rank, hubs)
+
+
+def given(tape: OpenTape, rowptr: ir.Value, row: ir.Value, hubs: Hubs) -> Tables:
+    """Record the tables of a structure that is sorted already.
+
+    Args:
+        tape: takes the operators.
+        rowptr: int64 [num_dst + 1].
+        row: int64 [num_slots], the destination of each slot.
+        hubs: what happens where they would make the tables too large.
+    """
+    count = tape.size(row)
+    start = _shifted(tape, rowptr, 0, -1)
+    degree = tape.add("Sub", _shifted(tape, rowptr, 1, None), start)
+    place = _range(tape, count)
+    rank = tape.add("Sub", place, tape.add("Gather", start, row, axis=0))
+    return _laid_out(tape, tape.size(start), count, place, row, degree, rank, hubs)
+
+
+def _laid_out(
+    tape: OpenTape, rows: ir.Value, count: ir.Value, perm: ir.Value, row: ir.Value, degree: ir.Value, rank: ir.Value,
+    hubs: Hubs,
+) -> Tables:  # fmt: skip
+    """Record the tables of slots whose row, and rank in it, are known."""
     longest = tape.add("ReduceMax", tape.add("Concat", numbers(1), degree, axis=0), numbers(0), keepdims=1)
     place = _range(tape, count)
     if hubs == "grow":

@@ -58,7 +58,7 @@ class OnnxTarget(Target):
 
     def check(self, program: Program, mode: Mode = "full") -> list[Problem]:
         """Name each op that has no ONNX translation: of the body, and of `prepare` where the model computes it too."""
-        refused = [dense_refused()] if mode == "graphs" and self.aggregate == "dense" else []
+        refused = [dense_refused()] if mode != "full" and self.aggregate == "dense" else []
         return refused + unsupported(program, mode)
 
     def emit(self, dialect: DialectModel, folder: Path, ctx: EmitContext) -> Artefact:
@@ -82,14 +82,18 @@ class OnnxTarget(Target):
             },
             prepare="baked" if dialect.mode == "full" else "model",
             native=choices.calls_kernels,
+            inputs=tuple(str(value.name) for value in model.graph.inputs),
         )
 
     def lowered(self, dialect: DialectModel, ctx: EmitContext) -> tuple[ir.Model, Choices]:
         """Return the model in standard operators and how its lowerings were chosen."""
         native = self.may_go_native(dialect.model.graph, ctx.note)
         choices = Choices(self.aggregate, ctx, self.timer(self.threads or ctx.threads), native)
-        if dialect.mode == "graphs":
-            return lower_chosen(dialect, choices, branches=self.branches, edges=self.prepares_edges), choices
+        if dialect.mode != "full":
+            model = lower_chosen(dialect, choices, branches=self.branches, edges=self.prepares_edges)
+            if dialect.mode == "batched":
+                _drop_unread(model.graph)
+            return model, choices
         model = bake(dialect)
         if native:
             fill_empty(model.graph)
@@ -112,3 +116,10 @@ class OnnxTarget(Target):
         from gnnexport.targets.onnx.session import open_model
 
         return lambda model, feeds: open_model(model, threads, feeds)
+
+
+def _drop_unread(graph: ir.Graph) -> None:
+    """Drop inputs that a lowering has no use for; the runtime would make them in vain."""
+    for value in list(graph.inputs):
+        if not value.uses() and not value.is_graph_output():
+            graph.inputs.remove(value)

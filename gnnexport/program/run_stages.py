@@ -1,0 +1,95 @@
+"""Run stages in PyTorch on blocks, to hold a cut Program against the whole one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gnnexport.native.neighbours import Block, expand
+from gnnexport.program.program import Program
+from gnnexport.program.stage_bodies import StageProgram
+from gnnexport.program.stages import CutProgram
+
+
+@dataclass(frozen=True)
+class Known:
+    """What stages read of one graph.
+
+    Args:
+        tables: rows by the name of a table, float32 [num_nodes, width].
+        rowptr: int64 [num_nodes + 1].
+        col: int64 [num_slots].
+        values: structure values by name.
+    """
+
+    tables: Mapping[str, Tensor]
+    rowptr: Tensor
+    col: Tensor
+    values: Mapping[str, Tensor]
+
+
+def known_of(cut: CutProgram, program: Program, inputs: Mapping[str, Tensor]) -> Known:
+    """Prepare a graph for stages.
+
+    Args:
+        cut: of the Program.
+        program: split.
+        inputs: a graph with features.
+    """
+    structure = dict(zip(program.structure_names, program.structure(inputs), strict=True))
+    x = inputs[program.features[0].name]
+    tables = {table.name: x if table.columns is None else x[:, list(table.columns)] for table in cut.tables}
+    return Known(tables, structure[cut.rowptr], structure[cut.col], structure)
+
+
+def neighbours(known: Known, targets: Tensor) -> Block:
+    """Return all slots of some targets."""
+    start, length = known.rowptr[:-1], known.rowptr.diff()
+    return expand(start.numpy(), length.numpy(), known.col.numpy(), targets.numpy())
+
+
+def block_inputs(stage: StageProgram, known: Known, rows: Mapping[str, Tensor], targets: Tensor) -> dict[str, Any]:
+    """Return what a stage reads for some targets: a block whose sources are numbered from 0.
+
+    Args:
+        stage: to be run.
+        known: of the graph.
+        rows: of every table and every earlier stage, for all nodes.
+        targets: int64 [num_targets].
+    """
+    found: dict[str, Any] = {}
+    sources = slots = torch.empty(0, dtype=torch.int64)
+    if stage.depth:
+        block = neighbours(known, targets)
+        slots = torch.from_numpy(block.slots)
+        sources, col = torch.unique(torch.from_numpy(block.col), return_inverse=True)
+        rowptr = torch.from_numpy(block.rowptr)
+        row = torch.repeat_interleave(torch.arange(len(targets)), rowptr.diff())
+        found = {"rowptr": rowptr, "col": col, "row": row}
+    for item in stage.inputs:
+        if item.part == "source":
+            found[item.name] = rows[item.value][sources]
+        elif item.part == "target":
+            found[item.name] = rows[item.value][targets]
+        elif item.part == "slot_values":
+            found[item.name] = known.values[item.value][slots]
+        elif item.part in ("source_values", "target_values"):
+            found[item.name] = known.values[item.value][sources if item.part == "source_values" else targets]
+    return {item.name: found[item.name] for item in stage.inputs}
+
+
+def run_stages(stages: list[StageProgram], known: Known, targets: Tensor) -> Tensor:
+    """Return the answer for some targets; every stage but the last computes the rows of all nodes."""
+    rows = dict(known.tables)
+    everything = torch.arange(len(known.rowptr) - 1)
+    result = torch.empty(0)
+    with torch.no_grad():
+        for stage in stages:
+            asked = targets if stage is stages[-1] else everything
+            result = stage.body(*block_inputs(stage, known, rows, asked).values())
+            rows[f"stage-{stage.depth}"] = result
+    return result
