@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,7 +82,7 @@ def block_inputs(stage: StageProgram, known: Known, rows: Mapping[str, Tensor], 
     return {item.name: found[item.name] for item in stage.inputs}
 
 
-def run_stages(stages: list[StageProgram], known: Known, targets: Tensor) -> Tensor:
+def run_stages(stages: Sequence[StageProgram], known: Known, targets: Tensor) -> Tensor:
     """Return the answer for some targets; every stage but the last computes the rows of all nodes."""
     rows = dict(known.tables)
     everything = torch.arange(len(known.rowptr) - 1)

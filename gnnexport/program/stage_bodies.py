@@ -205,7 +205,9 @@ class _Writer:
             return self._call(aten.sym_size.int, self.given["target_0"], 0)
         if count == "slots":
             return self._call(aten.sym_size.int, self.given["col"], 0)
-        raise UnsupportedError.at("mode batched", f"{module_of(item)} reads a size of the whole graph", "Use --mode full")
+        raise UnsupportedError.at(
+            "mode batched", f"{module_of(item)} reads a size of the whole graph", "Use --mode full"
+        )
 
     def _column(self, rows: fx.Node, record: Record, node: fx.Node) -> Any:
         """Take a value out of a record."""

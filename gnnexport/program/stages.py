@@ -16,9 +16,9 @@ from torch import fx
 
 from gnnexport.bundle.stages import StageInput
 from gnnexport.errors import Problem, UnsupportedError
+from gnnexport.program.cut import narrowest_cut
 from gnnexport.program.graphs import args_of, module_of, output_node, parameter_of
 from gnnexport.program.hops import Hops, Space, find_hops
-from gnnexport.program.cut import narrowest_cut
 from gnnexport.program.inputs import Role
 from gnnexport.program.program import Program
 from gnnexport.program.shapes import shape_of

@@ -1,0 +1,206 @@
+"""Write a Program for mode `batched`: a model for each stage, the graph, and the tables of features."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gnnexport.bundle import layout
+from gnnexport.bundle.arrays import write_arrays
+from gnnexport.bundle.stages import Batched, FeatureTable, Stage
+from gnnexport.errors import ParityError, Problem
+from gnnexport.pipeline.graph_forms import recognise
+from gnnexport.program.program import Program
+from gnnexport.program.run_stages import Known, block_inputs, known_of, run_stages
+from gnnexport.program.stage_bodies import StageProgram, write_stages
+from gnnexport.program.stages import STRUCTURE, CutProgram, check_stages, cut_program
+from gnnexport.program.verify import TOLERANCE, relative_error
+from gnnexport.targets.contract import Artefact, EmitContext, Target
+from gnnexport.targets.onnx.translate_stage import ROWS, translate_stage
+
+SAMPLE_TARGETS = 32
+"""Nodes of the block that lowerings are timed on."""
+
+
+@dataclass(frozen=True)
+class StagesWritten:
+    """What was written of a Program.
+
+    Args:
+        artefact: of all stages together.
+        batched: for the manifest.
+    """
+
+    artefact: Artefact
+    batched: Batched
+
+
+def check_batched(program: Program, target: Target) -> list[Problem]:
+    """Tell what keeps a Program from being served in mode `batched` by a target."""
+    return [*check_stages(program), *target.check(program, "batched")]
+
+
+def write_batched(
+    program: Program, inputs: Mapping[str, Tensor], target: Target, folder: Path, ctx: EmitContext, store_bytes: int
+) -> StagesWritten:  # fmt: skip
+    """Write all files that answers are computed from.
+
+    Args:
+        program: finalised.
+        inputs: the graph with its features.
+        target: that lowers each stage.
+        folder: of the bundle.
+        ctx: of the run; its decisions are those of all stages.
+        store_bytes: memory that rows may take between requests.
+
+    Raises:
+        UnsupportedError: the Program cannot be cut, or the target cannot do a stage.
+        ParityError: the stages compute something else than the Program.
+    """
+    cut = cut_program(program)
+    stages = write_stages(cut)
+    known = known_of(cut, program, inputs)
+    _check_stages(cut, stages, program)
+    values = _read(stages, "slot_values")
+    of_nodes = _read(stages, "source_values") | _read(stages, "target_values")
+    structure, described = recognise(cut, inputs, sorted(values), sorted(of_nodes))
+    scaled = frozenset(name for stage in stages for name in stage.scaled)
+    described = tuple(item.model_copy(update={"scales": item.name in scaled}) for item in described)
+    tables = _write_tables(cut, known, folder)
+    _write_graph(known, [item.name for item in described], folder)
+    artefacts = _emit(stages, cut, known, target, folder, ctx)
+    batched = Batched(
+        features=program.features[0].name,
+        tables=tables,
+        structures=(structure,),
+        values=described,
+        stages=tuple(
+            _described(stage, artefact, _output(stage, cut)) for stage, artefact in zip(stages, artefacts, strict=True)
+        ),
+        store_bytes=store_bytes,
+    )
+    files = [layout.GRAPH, *(table.file for table in tables)]
+    return StagesWritten(_together(artefacts, folder, files), batched)
+
+
+def _check_stages(cut: CutProgram, stages: Sequence[StageProgram], program: Program) -> None:
+    """Hold the stages against the Program on small graphs with everything odd in them."""
+    for seed in range(2):
+        graph = program.example(seed=seed)
+        with torch.no_grad():
+            expected = program(graph)
+        answer = run_stages(stages, known_of(cut, program, graph), torch.arange(len(expected)))
+        error = relative_error(expected, answer)
+        if error > TOLERANCE:
+            what = f"the stages differ from the model by {error:.2g} of the largest output"
+            raise ParityError.at("mode batched", what, "This is a bug: report it with the model")
+
+
+def _read(stages: Sequence[StageProgram], part: str) -> set[str]:
+    return {item.value for stage in stages for item in stage.inputs if item.part == part}
+
+
+def _write_tables(cut: CutProgram, known: Known, folder: Path) -> tuple[FeatureTable, ...]:
+    written = []
+    for table in cut.tables:
+        rows = np.ascontiguousarray(known.tables[table.name].numpy())
+        np.save(folder / f"{table.name}.npy", rows, allow_pickle=False)
+        written.append(
+            FeatureTable(name=table.name, file=f"{table.name}.npy", width=rows.shape[1], columns=table.columns)
+        )
+    return tuple(written)
+
+
+def _write_graph(known: Known, names: Sequence[str], folder: Path) -> None:
+    arrays = {f"{STRUCTURE}.rowptr": known.rowptr.numpy(), f"{STRUCTURE}.col": known.col.numpy()}
+    arrays |= {name: known.values[name].numpy() for name in names}
+    write_arrays(folder / layout.GRAPH, {"schema": 1}, arrays)
+
+
+def _emit(
+    stages: Sequence[StageProgram], cut: CutProgram, known: Known, target: Target, folder: Path, ctx: EmitContext
+) -> list[Artefact]:  # fmt: skip
+    """Lower each stage into a folder of its own."""
+    replayed = (ctx.decisions or {}).get("stages", {})
+    samples = _samples(stages, cut, known, ctx.seed)
+    share = replace(ctx, time_budget_s=ctx.time_budget_s / len(stages))
+    found = []
+    for stage, sample in zip(stages, samples, strict=True):
+        name = f"stage-{stage.depth}"
+        (folder / name).mkdir()
+        tails = {key: (value.dtype, tuple(value.shape[1:])) for key, value in sample.items()}
+        feeds = {key: value.contiguous().numpy() for key, value in sample.items()}
+        dialect = translate_stage(stage, tails, _output(stage, cut), feeds)
+        decisions = None if ctx.decisions is None else replayed.get(name, {})
+        artefact = target.emit(dialect, folder / name, replace(share, decisions=decisions))
+        found.append(
+            replace(
+                artefact,
+                model_file=f"{name}/{artefact.model_file}",
+                files=tuple(f"{name}/{file}" for file in artefact.files),
+                lowering=tuple({**row, "op": f"{name}: {row['op']}"} for row in artefact.lowering),
+            )
+        )
+    return found
+
+
+def _output(stage: StageProgram, cut: CutProgram) -> str:
+    return cut.program.output if stage.depth == cut.depth else ROWS
+
+
+def _samples(stages: Sequence[StageProgram], cut: CutProgram, known: Known, seed: int) -> list[dict[str, Any]]:
+    """Make a block for each stage as a request for some nodes leads to: its own targets' neighbours next time."""
+    generator = torch.Generator().manual_seed(seed)
+    num_nodes = len(known.rowptr) - 1
+    rows = dict(known.tables)
+    for depth, record in cut.records.items():
+        rows[f"stage-{depth}"] = torch.randn(1, record.width, generator=generator).expand(num_nodes, -1)
+    targets = torch.randperm(num_nodes, generator=generator)[:SAMPLE_TARGETS]
+    found = []
+    for stage in reversed(stages):
+        found.append(block_inputs(stage, known, rows, targets))
+        if stage.depth:
+            slots = torch.cat([known.col[known.rowptr[t] : known.rowptr[t + 1]] for t in targets.tolist()])
+            targets = torch.unique(torch.cat([targets, slots]))
+    return found[::-1]
+
+
+def _described(stage: StageProgram, artefact: Artefact, output: str) -> Stage:
+    read = {item.name: item for item in stage.inputs}
+    return Stage(
+        model_file=artefact.model_file,
+        depth=stage.depth,
+        output=output,
+        width=stage.width,
+        structure=stage.structure,
+        direct=stage.direct,
+        sampling=stage.sampling,
+        inputs=tuple(read[name] for name in artefact.inputs),
+    )
+
+
+def _together(artefacts: Sequence[Artefact], folder: Path, files: Sequence[str]) -> Artefact:
+    """Describe all stages as one artefact; the graph and the features count as such."""
+    sizes: dict[str, int] = {}
+    for artefact in artefacts:
+        for origin, count in artefact.sizes.items():
+            sizes[origin] = sizes.get(origin, 0) + count
+    bytes_of = {name: (folder / name).stat().st_size for name in files}
+    sizes["graph_bytes"] = bytes_of.pop(layout.GRAPH)
+    sizes["features_bytes"] = sum(bytes_of.values())
+    last = artefacts[-1]
+    return replace(
+        last,
+        files=tuple(file for artefact in artefacts for file in artefact.files),
+        decisions={"stages": {a.model_file.partition("/")[0]: dict(a.decisions) for a in artefacts}},
+        sizes=sizes,
+        lowering=tuple(row for artefact in artefacts for row in artefact.lowering),
+        prepare="runtime",
+        native=any(artefact.native for artefact in artefacts),
+    )
