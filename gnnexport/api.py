@@ -100,6 +100,7 @@ def compress(
     builder: str | None = None,
     code: FilePath | None = None,
     embed_data: str = "64MB",
+    store: str | None = None,
     decisions: FilePath | None = None,
     dry_run: bool = False,
     progress: Callable[[str], None] | None = None,
@@ -116,8 +117,9 @@ def compress(
         recipe: TOML file with passes, target and budgets.
         data: `.npz`, or PyG's `Data`, a list of them or a data set as `.pt`; or `file.py:function` that returns it.
         inputs: sizes of inputs such as `x=N,16`, where there is no data and the model does not tell.
-        mode: `full` for one graph, which is baked in, or `graphs` for new ones in every request; by default `full`
-            for data of one graph, and `graphs` for a set, or without data.
+        mode: `full` for one graph, which is baked in, `batched` for requests about some nodes of one graph that grows,
+            or `graphs` for new ones in every request; by default `full` for data of one graph, and `graphs` for a set,
+            or without data.
         max_drop: largest drop of the metric, such as `0.5pp`.
         min_speedup: `2`, or `2x-exported` against the uncompressed export.
         time_budget: such as `10m`.
@@ -128,6 +130,7 @@ def compress(
         builder: `package.module:function` or `file.py:function` that makes the module.
         code: script that defines the model's class; only with `trust`.
         embed_data: features and labels of the test go into the bundle up to this size.
+        store: memory such as `256MB` for hidden rows that a bundle of mode `batched` keeps between requests.
         decisions: `decisions.json` of an earlier bundle, to be replayed without timing anything.
         dry_run: check everything, say what would run, and write nothing.
         progress: takes a line for each step.
@@ -152,7 +155,7 @@ def compress(
         target=first(target, "target"),
         passes=_texts(first(passes, "passes")) or ["auto"],
         budgets=_budgets(first(max_drop, "max_drop"), first(min_speedup, "min_speedup"), sidecar.task.metric),
-        time_budget=time_budget, output=output, seed=seed, force=force, embed_data=embed_data,
+        time_budget=time_budget, output=output, seed=seed, force=force, embed_data=embed_data, store=store,
         decisions=decisions, dry_run=dry_run,
         progress=progress,
     )  # fmt: skip
@@ -175,6 +178,7 @@ def export(
     builder: str | None = None,
     code: FilePath | None = None,
     embed_data: str = "64MB",
+    store: str | None = None,
     decisions: FilePath | None = None,
     dry_run: bool = False,
     progress: Callable[[str], None] | None = None,
@@ -190,7 +194,7 @@ def export(
         target=target if target is not None else sidecar.compress.target,
         passes=["none"],
         budgets=_budgets(None, min_speedup, sidecar.task.metric),
-        time_budget=time_budget, output=output, seed=seed, force=force, embed_data=embed_data,
+        time_budget=time_budget, output=output, seed=seed, force=force, embed_data=embed_data, store=store,
         decisions=decisions, dry_run=dry_run,
         progress=progress,
     )  # fmt: skip
@@ -352,8 +356,8 @@ def _silent(line: str) -> None:
 
 def _request(
     model: Path, *, target: Texts, passes: list[str], budgets: Budgets, time_budget: str | None,
-    output: FilePath | None, seed: int, force: bool, embed_data: str, decisions: FilePath | None, dry_run: bool,
-    progress: Callable[[str], None] | None,
+    output: FilePath | None, seed: int, force: bool, embed_data: str, store: str | None, decisions: FilePath | None,
+    dry_run: bool, progress: Callable[[str], None] | None,
 ) -> Request:  # fmt: skip
     from gnnexport.pipeline.request import AUTO, NONE, Request
     from gnnexport.registry import build_passes, build_targets
@@ -378,6 +382,7 @@ def _request(
         seed=seed,
         force=force,
         embed_bytes=parse_bytes(embed_data),
+        store_bytes=None if store is None else parse_bytes(store),
         decisions=None if decisions is None else _read_decisions(Path(decisions)),
         dry_run=dry_run,
         progress=progress or _silent,

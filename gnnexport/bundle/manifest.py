@@ -146,6 +146,8 @@ def kind_of(path: str) -> FileKind:
     known: dict[str, FileKind] = {
         DECISIONS: "decisions", ENGINE: "engine", GRAPH: "graph", GOLDEN: "data", EVAL: "data"
     }  # fmt: skip
+    if path.endswith(".npy"):
+        return "graph"  # its features
     return known.get(path, "model")
 
 

@@ -13,6 +13,14 @@ from pydantic import Field
 
 from gnnexport.bundle.record import Record
 
+NODE_IDS = "node_ids"
+"""Name of the one input of a request: int64 [num_targets], the nodes it asks about."""
+
+NUM_TARGETS = "num_targets"
+
+STORE_BYTES = 256_000_000
+"""Memory for rows that are kept between requests, unless told."""
+
 Part = Literal["source", "target", "rowptr", "col", "row", "slot_values", "source_values", "target_values"]
 """What an input of a stage holds.
 
@@ -134,4 +142,4 @@ class Batched(Record):
     structures: tuple[Structure, ...]
     values: tuple[StructureValue, ...] = ()
     stages: tuple[Stage, ...] = Field(min_length=1)
-    store_bytes: int = Field(256_000_000, ge=0)
+    store_bytes: int = Field(STORE_BYTES, ge=0)

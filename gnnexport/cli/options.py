@@ -29,7 +29,11 @@ Inputs = Annotated[
 ]
 Mode = Annotated[
     str | None,
-    typer.Option("--mode", metavar="full|graphs", help="One fixed graph, or new graphs in every request."),
+    typer.Option(
+        "--mode",
+        metavar="full|batched|graphs",
+        help="One fixed graph, some nodes of a graph that grows, or new graphs in every request.",
+    ),
 ]
 MinSpeedup = Annotated[
     str | None,
@@ -58,6 +62,10 @@ EmbedData = Annotated[
     str, typer.Option("--embed-data", metavar="64MB", help="Store test features and labels in the bundle up to this.")
 ]
 NoEmbed = Annotated[bool, typer.Option("--no-embed", help="Store no features and no labels in the bundle.")]
+Store = Annotated[
+    str | None,
+    typer.Option("--store", metavar="256MB", help="Memory for hidden rows between requests, in mode batched."),
+]
 Decisions = Annotated[
     str | None,
     typer.Option("--decisions", metavar="FILE", help="Replay decisions.json of a bundle instead of timing lowerings."),

@@ -43,7 +43,7 @@ CACHING_LAYERS = ("GCNConv", "ChebConv", "GCN2Conv", "EGConv", "ARMAConv", "Clus
 class Baseline:
     """A way to run the original model: its name for the report, and one run of it."""
 
-    name: Literal["pytorch-csr", "pytorch-eager"]
+    name: Literal["pytorch-csr", "pytorch-eager", "pytorch-neighbours"]
     run: Callable[[], Tensor]
 
 

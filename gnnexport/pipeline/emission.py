@@ -4,24 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from gnnexport import spec
 from gnnexport.bundle import layout
 from gnnexport.bundle.digest import structure_digest
 from gnnexport.bundle.evaluation import EvalData, write_eval
-from gnnexport.bundle.golden import write_golden
+from gnnexport.bundle.golden import Laws, write_golden
 from gnnexport.bundle.manifest import KERNELS, AppliedPass, Graph, Manifest, NativeLibrary, SourceModel, Tensor
 from gnnexport.bundle.manifest import Target as TargetRecord
 from gnnexport.bundle.processor import this_processor
 from gnnexport.bundle.report_schema import Lowering, Sizes, Step
+from gnnexport.bundle.stages import NODE_IDS, NUM_TARGETS, STORE_BYTES, Batched
 from gnnexport.bundle.writer import BundleWriter
-from gnnexport.errors import UnsupportedError
+from gnnexport.errors import Problem, UnsupportedError
 from gnnexport.native.library import ABI
+from gnnexport.pipeline.batched_cases import batched_cases
 from gnnexport.pipeline.golden_cases import golden_cases
 from gnnexport.pipeline.judged import judged_split
 from gnnexport.pipeline.law_checks import law_checks
 from gnnexport.pipeline.source import Source
+from gnnexport.pipeline.stage_emission import check_batched, write_batched
 from gnnexport.pipeline.steps import finalise
 from gnnexport.program.inputs import NUM_GRAPHS, Input, Role, ends_of, role_of
 from gnnexport.program.program import Program
@@ -70,6 +74,7 @@ class Emitter:
         lowering_budget_s: seconds for choosing lowerings.
         decisions: of an earlier run, to be replayed.
         applied: compressing passes that shaped the Program.
+        store_bytes: memory for rows between requests, in mode `batched`.
     """
 
     source: Source
@@ -80,6 +85,7 @@ class Emitter:
     embed_bytes: int
     decisions: Mapping[str, Any] | None = None
     applied: tuple[str, ...] = ()
+    store_bytes: int = STORE_BYTES
 
     def emit(self, program: Program, writer: BundleWriter) -> Emission:
         """Lower a simplified Program into the writer's folder and seal it.
@@ -88,13 +94,13 @@ class Emitter:
             UnsupportedError: what the target cannot do.
         """
         data = self.source.data
-        final = finalise(program, data)
-        problems = self.target.check(final.program, self.source.mode)
+        final = finalise(program, data, self.source.mode)
+        problems = self.check(final.program)
         if problems:
             raise UnsupportedError(*problems)
         notes: list[str] = []
         ctx = EmitContext(self.threads, self.lowering_budget_s, self.seed, notes.append, self.decisions)
-        artefact = self.target.emit(self._translated(final.program), writer.folder, ctx)
+        artefact, batched = self._lowered(final.program, writer.folder, ctx)
         size = sum((writer.folder / name).stat().st_size for name in artefact.files)
         evaluation = judged_split(self.source, [item.name for item in self._read(program)])
         features = [value for name, value in data.inputs.items() if role_of(name) is Role.NODE_FEATURES]
@@ -102,13 +108,9 @@ class Emitter:
         if evaluation is not None:
             kept = write_eval(writer.folder / layout.EVAL, evaluation, limit_bytes=self.embed_bytes)
             features_stay = kept.inputs is None
-        cases = golden_cases(
-            self.source, program, notes.append, with_real=not features_stay, seed=self.seed, same=not self.applied
-        )
-        laws = law_checks(self.source, program, cases, seed=self.seed)
-        write_golden(writer.folder / layout.GOLDEN, cases, laws)
+        self._write_golden(program, writer, notes, with_real=not features_stay)
         writer.write_decisions({**artefact.decisions, "threads": self.threads, "passes": list(self.applied)})
-        writer.seal(self._manifest(program, artefact))
+        writer.seal(self._manifest(program, artefact, batched))
         return Emission(final.program, final.steps, artefact, evaluation, size, tuple(notes))
 
     def write_model(self, program: Program, writer: BundleWriter, decisions: Mapping[str, Any]) -> Artefact:
@@ -120,9 +122,32 @@ class Emitter:
             decisions: of the run that lowered it before.
         """
         ctx = EmitContext(self.threads, self.lowering_budget_s, self.seed, decisions=decisions)
-        artefact = self.target.emit(self._translated(program), writer.folder, ctx)
-        writer.seal(self._manifest(program, artefact))
+        artefact, batched = self._lowered(program, writer.folder, ctx)
+        writer.seal(self._manifest(program, artefact, batched))
         return artefact
+
+    def check(self, program: Program) -> list[Problem]:
+        """Tell what the mode or the target cannot do with a finalised Program."""
+        if self.source.mode == "batched":
+            return check_batched(program, self.target)
+        return self.target.check(program, self.source.mode)
+
+    def _lowered(self, program: Program, folder: Path, ctx: EmitContext) -> tuple[Artefact, Batched | None]:
+        if self.source.mode == "batched":
+            written = write_batched(program, self.source.data.inputs, self.target, folder, ctx, self.store_bytes)
+            return written.artefact, written.batched
+        return self.target.emit(self._translated(program), folder, ctx), None
+
+    def _write_golden(self, program: Program, writer: BundleWriter, notes: list[str], *, with_real: bool) -> None:
+        """Write what the numbers of the bundle are checked on."""
+        laws = Laws()
+        if self.source.mode == "batched":
+            cases = batched_cases(self.source, program, seed=self.seed)
+        else:
+            same = not self.applied
+            cases = golden_cases(self.source, program, notes.append, with_real=with_real, seed=self.seed, same=same)
+            laws = law_checks(self.source, program, cases, seed=self.seed)
+        write_golden(writer.folder / layout.GOLDEN, cases, laws)
 
     def _translated(self, program: Program) -> DialectModel:
         if self.source.mode == "graphs":
@@ -130,7 +155,7 @@ class Emitter:
             return replace(dialect, generated=self.source.generated)
         return translate(program, self.source.data.inputs)
 
-    def _manifest(self, program: Program, artefact: Artefact) -> Manifest:
+    def _manifest(self, program: Program, artefact: Artefact, batched: Batched | None) -> Manifest:
         inputs, output, graph = self._interface(program)
         return Manifest(
             model=SourceModel(
@@ -142,6 +167,7 @@ class Emitter:
             outputs=(output,),
             prepare=artefact.prepare,
             graph=graph,
+            batched=batched,
             passes=tuple(AppliedPass(spec=text, seed=self.seed) for text in self.applied),
             seed=self.seed,
             target=TargetRecord(
@@ -158,13 +184,13 @@ class Emitter:
 
     def _read(self, program: Program) -> tuple[Input, ...]:
         """Return what a request holds: features where the graph is baked in, else every input."""
-        return program.features if self.source.mode == "full" else program.inputs
+        return program.inputs if self.source.mode == "graphs" else program.features
 
     def _interface(self, program: Program) -> tuple[tuple[Tensor, ...], Tensor, Graph | None]:
         """Describe what a request holds and what comes back, and the graph where there is one for all requests."""
         data = self.source.data
         graph, fixed = None, {}
-        if self.source.mode == "full":
+        if self.source.mode != "graphs":
             fixed = {**data.sizes, NUM_GRAPHS: data.num_graphs}
             edges = None if data.keys else structure_digest(data.inputs["edge_index"].numpy())
             graph = Graph(nodes=data.num_nodes, edges=data.num_edges, edge_index_sha256=edges)
@@ -187,5 +213,8 @@ class Emitter:
             for item in self._read(program)
         )
         channels = () if self.source.classes is None else (self.source.classes,)
+        if self.source.mode == "batched":
+            ids = Tensor(name=NODE_IDS, dtype="int64", shape=(NUM_TARGETS,), role=NODE_IDS)
+            return (ids,), Tensor(name=program.output, dtype="float32", shape=(NUM_TARGETS, *channels)), graph
         shape = sizes((program.rows, *channels))
         return inputs, Tensor(name=program.output, dtype="float32", shape=shape), graph

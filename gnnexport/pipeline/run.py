@@ -15,9 +15,11 @@ from gnnexport import spec
 from gnnexport.bundle.processor import MOST_THREADS, usable_cores
 from gnnexport.bundle.report_files import write_reports
 from gnnexport.bundle.report_schema import Report, Step
+from gnnexport.bundle.stages import STORE_BYTES
 from gnnexport.bundle.writer import BundleWriter, check_destination
 from gnnexport.errors import UnsupportedError, UsageError
-from gnnexport.frontends.baseline import best_pytorch
+from gnnexport.frontends.baseline import Baseline, best_pytorch
+from gnnexport.frontends.neighbour_baseline import best_on_targets
 from gnnexport.measure.budgets import default_budget, parse_budget
 from gnnexport.passes.contract import PassContext
 from gnnexport.pipeline.compression import Auto, run_given
@@ -26,9 +28,12 @@ from gnnexport.pipeline.measured import Measured
 from gnnexport.pipeline.proof import Form, Prover
 from gnnexport.pipeline.request import Request
 from gnnexport.pipeline.source import Source, capture_source
+from gnnexport.pipeline.stage_emission import check_batched
 from gnnexport.pipeline.steps import CANONICAL, Stepped, finalise, run_passes
 from gnnexport.pipeline.trials import scratch_form
+from gnnexport.program.inputs import Mode
 from gnnexport.program.program import Program
+from gnnexport.program.stages import hops_of
 from gnnexport.targets.contract import Target
 from gnnexport.training.trainer import Trainer
 
@@ -65,6 +70,9 @@ def run(request: Request, source: Source, judge: Judge) -> Product:
     """
     deadline = time.perf_counter() + (AUTO_S if request.time_budget_s is None else request.time_budget_s)
     check_destinations(request)
+    if request.store_bytes is not None and source.mode != "batched":
+        what = f"keeps rows between requests, which mode '{source.mode}' does not"
+        raise UsageError.at("--store", what, "Leave it out, or use --mode batched")
     asked = [threads_of(target) for target in request.targets]
     request.progress(f"capturing {source.class_name}")
     simplified = simplify(source)
@@ -81,15 +89,26 @@ def run(request: Request, source: Source, judge: Judge) -> Product:
             writer = stack.enter_context(BundleWriter(request.folder(target), force=request.force))
             with _torch_threads(threads):
                 emitter = Emitter(
-                    source, target, threads, _lowering_s(request), request.seed, request.embed_bytes, request.decisions
-                )
+                    source, target, threads, _lowering_s(request), request.seed, request.embed_bytes, request.decisions,
+                    store_bytes=STORE_BYTES if request.store_bytes is None else request.store_bytes,
+                )  # fmt: skip
                 compressed = _choose(request, simplified, given, ctx, emitter, deadline)
-                baseline = best_pytorch(source.model, source.request, source.inputs, source.request_run, source.mode)
+                baseline = baseline_of(source, simplified.original)
                 timing_s = _timing_s(request)
                 prover = Prover(source, baseline, simplified.original, request.budgets, threads, timing_s, emitter)
                 reports[target.name] = _produce(request, emitter, prover, simplified, compressed, judge, writer)
             writers[target.name] = writer
         return Product(reports, {name: writer.commit() for name, writer in writers.items()})
+
+
+def baseline_of(source: Source, program: Program) -> Baseline:
+    """Return the best way found to answer the typical request in PyTorch."""
+    mode: Mode = "graphs" if source.mode == "graphs" else "full"
+    whole = best_pytorch(source.model, source.request, source.inputs, source.request_run, mode)
+    if source.targets is None:
+        return whole
+    depth = hops_of(program)
+    return best_on_targets(source.model, source.data, source.inputs, source.targets, depth, whole)
 
 
 def check_destinations(request: Request) -> None:
@@ -179,7 +198,8 @@ def _dry(request: Request, source: Source, simplified: Simplified, ctx: PassCont
     """Check passes and targets and say what would run."""
     problems = [problem for item in request.passes or () for problem in item.check(simplified.program, ctx)]
     final = finalise(simplified.program, source.data, source.mode).program
-    problems += [problem for target in request.targets for problem in target.check(final, source.mode)]
+    for target in request.targets:
+        problems += check_batched(final, target) if source.mode == "batched" else target.check(final, source.mode)
     if problems:
         raise UnsupportedError(*problems)
     chosen = "auto" if request.passes is None else "; ".join(str(spec.describe(item)) for item in request.passes)

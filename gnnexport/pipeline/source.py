@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from gnnexport.bundle.stages import NODE_IDS
 from gnnexport.errors import DataError, ParityError, UnsupportedError, UsageError
 from gnnexport.frontends.data import load_data
 from gnnexport.frontends.data_forward import wrap_data_forward, wrap_without_data
@@ -20,7 +23,7 @@ from gnnexport.frontends.model import model_digest, read_model
 from gnnexport.frontends.sidecar import Sidecar
 from gnnexport.frontends.signature import arguments_of, match_inputs, run_once
 from gnnexport.frontends.task import check_task, kind_of
-from gnnexport.pipeline.typical import typical_request
+from gnnexport.pipeline.typical import typical_request, typical_targets
 from gnnexport.program.capture import capture
 from gnnexport.program.data import GraphData
 from gnnexport.program.inputs import NAMES, NUM_GRAPHS, Input, Level, Mode, Role, suffix_of
@@ -76,6 +79,7 @@ class Source:
         request_logits: what the model gives on the request.
         request_seconds: how long that took.
         notes: what loading found worth telling.
+        targets: int64 [num_targets], the nodes that a typical request of mode `batched` asks about; else `None`.
     """
 
     path: Path
@@ -93,6 +97,7 @@ class Source:
     request_logits: Tensor
     request_seconds: float
     notes: tuple[str, ...]
+    targets: Tensor | None = None
 
     @property
     def class_name(self) -> str:
@@ -103,6 +108,17 @@ class Source:
     def classes(self) -> int | None:
         """Columns of the output; `None` where it has one number a row."""
         return int(self.logits.shape[1]) if self.logits.dim() == 2 else None
+
+    def feeds(self, names: Iterable[str]) -> dict[str, NDArray[Any]]:
+        """Return the typical request as a runner takes it: the inputs of these names."""
+        if self.targets is not None:
+            return {NODE_IDS: self.targets.numpy()}
+        return {name: self.request.inputs[name].numpy() for name in names}
+
+    @property
+    def request_answer(self) -> Tensor:
+        """What the model gives for the rows that the typical request asks about."""
+        return self.request_logits if self.targets is None else self.request_logits[self.targets]
 
     @property
     def request_run(self) -> tuple[Tensor, float]:
@@ -132,8 +148,9 @@ def load_source(given: Given, sidecar: Sidecar) -> Source:
     )
     found = _data(given, sidecar)
     mode = _mode(given.mode or sidecar.compress.mode, None if found is None else found[0])
-    if found is None and mode == "full":
-        what = "no data is given, and mode 'full' needs the graph that is to be baked in"
+    if found is None and mode != "graphs":
+        needs = "needs the graph that is to be baked in" if mode == "full" else "serves a graph that it has to know"
+        what = f"no data is given, and mode '{mode}' {needs}"
         raise UsageError.at(str(given.model), what, NO_DATA_MEND)
     if found is None:
         widths = parse_inputs(given.inputs)
@@ -171,7 +188,7 @@ def load_source(given: Given, sidecar: Sidecar) -> Source:
         check_logits(task, logits, type(model).__name__)
     return Source(
         given.model, model, data, mode, inputs, logits, seconds, level, task, labelled, found is None, request,
-        request_logits, request_seconds, (*loaded.notes, *notes),
+        request_logits, request_seconds, (*loaded.notes, *notes), typical_targets(data) if mode == "batched" else None,
     )  # fmt: skip
 
 
@@ -180,10 +197,12 @@ def _mode(asked: str | None, data: GraphData | None) -> Mode:
 
     Raises:
         UsageError: a mode for graphs of another kind.
-        UnsupportedError: a mode that is not there yet.
     """
+    if asked == "batched" and data is not None and data.num_graphs is not None:
+        what = f"mode 'batched' serves the nodes of one graph, but {data.name} is a set of graphs"
+        raise UsageError.at("--mode", what, "Use --mode graphs")
     if asked == "batched":
-        raise UnsupportedError.at("--mode", "mode 'batched' is not available in this version", "Use full or graphs")
+        return "batched"
     if asked == "full" and data is not None and data.num_graphs is not None and data.num_graphs > 1:
         what = f"mode 'full' bakes one graph in, but {data.name} holds {data.num_graphs}"
         raise UsageError.at("--mode", what, "Use --mode graphs")
@@ -227,7 +246,7 @@ def task_of(sidecar: Sidecar, data: GraphData, level: Level, output: Tensor) -> 
 def _with_graph_ids(data: GraphData, model: nn.Module, mode: Mode) -> GraphData:
     """Make a set of one graph of a single graph where the model asks which graph a node belongs to."""
     asks = [item.required for item in arguments_of(model) if NAMES.get(item.name) is Role.GRAPH_IDS]
-    if data.num_graphs is not None or not asks or (mode == "full" and not asks[0]):
+    if data.num_graphs is not None or not asks or (mode != "graphs" and not asks[0]):
         return data
     ids = {"batch": torch.zeros(data.num_nodes, dtype=torch.int64), NUM_GRAPHS: torch.tensor(1)}
     return replace(data, inputs={**data.inputs, **ids})

@@ -16,6 +16,18 @@ MOST_PAIRS = 4096
 """Pairs of nodes asked about in one request; a bundle keeps them, so that every machine times the same request."""
 
 
+REQUEST_NODES = 32
+"""Nodes asked about in one request of mode `batched`."""
+
+
+def typical_targets(data: GraphData) -> torch.Tensor:
+    """Return the nodes of a typical request, int64 [num_targets]: drawn from those of the test, where there are any."""
+    nodes = torch.arange(data.num_nodes)
+    if "test" in data.masks and bool(data.masks["test"].any()):
+        nodes = nodes[data.masks["test"]]
+    return nodes[torch.randperm(len(nodes), generator=torch.Generator().manual_seed(0))[:REQUEST_NODES]]
+
+
 def typical_request(data: GraphData, mode: Mode) -> GraphData:
     """Return what one inference is given when it is timed; the data itself where it is no larger than that.
 
@@ -26,7 +38,7 @@ def typical_request(data: GraphData, mode: Mode) -> GraphData:
     pairs = next((name for name in data.inputs if NAMES.get(name) is Role.LABEL_EDGES), None)
     if pairs is not None:
         return _fewer_pairs(data, pairs)
-    if mode == "full" or data.num_graphs is None or data.num_graphs <= REQUEST_GRAPHS:
+    if mode != "graphs" or data.num_graphs is None or data.num_graphs <= REQUEST_GRAPHS:
         return data
     graphs = torch.arange(data.num_graphs)
     if data.level == "graph" and "test" in data.masks and bool(data.masks["test"].any()):

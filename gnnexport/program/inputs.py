@@ -57,8 +57,8 @@ ROWS: dict[Level, str] = {"node": NUM_NODES, "graph": NUM_GRAPHS, "pair": NUM_PA
 """How many rows an output has."""
 
 Mode = Literal["full", "batched", "graphs"]
-"""How a model is deployed: for one fixed graph, for requests about some nodes of one graph that grows, or for new graphs
-of any size in every request."""
+"""How a model is deployed: for one fixed graph, for requests about some nodes of one graph that grows, or for new
+graphs of any size in every request."""
 
 
 def role_of(name: str) -> Role | None:

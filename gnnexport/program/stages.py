@@ -115,6 +115,11 @@ def check_stages(program: Program) -> list[Problem]:
     return []
 
 
+def hops_of(program: Program) -> int:
+    """Return on how many hops an answer of a split Program depends; raises as `cut_program` does."""
+    return cut_program(program).depth
+
+
 def cut_program(program: Program) -> CutProgram:
     """Find the stages of a split Program.
 

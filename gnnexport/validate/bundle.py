@@ -194,6 +194,9 @@ def _evaluation(bundle: Bundle, data: Path | None, notes: list[str]) -> EvalData
             raise DataError.at(str(bundle.path), what, "Make the bundle again with --data")
         notes.append("accuracy not measured here: the bundle was made without data")
         return None
+    if data is not None and bundle.manifest.mode == "batched":
+        what = "the bundle brings its graph and features itself, and labels with them"
+        raise DataError.at("--data", what, "Leave --data out")
     if data is not None:
         return read_test_data(data, stored, bundle.manifest.graph)
     if stored.y is None:

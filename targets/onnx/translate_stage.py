@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.export import Dim
 
-from gnnexport.bundle.stages import Part
+from gnnexport.bundle.stages import NUM_TARGETS, Part
 from gnnexport.program.inputs import Input, Role
 from gnnexport.program.stage_bodies import StageProgram
 from gnnexport.targets.contract import DialectModel
 from gnnexport.targets.onnx import schemas
 from gnnexport.targets.onnx.translate import export, name_sizes
 
-NUM_TARGETS, NUM_SOURCES, NUM_SLOTS, NUM_POINTERS = "num_targets", "num_sources", "num_slots", "num_pointers"
+NUM_SOURCES, NUM_SLOTS, NUM_POINTERS = "num_sources", "num_slots", "num_pointers"
 
 ROWS = "rows"
 """Name of what a stage gives to the next."""

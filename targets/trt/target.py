@@ -102,6 +102,9 @@ class TrtTarget(OnnxTarget):
 
     def check(self, program: Program, mode: Mode = "full") -> list[Problem]:
         """Name each op that ONNX or TensorRT lacks, and each limit that bounds nothing."""
+        if mode == "batched":
+            what = "builds no engines for the blocks of mode batched"
+            return [Problem(WHERE, what, "Use --target=ort or openvino, or --mode full")]
         problems = [*scattering(program), *several_kinds(program, mode, WHERE)]
         return super().check(program, mode) + problems + unreached(program, mode, self._told(), WHERE)
 
