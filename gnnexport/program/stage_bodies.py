@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -200,7 +201,7 @@ class _Writer:
         if rows and count == "sources":
             return self._call(aten.sym_size.int, self.given["source"], 0)
         if rows and self.depth:
-            return self._call(aten.sym_size.int, self.given["rowptr"], 0) - 1
+            return self._call(operator.sub, self._call(aten.sym_size.int, self.given["rowptr"], 0), 1)
         if rows:
             return self._call(aten.sym_size.int, self.given["target_0"], 0)
         if count == "slots":

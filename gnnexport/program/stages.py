@@ -28,6 +28,9 @@ gnn = torch.ops.gnn
 
 FEATURES = "features"
 STRUCTURE = "graph"
+PRODUCT = 8
+"""How many times wider a value counts from which a product is left to be computed for every neighbour."""
+
 _NEVER = 1 << 20
 MEND = "Use --mode full or graphs"
 
@@ -197,6 +200,8 @@ def _columns(program: Program, node: fx.Node, x: fx.Node) -> tuple[int, ...] | N
 def _record(program: Program, hops: Hops, boundary: int, tables: Sequence[Table]) -> Record:
     """Return the narrowest values of depth up to `boundary` that all later stages can be computed from.
 
+    A value that neighbours' rows still have to be multiplied from counts as wider: each would be in every request.
+
     Neighbours are read only as the stage before knows them, so that it also hands on what is shallower. Of the targets
     themselves a later stage takes from this record what has just this depth; it has the rest from features and from
     earlier records.
@@ -218,8 +223,10 @@ def _record(program: Program, hops: Hops, boundary: int, tables: Sequence[Table]
     for node in rows:
         if node not in needed:
             reads[node] = [item for item in reads[node] if hops.depth[item] == boundary]
-    found = narrowest_cut({node: width_of(node) for node in rows}, reads, made, [*of_sources, *of_targets])
-    return Record(tuple(found))
+    products = [item for node in needed if node.target is aten.linear.default for item in reads[node]]
+    before = _behind(products, reads) & needed
+    costs = {node: width_of(node) * (PRODUCT if node in before else 1) for node in rows}
+    return Record(tuple(narrowest_cut(costs, reads, made, [*of_sources, *of_targets])))
 
 
 def _behind(wanted: Iterable[fx.Node], reads: Mapping[fx.Node, Sequence[fx.Node]]) -> set[fx.Node]:
