@@ -35,6 +35,7 @@ class PassContext:
         trainer: trains and evaluates on train and validation nodes; `None` without labels.
         seed: seeds every random choice of the pass.
         mode: how the Program will be deployed.
+        latency: measures one inference of a Program on the target, in milliseconds; `None` where it cannot run.
         note: takes one line for the report.
     """
 
@@ -42,6 +43,7 @@ class PassContext:
     trainer: Trainer | None = None
     seed: int = 0
     mode: Mode = "full"
+    latency: Callable[[Program], float] | None = None
     note: Callable[[str], None] = field(default=lambda line: None)
 
 

@@ -1,180 +1,215 @@
-"""Prune hidden channels for full-graph inference."""
+"""Prune channels by LASSO, for full-graph or for batched inference."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar, Literal
 
-import numpy as np
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 
 from gnnexport.errors import Problem
 from gnnexport.passes.contract import Pass, PassContext, Stage
-from gnnexport.program.channels import Group, find_groups, shrink
-from gnnexport.program.graphs import args_of, parameter_of, replace_tensor
+from gnnexport.program.channels import Channels, Group
+from gnnexport.program.columns import close_columns, hops_to_output, open_columns
 from gnnexport.program.program import Program
-from gnnexport.program.shapes import rank_of
 from gnnexport.program.values import body_values
-from gnnexport.training.selection import Readers, refit, select_channels
+from gnnexport.training.budgets import allocate, round_up
+from gnnexport.training.fitting import Fit, Sampler, wanted
+from gnnexport.training.global_budget import Candidate, Limit, solve
+from gnnexport.training.selection import Places, Ranking, Select
 
-aten = torch.ops.aten
-gnn = torch.ops.gnn
-
-Sampler = Callable[[Tensor], Tensor]
-"""Draws some rows of a value, the same ones of every value with as many rows."""
+Scheme = Literal["full", "batched"]
 
 
 @dataclass(frozen=True)
 class PruneChannels(Pass):
-    """Keep the hidden channels that LASSO picks, refit their readers, and retrain the smaller model.
+    """Keep the channels that LASSO picks, refit their readers, and retrain the smaller model.
 
-    The full-inference scheme of GCNP (Zhou et al., VLDB 2021): every hidden value shrinks, raw attributes
-    stay; layers are treated from the output to the input, each fitted on unpruned activations.
+    The two schemes of GCNP (Zhou et al., VLDB 2021). `full`: every hidden value shrinks, raw features stay. `batched`:
+    what is read from far nodes shrinks: the raw features in the neighbour branch of the first layer, and the hidden
+    inputs of later layers. Groups are treated from the output to the input, each fitted on unpruned activations.
     """
 
     name: ClassVar[str] = "prune-channels"
     stage: ClassVar[Stage] = Stage.COMPRESS
     ladder: ClassVar[tuple[str, ...]] = ("keep=0.25", "keep=0.5", "keep=0.75")
-    keep: float = 0.5
-    """Share of each hidden value's channels that stays."""
+    keep: float | None = None
+    """Share of each group's channels that stays; 0.5 unless macs or latency is given."""
+    macs: float | None = None
+    """Share of all multiply-accumulates to come down to; each group then shrinks as far as costs least accuracy."""
+    latency: float | None = None
+    """Share of the latency on the target to come down to, measured."""
+    scheme: Scheme | None = None
+    """What shrinks; by default it follows the mode of deployment."""
+    select: Select = "lasso"
+    """How channels are chosen; the other ways show what LASSO buys."""
+    heads: Literal["inside", "whole"] = "inside"
+    """Whether channels inside attention heads go, equally many of each, or whole heads."""
+    refit: bool = True
+    """Fit what reads the channels to what it computed before."""
     multiple: int = 8
     """Kept widths are rounded up to a multiple of this; a processor works on vectors of 8 or 16."""
     retrain: bool = True
     """Train the smaller model; without labels it is left as fitted."""
+    distil: float = 0.0
+    """Share of the loss of retraining that is the divergence from the unpruned model's answers."""
     epochs: int | None = None
     """At most this many in retraining; by default the task's."""
     lr: float | None = None
     """Step size of retraining; by default the task's."""
     rows: int = 100_000
-    """Nodes, or after a readout graphs, at most that LASSO and refit look at; drawn at random from larger graphs."""
+    """Rows at most that LASSO and refit look at: nodes, edges or, after a readout, graphs; drawn at random."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.keep <= 1:
-            raise ValueError("keep must be in (0, 1]. Write for example keep=0.5")
+        shares = {name: share for name in ("keep", "macs", "latency") if (share := getattr(self, name)) is not None}
+        if len(shares) > 1:
+            raise ValueError(f"{' and '.join(shares)} exclude each other. Give one of them")
+        for name, share in shares.items():
+            if not 0 < share <= 1:
+                raise ValueError(f"{name} must be in (0, 1]. Write for example {name}=0.5")
+        if not shares:
+            object.__setattr__(self, "keep", 0.5)
         if self.multiple < 1 or self.rows < 1 or (self.epochs is not None and self.epochs < 0):
             raise ValueError("multiple and rows must be at least 1, epochs at least 0")
         if self.lr is not None and self.lr <= 0:
             raise ValueError("lr must be positive")
+        if not 0 <= self.distil <= 1:
+            raise ValueError("distil must be in [0, 1]. Write for example distil=0.5")
 
     def check(self, program: Program, ctx: PassContext) -> list[Problem]:
-        """Refuse a Program without data or without a hidden value that can shrink, with the reasons."""
+        """Refuse a Program without data or without channels that can go, with the reasons."""
         if program.prepare is None:
             return [Problem(self.name, "the Program is not split yet", "Run raise-messages and split-structure first")]
         if ctx.data is None:
             return [Problem(self.name, "needs the graph's features to fit to", "Give data with --data")]
-        groups = find_groups(program.clone())
-        if any(not group.blockers for group in groups):
+        if self.latency is not None and ctx.latency is None:
+            what = f"latency={self.latency} cannot be measured: the target does not run on this machine"
+            return [Problem(self.name, what, "Use macs=0.5, or compress where the target runs")]
+        channels = self._channels(program.clone(), ctx)
+        if any(not group.blockers for group in channels.groups):
             return []
-        if not groups:
+        if not channels.groups:
             return [Problem(self.name, "the model has no hidden value between two linear maps", "Drop this pass")]
-        return [Problem(self.name, f"cannot prune {group}: {group.blockers[0]}", "Drop this pass") for group in groups]
+        return [Problem(self.name, f"cannot prune {group}", "Drop this pass") for group in channels.groups]
 
     def run(self, program: Program, ctx: PassContext) -> Program:
         """Return the smaller Program."""
-        program = program.clone().train(False)
-        if self.keep == 1:
-            ctx.note("keep=1: nothing to prune")
+        given, program = program, program.clone().train(False)
+        share = next(item for item in (self.keep, self.macs, self.latency) if item is not None)
+        if share == 1:
+            ctx.note(f"{'keep' if self.keep else 'macs' if self.macs else 'latency'}=1: nothing to prune")
             return program
         assert ctx.data is not None
-        values = body_values(program, ctx.data.inputs)
-        shrunk = False
-        for group in reversed(find_groups(program)):
-            if group.blockers:
-                ctx.note(f"kept {group}: {group.blockers[0]}")
-                continue
-            count = self.kept_width(group.width)
-            if count == group.width:
-                ctx.note(f"kept {group}: {self.keep} of them rounds up to all (multiple={self.multiple})")
-                continue
-            shrunk = True
-            _prune(program, group, count, values, self._sampler(ctx))
-            ctx.note(f"{group}: kept {count}")
-        return self._retrained(program, ctx) if shrunk else program
+        inputs = ctx.data.inputs
+        channels = self._channels(program, ctx)
+        fits = self._fits(program, channels, inputs, ctx)
+        if not self._cut(program, channels, fits, ctx):
+            return given.clone().train(False)
+        close_columns(program)
+        return self._retrained(given, program, ctx)
 
-    def kept_width(self, width: int) -> int:
-        """Return how many of `width` channels stay."""
-        # The products of shares such as 0.07 and 100 are a hair too large.
-        wanted = math.ceil(round(width * self.keep, 6))
-        return min(width, max(1, math.ceil(wanted / self.multiple)) * self.multiple)
+    def _channels(self, program: Program, ctx: PassContext) -> Channels:
+        """Find the groups of a Program, after making room for a selection of raw features where the scheme has one."""
+        if self._scheme(ctx) == "batched":
+            open_columns(program)
+        channels = Channels(program, whole_heads=self.heads == "whole")
+        if self._scheme(ctx) == "batched":
+            hops = hops_to_output(program.body.graph)
+            for group in channels.groups:
+                if all(hops[node] == 0 for node in group.producers):
+                    group.blockers.append("only the nodes asked for have them (scheme=batched)")
+        return channels
+
+    def _scheme(self, ctx: PassContext) -> Scheme:
+        return self.scheme or ("batched" if ctx.mode == "batched" else "full")
+
+    def _fits(self, program: Program, channels: Channels, inputs: Mapping[str, Tensor], ctx: PassContext) -> list[Fit]:
+        """Look at the unpruned network through the readers of every group that can shrink, in graph order."""
+        groups = []
+        for group in channels.groups:
+            if group.blockers:
+                ctx.note(f"kept {group}")
+            elif self.keep is not None and self._total(group, self.keep) >= group.free:
+                ctx.note(f"kept {group}: {self.keep} of them rounds up to all (multiple={self.multiple})")
+            else:
+                groups.append(group)
+        values = body_values(program, inputs, set().union(*map(wanted, groups)))
+        return [Fit(channels, group, values, self._sampler(ctx)) for group in groups]
+
+    def _total(self, group: Group, share: float) -> int:
+        """Return how many units of a group stay for a share."""
+        step = -(-self.multiple // int(group.sizes.max()))
+        return round_up(group.free * share, step, group.free)
+
+    def _cut(self, program: Program, channels: Channels, fits: Sequence[Fit], ctx: PassContext) -> bool:
+        """Choose, cut and refit from the output to the input; tell whether anything went."""
+        assert ctx.data is not None
+        totals = self._totals(program, channels, fits, ctx)
+        done = False
+        for fit, total in reversed(list(zip(fits, totals, strict=True))):
+            total = max(total, min(fit.group.free, fit.least()))
+            if total >= fit.group.free:
+                ctx.note(f"kept all of {fit.group}")
+                continue
+            kept = self._chosen(fit, self._ranking(fit, ctx), total)
+            widths = fit.cut(kept)
+            if self.refit:
+                fit.refit(program, ctx.data.inputs)
+            ctx.note(f"{fit.group}: kept {widths}")
+            done = True
+        return done
+
+    def _totals(self, program: Program, channels: Channels, fits: Sequence[Fit], ctx: PassContext) -> list[int]:
+        """Return how many units of each group stay."""
+        if self.keep is not None:
+            return [self._total(fit.group, self.keep) for fit in fits]
+        assert ctx.data is not None
+        candidates = []
+        for fit in fits:
+            ranking, least = self._ranking(fit, ctx), self._total(fit.group, 1e-9)
+            totals = sorted({self._total(fit.group, step / 64) for step in range(1, 65)} | {least}, reverse=True)
+            chosen = [self._chosen(fit, ranking, total) for total in totals]
+            errors = [ranking.error(kept) for kept in chosen]
+            candidates.append(Candidate(fit.group, totals, chosen, errors, fit.least))
+        limit = Limit(program, channels, ctx.data.inputs, None if self.macs is not None else ctx.latency)
+        totals, note = solve(candidates, limit, self.macs or self.latency or 1.0)
+        ctx.note(note)
+        return totals
+
+    def _ranking(self, fit: Fit, ctx: PassContext) -> Ranking:
+        return Ranking(fit.gram(), self.select, fit.magnitudes(), ctx.seed)
+
+    def _chosen(self, fit: Fit, ranking: Ranking, total: int) -> Places:
+        group = fit.group
+        step = -(-self.multiple // int(group.sizes.max()))
+        return allocate(ranking.order(total), group.segments, group.ties, total, step)
 
     def _sampler(self, ctx: PassContext) -> Sampler:
-        """Return what draws rows of a value: of the nodes, or after a readout of the graphs."""
+        """Return what draws rows of a value: of the nodes or edges, or after a readout of the graphs."""
 
         def sample(values: Tensor) -> Tensor:
+            if len(values) <= self.rows:
+                return values
             generator = torch.Generator().manual_seed(ctx.seed)
             return values[torch.randperm(len(values), generator=generator)[: self.rows]]
 
         return sample
 
-    def _retrained(self, program: Program, ctx: PassContext) -> Program:
+    def _retrained(self, given: Program, program: Program, ctx: PassContext) -> Program:
         if not self.retrain or ctx.trainer is None:
             ctx.note("not retrained" + ("" if self.retrain else ": retrain=false"))
             return program
-        fitted, history = ctx.trainer.fit(program, seed=ctx.seed, epochs=self.epochs, lr=self.lr)
+        if self.distil:
+            fitted, history = ctx.trainer.fit(
+                program, seed=ctx.seed, epochs=self.epochs, lr=self.lr, teacher=given, distil=self.distil
+            )
+        else:
+            fitted, history = ctx.trainer.fit(program, seed=ctx.seed, epochs=self.epochs, lr=self.lr)
         metric = ctx.trainer.task.metric
         ctx.note(
             f"validation {metric} {history.validation[0]:.4f} as fitted, {history.best:.4f} "
             f"after retraining (best of {len(history.validation)} at epoch {history.best_epoch})"
         )
         return fitted
-
-
-def _prune(program: Program, group: Group, count: int, values: Mapping[fx.Node, Any], sample: Sampler) -> None:
-    """Choose channels, refit the maps that read them, and shrink everything."""
-    sums = _summed_readers(group)
-    readers = [_readers(program, nodes, values, sample) for nodes in sums]
-    kept = select_channels(readers, count)
-    fitted = [refit(reader, kept) for reader in readers]
-    shrink(program.body, group, torch.from_numpy(kept))
-    for nodes, weights in zip(sums, fitted, strict=True):
-        for node, weight in zip(nodes, weights, strict=True):
-            # A residual connection makes a map read and make the same channels.
-            rows = weight[kept] if node in group.producers else weight
-            old = parameter_of(program.body, args_of(node)[1])
-            assert old is not None
-            replace_tensor(program.body, args_of(node)[1], torch.from_numpy(rows).to(old.dtype))
-
-
-def _summed_readers(group: Group) -> list[list[fx.Node]]:
-    """Collect the linear maps whose results are added up: they are fitted to the sum they make."""
-    sums: dict[fx.Node, list[fx.Node]] = {}
-    for node in group.consumers:
-        result = _aggregated(node)[-1]
-        while len(result.users) == 1:
-            user = next(iter(result.users))
-            # A bias of rank one is added on the way to the sum of the branches.
-            if user.target is not aten.add.Tensor or not all(rank_of(item) in (1, 2) for item in args_of(user)):
-                break
-            result = user
-        sums.setdefault(result, []).append(node)
-    return list(sums.values())
-
-
-def _aggregated(linear: fx.Node) -> list[fx.Node]:
-    """Follow a linear map through the aggregations of its result; the map itself comes first."""
-    chain = [linear]
-    while len(chain[-1].users) == 1:
-        user = next(iter(chain[-1].users))
-        linear_sum = user.target is gnn.aggregate.default and args_of(user)[4] in ("sum", "mean") and rank_of(user) == 2
-        if not linear_sum or args_of(user)[0] is not chain[-1]:
-            break
-        chain.append(user)
-    return chain
-
-
-def _readers(program: Program, nodes: list[fx.Node], values: Mapping[fx.Node, Any], sample: Sampler) -> Readers:
-    """Take what the maps read, as their results see it: aggregated where the result is aggregated later."""
-    inputs, weights = [], []
-    for node in nodes:
-        rows = values[args_of(node)[0]]
-        for aggregation in _aggregated(node)[1:]:
-            arguments = [values[item] if isinstance(item, fx.Node) else item for item in args_of(aggregation)[1:]]
-            rows = gnn.aggregate.default(rows, *arguments)
-        weight = parameter_of(program.body, args_of(node)[1])
-        assert weight is not None
-        inputs.append(sample(rows).numpy().astype(np.float64))
-        weights.append(weight.detach().numpy().astype(np.float64))
-    return Readers(inputs, weights)

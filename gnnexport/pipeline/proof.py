@@ -32,6 +32,7 @@ from gnnexport.measure.timing import Timing, compare, ratio
 from gnnexport.pipeline.divergence import blame
 from gnnexport.pipeline.emission import Emission, Emitter
 from gnnexport.pipeline.source import Source, unread_note
+from gnnexport.pipeline.stage_emission import cost_of_request
 from gnnexport.program.cost import Cost, measure_cost
 from gnnexport.program.inputs import Role
 from gnnexport.program.program import Program
@@ -174,6 +175,11 @@ class Prover:
     def _feeds(self, runner: Runner) -> dict[str, np.ndarray]:
         return self.source.feeds(tensor.name for tensor in runner.inputs)
 
+    @property
+    def _answered(self) -> int:
+        """Nodes that a typical request brings or asks about."""
+        return self.source.request.num_nodes if self.source.targets is None else len(self.source.targets)
+
     def _time(self, plain: Runner, small: Runner, same: bool) -> dict[str, Timing]:
         """Time the forms side by side; what only stands in for an engine has no time worth knowing."""
         feeds = self._feeds(plain)
@@ -192,25 +198,31 @@ class Prover:
         return measure_accuracy(runner, form.emission.evaluation, budget=budget)
 
     def _measurement(self, form: Form, engine: str, timing: Timing | None, metric: MetricValue | None) -> Measurement:
-        cost = measure_cost(form.emission.program, self.source.request.inputs)
+        cost = self._cost(form.emission.program)
         return Measurement(
             metric=metric,
             **_costs(cost),
             size_bytes=form.emission.size_bytes,
             latency_ms=None if timing is None else latency_record(timing),
-            nodes_per_second=None if timing is None else nodes_per_second(self.source.request.num_nodes, timing),
+            nodes_per_second=None if timing is None else nodes_per_second(self._answered, timing),
             peak_memory_bytes=None if timing is None else peak_memory_bytes(form.folder),
             runner=engine,
         )
 
+    def _cost(self, program: Program) -> Cost:
+        """Count what the typical request costs."""
+        if self.source.targets is not None:
+            return cost_of_request(program, self.source.data.inputs, self.source.targets)
+        return measure_cost(program, self.source.request.inputs)
+
     def _baseline(self, timings: Mapping[str, Timing], judged: EvalData | None) -> Measurement:
-        cost = measure_cost(self.original, self.source.request.inputs)
+        cost = self._cost(self.original)
         return Measurement(
             metric=None if judged is None else original_metric(judged),
             **_costs(cost),
             size_bytes=sum(item.numel() * item.element_size() for item in self.source.model.state_dict().values()),
             latency_ms=latency_record(timings[BASELINE]),
-            nodes_per_second=nodes_per_second(self.source.request.num_nodes, timings[BASELINE]),
+            nodes_per_second=nodes_per_second(self._answered, timings[BASELINE]),
             runner=self.baseline.name,
         )
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,8 +15,9 @@ from gnnexport.bundle.arrays import write_arrays
 from gnnexport.bundle.stages import Batched, FeatureTable, Stage
 from gnnexport.errors import ParityError, Problem
 from gnnexport.pipeline.graph_forms import recognise
+from gnnexport.program.cost import Cost
 from gnnexport.program.program import Program
-from gnnexport.program.run_stages import Known, block_inputs, known_of, run_stages
+from gnnexport.program.run_stages import Arguments, Known, known_of, request_blocks, request_cost, run_stages
 from gnnexport.program.stage_bodies import StageProgram, write_stages
 from gnnexport.program.stages import STRUCTURE, CutProgram, check_stages, cut_program
 from gnnexport.program.verify import TOLERANCE, relative_error
@@ -44,6 +44,12 @@ class StagesWritten:
 def check_batched(program: Program, target: Target) -> list[Problem]:
     """Tell what keeps a Program from being served in mode `batched` by a target."""
     return [*check_stages(program), *target.check(program, "batched")]
+
+
+def cost_of_request(program: Program, inputs: Mapping[str, Tensor], targets: Tensor) -> Cost:
+    """Count what a request for some nodes costs of which no row is known before; the Program is finalised."""
+    cut = cut_program(program)
+    return request_cost(cut, write_stages(cut), known_of(cut, program, inputs), targets)
 
 
 def write_batched(
@@ -154,21 +160,11 @@ def _output(stage: StageProgram, cut: CutProgram) -> str:
     return cut.program.output if stage.depth == cut.depth else ROWS
 
 
-def _samples(stages: Sequence[StageProgram], cut: CutProgram, known: Known, seed: int) -> list[dict[str, Any]]:
-    """Make a block for each stage as a request for some nodes leads to: its own targets' neighbours next time."""
+def _samples(stages: Sequence[StageProgram], cut: CutProgram, known: Known, seed: int) -> list[Arguments]:
+    """Make a block for each stage as a request for some nodes leads to."""
     generator = torch.Generator().manual_seed(seed)
-    num_nodes = len(known.rowptr) - 1
-    rows = dict(known.tables)
-    for depth, record in cut.records.items():
-        rows[f"stage-{depth}"] = torch.randn(1, record.width, generator=generator).expand(num_nodes, -1)
-    targets = torch.randperm(num_nodes, generator=generator)[:SAMPLE_TARGETS]
-    found = []
-    for stage in reversed(stages):
-        found.append(block_inputs(stage, known, rows, targets))
-        if stage.depth:
-            slots = torch.cat([known.col[known.rowptr[t] : known.rowptr[t + 1]] for t in targets.tolist()])
-            targets = torch.unique(torch.cat([targets, slots]))
-    return found[::-1]
+    targets = torch.randperm(len(known.rowptr) - 1, generator=generator)[:SAMPLE_TARGETS]
+    return request_blocks(stages, cut, known, targets)
 
 
 def _described(stage: StageProgram, artefact: Artefact, output: str) -> Stage:

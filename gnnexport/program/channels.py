@@ -1,196 +1,267 @@
 """Channel groups: the parameters that must shrink together when a hidden channel goes.
 
-A channel of a hidden value is made by rows of the weights before it and read by columns of the weights
-after it; what stands between (activations, norms, biases, sums over neighbours) acts on each channel by
-itself. A group is one such hidden value with all that makes and reads it.
+A channel of a hidden value is made by rows of the weights before it and read by columns of the weights after it; what
+stands between acts on each channel by itself. Labels tell which entries of which values are the same channel; a unit is
+all entries that go together, and a group the units that one linear map reads or makes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
+import numpy as np
 import torch
-from torch import fx
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from torch import Tensor, fx
 
-from gnnexport.program.graphs import args_of, argument, module_of, parameter_of, replace_tensor
+from gnnexport.program.cutting import cut_node, cut_splits, rectangle, replace_everywhere
+from gnnexport.program.graphs import args_of, calls, module_of, parameter_of
+from gnnexport.program.labels import Labelling
 from gnnexport.program.program import Program
-from gnnexport.program.shapes import rank_of, shape_of
+from gnnexport.program.shapes import shape_of
 
 aten = torch.ops.aten
-gnn = torch.ops.gnn
 
-_PER_CHANNEL = {
-    aten.relu.default, aten.leaky_relu.default, aten.elu.default, aten.gelu.default, aten.silu.default,
-    aten.tanh.default, aten.sigmoid.default, aten.hardtanh.default, aten.softplus.default, aten.exp.default,
-    aten.neg.default, aten.abs.default, aten.sqrt.default, aten.dropout.default, aten.detach.default,
-    aten.clamp.default, aten.clamp_min.default, aten.pow.Tensor_Scalar, aten.add.Tensor, aten.sub.Tensor,
-    aten.mul.Tensor, aten.div.Tensor, aten.batch_norm.default, aten.layer_norm.default, gnn.aggregate.default,
-    gnn.gather_source.default, gnn.gather_destination.default, gnn.reduce_edges.default, aten.index_select.default,
-}  # fmt: skip
-"""Ops whose result's channel c depends on channel c of their arguments; norms over channels are counted in,
-for they have a result of the same meaning with fewer channels."""
-
-_WHOLE = {aten.mean.default, aten.sum.default, aten.std.default, aten.std.correction, aten.var.default,
-          aten.var.correction}  # fmt: skip
+Units = NDArray[np.int64]
+Mask = NDArray[np.bool_]
 
 
 @dataclass(eq=False)
 class Group:
-    """A hidden value's channels.
+    """Channels that are chosen together.
 
     Args:
-        width: number of channels.
-        producers: linear maps whose outputs are the channels.
+        units: all of them, ascending.
+        sizes: channels of each; more than one where a unit is a whole head.
+        segments: places in `units` of those that may go, by the maps that make them.
+        ties: segments of which equally many units must stay: the heads of one value.
+        producers: linear maps whose outputs are the channels, and selections of columns.
         consumers: linear maps that read them.
-        vectors: parameters and buffers with one entry per channel.
-        norms: layer normalisations whose size is written into the graph.
-        blockers: why it cannot shrink; empty when it can.
+        blockers: why some or all cannot go.
     """
 
-    width: int
+    units: Units
+    sizes: Units
+    segments: list[Units] = field(default_factory=list)
+    ties: list[list[int]] = field(default_factory=list)
     producers: list[fx.Node] = field(default_factory=list)
     consumers: list[fx.Node] = field(default_factory=list)
-    vectors: list[fx.Node] = field(default_factory=list)
-    norms: list[fx.Node] = field(default_factory=list)
     blockers: list[str] = field(default_factory=list)
 
+    @property
+    def width(self) -> int:
+        """Number of channels."""
+        return int(self.sizes.sum())
+
+    @property
+    def free(self) -> int:
+        """Number of units that may go."""
+        return sum(map(len, self.segments))
+
     def __str__(self) -> str:
-        makers = ", ".join(dict.fromkeys(module_of(node) for node in self.producers)) or "the input"
-        readers = ", ".join(dict.fromkeys(module_of(node) for node in self.consumers)) or "the output"
-        return f"{self.width} channels from {makers} to {readers}"
+        makers = ", ".join(dict.fromkeys(maker_of(node) for node in self.producers))
+        readers = ", ".join(dict.fromkeys(module_of(node) for node in self.consumers))
+        text = f"{self.width} channels from {makers} to {readers}"
+        return f"{text}: {'; '.join(self.blockers)}" if self.blockers else text
 
 
-class _Sets:
-    """Disjoint sets of values whose channels are the same."""
-
-    def __init__(self) -> None:
-        self.parent: dict[fx.Node, fx.Node] = {}
-
-    def find(self, node: fx.Node) -> fx.Node:
-        self.parent.setdefault(node, node)
-        while self.parent[node] is not node:
-            node = self.parent[node]
-        return node
-
-    def join(self, one: fx.Node, other: fx.Node) -> None:
-        self.parent[self.find(other)] = self.find(one)
+def maker_of(node: fx.Node) -> str:
+    """Name what makes channels."""
+    if node.target is aten.index_select.default:
+        return f"columns of the input '{args_of(node)[0].name}'"
+    return module_of(node)
 
 
-def find_groups(program: Program) -> list[Group]:
-    """Return the groups of a split Program, in graph order of their first producer."""
-    program.annotate()
-    body = program.body
-    sets = _Sets()
-    for node in body.graph.nodes:
-        if node.op == "call_function" and node.target in _PER_CHANNEL:
-            for item in _channel_arguments(node):
-                sets.join(node, item)
-    groups: dict[fx.Node, Group] = {}
-
-    def group_of(node: fx.Node) -> Group:
-        return groups.setdefault(sets.find(node), Group((shape_of(node) or (0,))[-1]))
-
-    for node in body.graph.nodes:
-        _register(body, node, group_of)
-    found = [group for group in groups.values() if group.producers and group.consumers]
-    return sorted(found, key=lambda group: min(group.producers))
-
-
-def _channel_arguments(node: fx.Node) -> Iterator[fx.Node]:
-    """Yield the arguments that have the same channels as the result."""
-    width = (shape_of(node) or (0,))[-1]
-    if rank_of(node) != 2:
-        return
-    if _selects_channels(node):
-        return
-    given = args_of(node)[:1] if node.target in _STRUCTURED else args_of(node)
-    for item in given:
-        shape = shape_of(item)
-        if isinstance(item, fx.Node) and shape and shape[-1] == width and width > 1:
-            yield item
-
-
-def _selects_channels(node: fx.Node) -> bool:
-    return node.target is aten.index_select.default and args_of(node)[1] % rank_of(args_of(node)[0]) != 0
-
-
-_STRUCTURED = {gnn.aggregate.default, gnn.gather_source.default, gnn.gather_destination.default,
-               gnn.reduce_edges.default, aten.index_select.default}  # fmt: skip
-
-
-def _register(body: fx.GraphModule, node: fx.Node, group_of: Any) -> None:
-    """Enter a node into the groups of the values it makes and reads."""
-    if node.op == "placeholder" and rank_of(node) == 2:
-        group_of(node).blockers.append(f"they are the input '{node.target}'")
-    elif node.op == "output":
-        group_of(args_of(node)[0]).blockers.append("they are the model's output")
-    elif node.op == "get_attr" and rank_of(node) == 1 and (shape_of(node) or (0,))[0] > 1:
-        group_of(node).vectors.append(node)
-        readers = {user for user in node.users if user.target is aten.linear.default}
-        if (readers and len(node.users) > 1) or _readers_of_tensor(body, node) > len(node.users):
-            group_of(node).blockers.append(f"{node.target} is shared")
-    elif node.op == "get_attr" and rank_of(node) >= 2:
-        if any(user.target is not aten.linear.default or args_of(user)[1] is not node for user in node.users):
-            group_of(node).blockers.append(f"the parameter {node.target} takes part in them")
-    elif node.target is aten.linear.default:
-        _register_linear(body, node, group_of)
-    elif node.op == "call_function" and not (node.target in _WHOLE and rank_of(node) == 0):
-        per_channel = node.target in _PER_CHANNEL and rank_of(node) == 2 and not _selects_channels(node)
-        for item in () if per_channel else node.all_input_nodes:
-            if rank_of(item) >= 1:
-                what = f"{module_of(node)} reads them by {str(node.target).removesuffix('.default')}"
-                group_of(item).blockers.append(what)
-        if not per_channel and rank_of(node) >= 1:
-            group_of(node).blockers.append(f"{module_of(node)} makes them by {node.target}")
-        if node.target is aten.layer_norm.default:
-            group_of(node).norms.append(node)
-
-
-def _register_linear(body: fx.GraphModule, node: fx.Node, group_of: Any) -> None:
-    weight, bias = args_of(node)[1], argument(node, 2, "bias")
-    made, read = group_of(node), group_of(args_of(node)[0])
-    made.producers.append(node)
-    read.consumers.append(node)
-    if parameter_of(body, weight) is None or _readers_of_tensor(body, weight) > 1:
-        for group in (made, read):
-            group.blockers.append(f"the weight of {module_of(node)} is computed or shared")
-    if rank_of(node) != 2:
-        made.blockers.append(f"{module_of(node)} makes them for more than one thing at each node")
-    if bias is not None and parameter_of(body, bias) is None:
-        made.blockers.append(f"the bias of {module_of(node)} is computed")
-    elif bias is not None:
-        made.vectors.extend(group_of(bias).vectors)
-        made.blockers.extend(group_of(bias).blockers)
-
-
-def _readers_of_tensor(body: fx.GraphModule, node: fx.Node) -> int:
-    """Count the readers of a parameter under any of its names: tied weights have several."""
-    value = parameter_of(body, node)
-    return sum(len(other.users) for other in body.graph.nodes if parameter_of(body, other) is value)
-
-
-def shrink(body: fx.GraphModule, group: Group, kept: torch.Tensor) -> None:
-    """Keep only some channels of a group: rows of what makes them, entries of vectors, columns of what reads them.
+class Channels:
+    """The units of a body, and its groups in graph order.
 
     Args:
-        body: changed in place.
-        group: found in this body.
-        kept: int64 [channels to keep], ascending.
+        program: split; annotated here, and its body is what `cut` changes.
+        whole_heads: heads stay or go as a whole; otherwise channels inside heads do, equally many of each head.
     """
-    for node in group.producers:
-        _select(body, args_of(node)[1], kept, 0)
-    for vector in dict.fromkeys(group.vectors):
-        _select(body, vector, kept, 0)
-    for node in group.consumers:
-        _select(body, args_of(node)[1], kept, 1)
-    for norm in group.norms:
-        norm.update_arg(1, [len(kept)])
-    body.recompile()
+
+    def __init__(self, program: Program, *, whole_heads: bool = False) -> None:
+        bypass_expansions(program)
+        program.annotate()
+        self.body = program.body
+        self.whole_heads = whole_heads
+        found = Labelling(program.body, whole_heads=whole_heads)
+        self._unit, self.count = _resolve(found)
+        self.labels = {node: self._unit[atoms] for node, atoms in found.of.items()}
+        self._tensors = {key: self._unit[atoms] for key, atoms in found.tensors.items()}
+        self.made = {node: self._unit[atoms] for node, atoms in found.makers}
+        self.read = {node: self._unit[atoms] for node, atoms in found.readers}
+        self._reason, self._reasons = self._pins(found)
+        self.groups = self._groups()
+
+    def _pins(self, found: Labelling) -> tuple[Units, list[str]]:
+        """Return for each unit the place of the first reason why it must stay, -1 for those that may go."""
+        pins = [(self._unit[atoms], why) for atoms, why in found.pins]
+        read = np.concatenate([np.zeros(0, np.int64), *self.read.values()])
+        pins += [
+            (np.setdiff1d(units, read), f"no linear map reads what {maker_of(node)} makes")
+            for node, units in self.made.items()
+        ]
+        reason = np.full(self.count, -1)
+        for place, (units, _) in reversed(list(enumerate(pins))):
+            reason[units] = place
+        for table in self._heads():
+            fixed = reason[table] >= 0
+            if fixed.all() or (table.ndim == 2 and not fixed.any()):
+                continue
+            reason[table[~fixed]] = len(pins)
+        return reason, [*(why for _, why in pins), "they stand in heads of which a part cannot shrink"]
+
+    def _heads(self) -> list[Units]:
+        """Return the units of each value whose channels stand in a table, such as heads by channels."""
+        tables: dict[bytes, Units] = {}
+        for array in (*self.labels.values(), *self._tensors.values()):
+            squeezed = np.squeeze(array)
+            if squeezed.ndim >= 2 and any(len(np.unique(row)) > 1 for row in squeezed):
+                tables.setdefault(squeezed.tobytes(), squeezed)
+        return list(tables.values())
+
+    def _groups(self) -> list[Group]:
+        pinned = self._reason >= 0
+        chains = [*self.made.values(), *self.read.values()]
+        pairs = [_chain(units[mask[units]]) for units in chains for mask in (pinned, ~pinned)]
+        component = _components(pairs, self.count)
+        heads = self._heads()
+        groups = []
+        for label in dict.fromkeys(component[units[0]] for units in _runs(self.made.values(), pinned)):
+            units = np.flatnonzero(component == label)
+            group = self._group(units, heads)
+            if group.producers and group.consumers:
+                groups.append(group)
+        return sorted(groups, key=lambda group: min(group.producers))
+
+    def _group(self, units: Units, heads: Sequence[Units]) -> Group:
+        sizes = np.zeros(len(units), np.int64)
+        producers = [node for node, made in self.made.items() if np.isin(made, units).any()]
+        for node in producers:
+            made = self.made[node]
+            sizes = np.maximum(sizes, np.bincount(np.searchsorted(units, made[np.isin(made, units)]),
+                                                  minlength=len(units)))  # fmt: skip
+        blockers = [self._reasons[place] for place in np.unique(self._reason[units]) if place >= 0]
+        group = Group(units, sizes, blockers=list(dict.fromkeys(blockers)))
+        group.producers = producers
+        group.consumers = [node for node, read in self.read.items() if np.isin(read, units).any()]
+        if not blockers:
+            self._segment(group, heads)
+        return group
+
+    def _segment(self, group: Group, heads: Sequence[Units]) -> None:
+        """Tell apart the units that different maps make or that stand in different heads."""
+        rows = [(table, row) for table, array in enumerate(heads) for row in range(len(array))
+                if np.isin(array[row], group.units).any()]  # fmt: skip
+        marks = [np.isin(group.units, self.made[node]) for node in group.producers]
+        marks += [np.isin(group.units, heads[table][row]) for table, row in rows]
+        kinds, segment = np.unique(np.stack(marks, 1), axis=0, return_inverse=True)
+        segment = segment.reshape(-1)
+        group.segments = [np.flatnonzero(segment == kind) for kind in range(len(kinds))]
+        ties: dict[int, set[int]] = {}
+        for table in dict.fromkeys(table for table, _ in rows):
+            members = [set(segment[np.isin(group.units, row)].tolist()) for row in heads[table]]
+            if any(len(row) != 1 for row in members):
+                group.blockers.append("their heads are made of several parts")
+                continue
+            tied = set().union(*members, *(ties.get(item, set()) for row in members for item in row))
+            ties.update(dict.fromkeys(tied, tied))
+        group.ties = [sorted(tied) for tied in {id(tied): tied for tied in ties.values()}.values()]
+        group.ties += [[index] for index in range(len(kinds)) if index not in ties]
+
+    def cut(self, keep: Mask) -> None:
+        """Take units out of the body: rows of what makes them, entries of vectors, columns of what reads them.
+
+        Args:
+            keep: for each unit whether it stays.
+        """
+        masks = {node: keep[units] for node, units in self.labels.items()}
+        tensors = self._labelled_tensors()
+        for node, mask in masks.items():
+            if node.op != "get_attr" and not mask.all():
+                cut_node(node, masks)
+        cut_splits(self.body, masks)
+        for weight, axes in self._weights().items():
+            value = parameter_of(self.body, weight)
+            for axis, units in axes.items():
+                if value is not None and not keep[units].all():
+                    value = value.index_select(axis, torch.from_numpy(np.flatnonzero(keep[units])))
+            if value is not None:
+                replace_everywhere(self.body, weight, value)
+        self._tensors = {}
+        for node, value, units in tensors:
+            mask = keep[units]
+            cut = value if mask.all() else value[torch.from_numpy(mask)].reshape(rectangle(mask))
+            self._tensors[id(replace_everywhere(self.body, node, cut))] = _cut_units(units, keep)
+        self.labels = {node: _cut_units(units, keep) for node, units in self.labels.items()}
+        self.made = {node: units[keep[units]] for node, units in self.made.items()}
+        self.read = {node: units[keep[units]] for node, units in self.read.items()}
+        self.body.recompile()
+
+    def _labelled_tensors(self) -> list[tuple[fx.Node, Tensor, Units]]:
+        """Return each parameter and buffer that has labels once, whatever its names."""
+        found: dict[int, tuple[fx.Node, Tensor, Units]] = {}
+        for node in self.body.graph.nodes:
+            value = parameter_of(self.body, node)
+            if value is not None and id(value) in self._tensors:
+                found[id(value)] = node, value, self._tensors[id(value)]
+        return list(found.values())
+
+    def _weights(self) -> dict[fx.Node, dict[int, Units]]:
+        """Return the units along the axes of each weight."""
+        found: dict[fx.Node, dict[int, Units]] = {}
+        for units_of, axis in ((self.made, 0), (self.read, 1)):
+            for node, units in units_of.items():
+                if node.target is aten.linear.default:
+                    found.setdefault(args_of(node)[1], {})[axis] = units
+                elif node.target is aten.embedding.default:
+                    found.setdefault(args_of(node)[0], {})[1] = units
+        return found
 
 
-def _select(body: fx.GraphModule, node: Any, kept: torch.Tensor, axis: int) -> None:
-    value = parameter_of(body, node)
-    assert value is not None
-    replace_tensor(body, node, value.index_select(axis, kept))
+def _cut_units(units: Units, keep: Mask) -> Units:
+    mask = keep[units]
+    return units if mask.all() else units[mask].reshape(rectangle(mask))
+
+
+def _chain(units: Units) -> tuple[Units, Units]:
+    return units[:-1], units[1:]
+
+
+def _runs(made: Iterable[Units], pinned: Mask) -> list[Units]:
+    """Return what each map makes, what may go and what must stay apart."""
+    runs = [units[mask[units]] for units in made for mask in (~pinned, pinned)]
+    return [units for units in runs if len(units)]
+
+
+def _components(pairs: Sequence[tuple[Units, Units]], count: int) -> Units:
+    ones, others = (np.concatenate([np.zeros(0, np.int64), *side]) for side in zip(*pairs, strict=True))
+    graph = coo_array((np.ones(len(ones), np.int8), (ones, others)), shape=(count, count))
+    labels: Units = connected_components(graph, directed=False)[1].astype(np.int64)
+    return labels
+
+
+def _resolve(found: Labelling) -> tuple[Units, int]:
+    """Return the unit of each atom and the number of units, numbered in graph order of their first atoms."""
+    if not found.count:
+        return np.zeros(0, np.int64), 0
+    label = _components([*found.joins, (np.zeros(0, np.int64),) * 2], found.count)
+    return label, int(label.max()) + 1
+
+
+def bypass_expansions(program: Program) -> None:
+    """Let what acts on channels one by one read a value as it was before it was expanded: it broadcasts on its own."""
+    program.annotate()
+    graph = program.body.graph
+    for node in calls(graph, aten.expand.default, aten.expand_as.default):
+        for user in list(node.users):
+            whole = [item for item in user.all_input_nodes if item is not node and shape_of(item) == shape_of(user)]
+            if whole and torch.Tag.pointwise in getattr(user.target, "tags", ()):
+                user.replace_input_with(node, args_of(node)[0])
+        if not node.users:
+            graph.erase_node(node)
+    program.body.recompile()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -59,6 +59,11 @@ class Cost:
         """Sum the multiply-accumulates, of one kind or of all."""
         return sum(op.macs for op in self.ops if kind in (None, op.kind))
 
+    def __add__(self, other: Cost) -> Cost:
+        """Count both."""
+        parameters, parameter_bytes = self.parameters + other.parameters, self.parameter_bytes + other.parameter_bytes
+        return Cost((*self.ops, *other.ops), parameters, parameter_bytes)
+
     @property
     def bytes_moved(self) -> int:
         """Sum of the bytes all ops read and write."""
@@ -67,17 +72,18 @@ class Cost:
 
 def measure_cost(program: Program, inputs: Mapping[str, Tensor]) -> Cost:
     """Count what one inference on this graph costs; the Program must be split."""
-    shapes = _shapes(program, inputs)
+    return cost_of(program.body, [*(inputs[item.name] for item in program.features), *program.structure(inputs)])
+
+
+def cost_of(body: fx.GraphModule, arguments: Sequence[Any]) -> Cost:
+    """Count what one run of a body on these arguments costs."""
+    shapes = record_shapes(body, arguments)
     ops = tuple(
         _op_cost(node, shapes)
-        for node in program.body.graph.nodes
+        for node in body.graph.nodes
         if node.op == "call_function" and node in shapes and node.target not in _FREE
     )
-    tensors = {
-        str(node.target): value
-        for node in program.body.graph.nodes
-        if (value := parameter_of(program.body, node)) is not None
-    }
+    tensors = {str(node.target): value for node in body.graph.nodes if (value := parameter_of(body, node)) is not None}
     weights = [value for value in tensors.values() if isinstance(value, torch.nn.Parameter)]
     return Cost(
         ops,

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from gnnexport.native.neighbours import Block, expand
+from gnnexport.program.cost import Cost, cost_of
 from gnnexport.program.program import Program
 from gnnexport.program.stage_bodies import StageProgram
 from gnnexport.program.stages import CutProgram
@@ -52,7 +54,10 @@ def neighbours(known: Known, targets: Tensor) -> Block:
     return expand(start.numpy(), length.numpy(), known.col.numpy(), targets.numpy())
 
 
-def block_inputs(stage: StageProgram, known: Known, rows: Mapping[str, Tensor], targets: Tensor) -> dict[str, Any]:
+Arguments = dict[str, Tensor]
+
+
+def block_inputs(stage: StageProgram, known: Known, rows: Mapping[str, Tensor], targets: Tensor) -> Arguments:
     """Return what a stage reads for some targets: a block whose sources are numbered from 0.
 
     Args:
@@ -61,7 +66,7 @@ def block_inputs(stage: StageProgram, known: Known, rows: Mapping[str, Tensor], 
         rows: of every table and every earlier stage, for all nodes.
         targets: int64 [num_targets].
     """
-    found: dict[str, Any] = {}
+    found: Arguments = {}
     sources = slots = torch.empty(0, dtype=torch.int64)
     if stage.depth:
         block = neighbours(known, targets)
@@ -80,6 +85,37 @@ def block_inputs(stage: StageProgram, known: Known, rows: Mapping[str, Tensor], 
         elif item.part in ("source_values", "target_values"):
             found[item.name] = known.values[item.value][sources if item.part == "source_values" else targets]
     return {item.name: found[item.name] for item in stage.inputs}
+
+
+def request_blocks(stages: Sequence[StageProgram], cut: CutProgram, known: Known, targets: Tensor) -> list[Arguments]:
+    """Return what each stage reads in a request of which no row is known before: of the later stage's neighbours too.
+
+    Only the sizes of the rows that stages hand on are right, not their numbers.
+
+    Args:
+        stages: by depth, ascending.
+        cut: that they were written from.
+        known: of the graph.
+        targets: int64 [num_targets], distinct.
+    """
+    rows = dict(known.tables)
+    generator = torch.Generator().manual_seed(0)
+    for depth, record in cut.records.items():
+        rows[f"stage-{depth}"] = torch.randn(1, record.width, generator=generator).expand(len(known.rowptr) - 1, -1)
+    found = []
+    for stage in reversed(stages):
+        found.append(block_inputs(stage, known, rows, targets))
+        if stage.depth:
+            around = torch.from_numpy(neighbours(known, targets).col)
+            targets = torch.unique(torch.cat([targets, around]))
+    return found[::-1]
+
+
+def request_cost(cut: CutProgram, stages: Sequence[StageProgram], known: Known, targets: Tensor) -> Cost:
+    """Count what a request costs of which no row is known before."""
+    blocks = request_blocks(stages, cut, known, targets)
+    costs = [cost_of(stage.body, list(block.values())) for stage, block in zip(stages, blocks, strict=True)]
+    return functools.reduce(operator.add, costs)
 
 
 def run_stages(stages: Sequence[StageProgram], known: Known, targets: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -11,12 +11,24 @@ from torch import Tensor, fx
 from gnnexport.program.program import Program
 
 
-def body_values(program: Program, inputs: Mapping[str, Tensor]) -> dict[fx.Node, Any]:
-    """Run the body in evaluation mode and return what each node computed.
+class _Keeper(fx.Interpreter):
+    """Run a graph and keep what some of its nodes compute."""
 
-    All of it is held at once: [num_nodes, channels] for every op.
-    """
-    interpreter = fx.Interpreter(program.body, garbage_collect_values=False)
+    def __init__(self, module: fx.GraphModule, wanted: Collection[fx.Node]) -> None:
+        super().__init__(module)
+        self._wanted = frozenset(wanted)
+        self.kept: dict[fx.Node, Any] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        if n in self._wanted:
+            self.kept[n] = result
+        return result
+
+
+def body_values(program: Program, inputs: Mapping[str, Tensor], wanted: Collection[fx.Node]) -> dict[fx.Node, Any]:
+    """Run the body in evaluation mode and return what some nodes computed; all else is let go on the way."""
+    keeper = _Keeper(program.body, wanted)
     with torch.no_grad():
-        interpreter.run(*(inputs[item.name] for item in program.features), *program.structure(inputs))
-    return interpreter.env
+        keeper.run(*(inputs[item.name] for item in program.features), *program.structure(inputs))
+    return keeper.kept

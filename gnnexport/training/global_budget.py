@@ -1,0 +1,111 @@
+"""Solve a budget for the whole model over its groups of channels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gnnexport.program.channels import Channels, Group, Mask
+from gnnexport.program.program import Program
+from gnnexport.program.widths import WidthCost
+from gnnexport.training.budgets import descent, nearest
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What may become of a group.
+
+    Args:
+        group: of channels.
+        totals: numbers of units that may stay, falling; the first is all.
+        chosen: for each the places of the units.
+        errors: share of the readers' squares that each loses.
+        least: units that stay at least, given what stays of all groups.
+    """
+
+    group: Group
+    totals: Sequence[int]
+    chosen: Sequence[NDArray[np.int64]]
+    errors: Sequence[float]
+    least: Callable[[Mask], int]
+
+
+@dataclass(frozen=True)
+class Limit:
+    """What is to be brought down.
+
+    Args:
+        program: unpruned.
+        channels: of its body.
+        inputs: the graph to count on.
+        latency: measures a Program, in milliseconds; `None` counts multiply-accumulates.
+    """
+
+    program: Program
+    channels: Channels
+    inputs: Mapping[str, Tensor]
+    latency: Callable[[Program], float] | None = None
+
+
+def solve(candidates: Sequence[Candidate], limit: Limit, target: float) -> tuple[list[int], str]:
+    """Return how many units of each group stay so that a share of the cost is left, and what was reached.
+
+    Groups shrink one step at a time, always the one that loses least error for the multiply-accumulates it saves. Where
+    to stop on that way is told by multiply-accumulates, or by measuring the latency of a few stops.
+
+    Args:
+        candidates: the groups.
+        limit: what counts.
+        target: share to come down to.
+    """
+    work = WidthCost(limit.program, limit.channels, limit.inputs)
+
+    def keep(state: Sequence[int]) -> Mask:
+        mask = np.ones(limit.channels.count, bool)
+        for level, item in zip(state, candidates, strict=True):
+            mask[np.delete(item.group.units, item.chosen[level])] = False
+        return mask
+
+    def allowed(state: Sequence[int]) -> bool:
+        mask = keep(state)
+        return all(
+            level == 0 or item.totals[level] >= item.least(mask) for level, item in zip(state, candidates, strict=True)
+        )
+
+    way = descent([item.errors for item in candidates], lambda state: work(keep(state)), allowed)
+    if limit.latency is None:
+        unit, share = "multiply-accumulates", _work_shares(work, [keep(state) for state in way])
+    else:
+        unit, share = "the latency", _latency_shares(limit, [keep(state) for state in way])
+    place = nearest(share, len(way), target)
+    reached = share(place)
+    note = f"{reached:.3f} of {unit} left, {target:g} asked for"
+    if place == len(way) - 1 and reached > target:
+        note += ": no more can go"
+    return [item.totals[level] for item, level in zip(candidates, way[place], strict=True)], note
+
+
+def _work_shares(work: WidthCost, keeps: Sequence[Mask]) -> Callable[[int], float]:
+    """Return the share of the multiply-accumulates that a stop has left."""
+    return lambda place: work(keeps[place]) / work.whole
+
+
+def _latency_shares(limit: Limit, keeps: Sequence[Mask]) -> Callable[[int], float]:
+    """Return what measures the latency of a stop as a share of the unpruned Program's; each is measured once."""
+    measure = limit.latency
+    assert measure is not None
+    whole = measure(limit.program.clone())
+
+    @cache
+    def share(place: int) -> float:
+        program = limit.program.clone()
+        smaller = Channels(program, whole_heads=limit.channels.whole_heads)
+        smaller.cut(keeps[place])
+        return measure(program) / whole
+
+    return share
