@@ -12,7 +12,7 @@ from torch import Tensor
 from gnnexport.errors import Problem
 from gnnexport.passes.contract import Pass, PassContext, Stage
 from gnnexport.program.channels import Channels, Group
-from gnnexport.program.columns import close_columns, hops_to_output, open_columns
+from gnnexport.program.columns import close_columns, hops_to_output, is_read_from_afar, open_columns
 from gnnexport.program.program import Program
 from gnnexport.program.values import body_values
 from gnnexport.training.budgets import allocate, round_up
@@ -118,7 +118,7 @@ class PruneChannels(Pass):
         if self._scheme(ctx) == "batched":
             hops = hops_to_output(program.body.graph)
             for group in channels.groups:
-                if all(hops[node] == 0 for node in group.producers):
+                if not is_read_from_afar(group.producers, hops):
                     group.blockers.append("only the nodes asked for have them (scheme=batched)")
         return channels
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -11,13 +12,39 @@ from gnnexport.program.graphs import args_of, calls, parameter_of
 from gnnexport.program.inputs import Role
 from gnnexport.program.program import Program
 from gnnexport.program.shapes import rank_of, shape_of
-from gnnexport.program.simplify import drop_dead
+from gnnexport.program.simplify import drop_dead, merge_duplicates
 
 aten = torch.ops.aten
 gnn = torch.ops.gnn
 
 _HOPS = {gnn.aggregate.default, gnn.gather_source.default}
 """Ops that read rows of other nodes: of their first argument."""
+
+
+_LINEAR_STEPS = _HOPS | {
+    gnn.reduce_edges.default, gnn.gather_destination.default, aten.reshape.default, aten.view.default,
+    aten.add.Tensor, aten.mul.Tensor, aten.sum.dim_IntList, aten.mean.dim,
+}  # fmt: skip
+"""What a layer does to the result of its linear map before its activation."""
+
+
+def is_read_from_afar(makers: Iterable[fx.Node], hops: Mapping[fx.Node, int]) -> bool:
+    """Tell whether other nodes read what layers make: whether their rows are gathered after the activation.
+
+    Args:
+        makers: linear maps of the layers, or selections of columns.
+        hops: to the output.
+    """
+    reached = list(makers)
+    if any(node.target is aten.index_select.default for node in reached):
+        return True
+    for node in reached:
+        for user in node.users:
+            if user.target in _LINEAR_STEPS:
+                reached += [user] if user not in reached else []
+            elif hops[user] > 0:
+                return True
+    return False
 
 
 def hops_to_output(graph: fx.Graph) -> dict[fx.Node, int]:
@@ -106,10 +133,11 @@ def _last_placeholder(graph: fx.Graph) -> fx.Node:
 def close_columns(program: Program) -> None:
     """Remove selections of all columns."""
     body = program.body
-    for node in calls(body.graph, aten.index_select.default):
+    for node in filter(_is_selection, calls(body.graph, aten.index_select.default)):
         index = parameter_of(body, args_of(node)[2])
         width = (shape_of(args_of(node)[0]) or (0,))[-1]
-        if index is not None and _is_selection(node) and torch.equal(index, torch.arange(width)):
+        if index is not None and torch.equal(index, torch.arange(width)):
             node.replace_all_uses_with(args_of(node)[0])
     drop_dead(body.graph)
+    merge_duplicates(body.graph)
     body.recompile()
