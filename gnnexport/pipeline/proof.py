@@ -93,6 +93,8 @@ class Prover:
             metric, drop = self._accuracy(small, result)
             engine, not_run = small.name, small.engine_not_run
             request = small.request_sizes(self._feeds(small))
+        if self.source.targets is not None:
+            notes.append("requests were timed without rows kept from earlier ones, which make later ones faster")
         notes += [*stand_in_note(engine, not_run), *busy_note(self.threads)]
         final = self._measurement(result, engine, timings.get(RESULT), metric)
         measured = final if same else self._measurement(exported, engine, timings.get(EXPORTED), plain_metric)

@@ -171,8 +171,8 @@ class _Finder:
         spaces = {self.space[item] for item in read}
         if not spaces:
             return (Space.ROWS if sizes_of(node, 0) == EXAMPLE_NODES else Space.NONE), 0
-        several = shape_of(node) is None
-        if len(spaces) > 1 or not (several or is_row_local(node, read)):
+        trusted = shape_of(node) is None or node.target is aten.dropout.default  # which does nothing out of training
+        if len(spaces) > 1 or not (trusted or is_row_local(node, read)):
             what = f"{module_of(node)} computes a row from all rows ({str(node.target).removesuffix('.default')})"
             raise UnsupportedError.at("mode batched", what, _MEND)
         return spaces.pop(), max(self.depth[item] for item in read)

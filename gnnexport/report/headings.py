@@ -33,7 +33,7 @@ def facts(report: Report) -> tuple[tuple[str, str], ...]:
         counts = {"graphs": data.graphs, "nodes": data.nodes, "edges": data.edges, "pairs": data.pairs}
         found.append(("data", f"{data.name or 'unnamed'}: {_counted(counts)}"))
     if data.request:
-        counts = {name: data.request.get(f"num_{name}") for name in counts}
+        counts = {name: data.request.get(f"num_{name}") for name in (*counts, "targets")}
         found.append(("request timed", _counted(counts)))
     environment = report.environment
     if "processor" in environment:
