@@ -130,6 +130,7 @@ class Batched(Record):
 
     Args:
         features: name, in the model, of the features that `update` may change.
+        feature_width: how many features a node has; `None` where a table holds all of them.
         tables: of features.
         structures: of the graph.
         values: of the graph.
@@ -138,6 +139,7 @@ class Batched(Record):
     """
 
     features: str = "x"
+    feature_width: int | None = Field(None, ge=0)
     tables: tuple[FeatureTable, ...]
     structures: tuple[Structure, ...]
     values: tuple[StructureValue, ...] = ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from numpy.typing import NDArray
 
@@ -13,6 +13,9 @@ from gnnexport.bundle.manifest import Tensor
 
 class Backend(ABC):
     """An inference engine with one model loaded."""
+
+    concurrent: ClassVar[bool] = False
+    """Whether several threads may run it at once; else one result may lie where the one before did."""
 
     name: str
     inputs: tuple[Tensor, ...]

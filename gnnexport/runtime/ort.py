@@ -30,6 +30,7 @@ _ERRORS_ONLY = 3
 class OrtBackend(Backend):
     """A session of ONNX Runtime whose threads sleep between runs, so that it disturbs no neighbour."""
 
+    concurrent = True
     name = "onnxruntime"
 
     def __init__(self, model_path: Path, threads: int | None = None) -> None:

@@ -17,19 +17,24 @@ from gnnexport.bundle.reader import Bundle, open_bundle
 from gnnexport.errors import MissingExtraError, NotRunnableError, UnsupportedError, UsageError
 from gnnexport.native.library import ABI, how_to_mend, why_missing
 from gnnexport.runtime.backend import Backend
+from gnnexport.runtime.batched.backend import BatchedBackend
+from gnnexport.runtime.batched.model import BatchedModel
+from gnnexport.runtime.batched.opening import open_chain
+from gnnexport.runtime.batched.prediction import Prediction
 from gnnexport.runtime.request import RequestForm
 from gnnexport.runtime.requirements import check_requirements
 
 
-def load(bundle: Bundle | Path | str, *, threads: int | None = None) -> Runner:
+def load(bundle: Bundle | Path | str, *, threads: int | None = None, store_bytes: int | None = None) -> Runner:
     """Load a bundle; every file is verified first.
 
     Args:
         bundle: its folder, or a bundle already open.
         threads: overrides the thread count the bundle was measured with.
+        store_bytes: overrides the memory for rows that are kept between requests, in mode `batched`.
 
     Raises:
-        UsageError: not a bundle, damaged, or of a newer schema.
+        UsageError: not a bundle, damaged, or of a newer schema; `store_bytes` in another mode.
         UnsupportedError: it needs something this installation does not have.
         MissingExtraError: the engine is not installed, or too old.
         NotRunnableError: this machine lacks what the engine runs on; `load_to_prove` may still do.
@@ -39,20 +44,27 @@ def load(bundle: Bundle | Path | str, *, threads: int | None = None) -> Runner:
     where = str(opened.path)
     if manifest.native_library is not None:
         _check_kernels(manifest.native_library, manifest.target.runtime, where)
-    if manifest.mode == "batched":
-        what = f"mode '{manifest.mode}' cannot be run by this version"
-        raise UnsupportedError.at(where, what, "Run: pip install --upgrade gnnexport")
+    if store_bytes is not None and manifest.mode != "batched":
+        raise UsageError.at(where, f"mode '{manifest.mode}' keeps no rows between requests", "Leave store_bytes out")
     make = _BACKENDS.get(manifest.target.runtime)
     if make is None:
         what = f"needs the runtime '{manifest.target.runtime}'; this version has {', '.join(_BACKENDS)}"
         raise UnsupportedError.at(where, what, "Run: pip install --upgrade gnnexport")
     check_requirements(manifest.target, where)
     _warn_of_other_processor(opened)
-    return Runner(make(opened, threads or manifest.target.threads), where=where, manifest=manifest)
+    count = threads or manifest.target.threads
+    backend = (
+        _batched(opened, make, count, store_bytes)
+        if manifest.mode == "batched"
+        else make(opened, opened.model_file, count)
+    )
+    return Runner(backend, where=where, manifest=manifest)
 
 
 def load_to_prove(bundle: Bundle | Path | str, *, threads: int | None = None) -> Runner:
     """Load a bundle as `load` does, or where its engine cannot run the model that the engine was built from.
+
+    In mode `batched` no rows are kept between requests: each costs what it costs without them.
 
     What runs then has the numbers of the bundle but not its speed: `Runner.engine_not_run` says why.
 
@@ -61,13 +73,13 @@ def load_to_prove(bundle: Bundle | Path | str, *, threads: int | None = None) ->
     """
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     try:
-        return load(opened, threads=threads)
+        return load(opened, threads=threads, store_bytes=0 if opened.manifest.mode == "batched" else None)
     except NotRunnableError as error:
         target = opened.manifest.target
         stand_in = _STAND_INS.get(target.runtime)
         if stand_in is None:
             raise
-        backend = stand_in(opened, threads or target.threads)
+        backend = stand_in(opened, opened.model_file, threads or target.threads)
         why = error.problems[0].what
         return Runner(backend, where=str(opened.path), engine_not_run=why, manifest=opened.manifest)
 
@@ -136,8 +148,7 @@ class Runner:
             UsageError: an input is missing, unknown, of another dtype or shape, disagrees with another about a
                 size, or holds the number of a node or graph that there is not; all problems at once.
         """
-        if not self._open:
-            raise UsageError.at(self._where, "the runner is closed", "Load the bundle again")
+        self._check_open()
         request = self._form.complete(feeds)
         problems = self._form.problems(request)
         if problems:
@@ -145,6 +156,68 @@ class Runner:
         return self._backend.run({tensor.name: _contiguous(request[tensor.name]) for tensor in self.inputs})
 
     run = __call__
+
+    @property
+    def version(self) -> int:
+        """How many updates the graph has seen, in mode `batched`.
+
+        Raises:
+            UsageError: the bundle is in another mode.
+        """
+        return self._batched().version
+
+    def predict(
+        self, node_ids: Any, *, fanout: Sequence[int] | None = None, seed: int = 0, staleness: int = 0
+    ) -> Prediction:
+        """Answer for some nodes, in mode `batched`; see `BatchedModel.predict`.
+
+        Raises:
+            UsageError: the bundle is in another mode, or the request does not fit.
+        """
+        return self._batched().predict(node_ids, fanout=fanout, seed=seed, staleness=staleness)
+
+    def update(
+        self,
+        *,
+        edges: Any = None,
+        edge_weight: Any = None,
+        edge_attr: Any = None,
+        removed_edges: Any = None,
+        features: tuple[Any, Any] | None = None,
+        new_features: Any = None,
+    ) -> int:
+        """Change the graph, in mode `batched`, and return its version from now on; see `BatchedModel.update`.
+
+        Raises:
+            UsageError: the bundle is in another mode, or the change does not fit; nothing is changed then.
+        """
+        return self._batched().update(
+            edges=edges,
+            edge_weight=edge_weight,
+            edge_attr=edge_attr,
+            removed_edges=removed_edges,
+            features=features,
+            new_features=new_features,
+        )
+
+    def warm(self, node_ids: Any = None) -> int:
+        """Fill the store, in mode `batched`, and return how many rows were computed; see `BatchedModel.warm`.
+
+        Raises:
+            UsageError: the bundle is in another mode, or there is no such node.
+        """
+        return self._batched().warm(node_ids)
+
+    def _batched(self) -> BatchedModel:
+        self._check_open()
+        if not isinstance(self._backend, BatchedBackend):
+            what = "answers for the whole graph, or for graphs that a request brings"
+            raise UsageError.at(self._where, what, "Call it with arrays, or make the bundle with --mode batched")
+        return self._backend.model
+
+    def _check_open(self) -> None:
+        if not self._open:
+            raise UsageError.at(self._where, "the runner is closed", "Load the bundle again")
 
     def request_sizes(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, int]:
         """Return the dynamic sizes of a request that `run` accepts, by name: `{"num_nodes": 17, …}`."""
@@ -165,32 +238,37 @@ class Runner:
         self.close()
 
 
-def _ort(bundle: Bundle, threads: int | None) -> Backend:
+def _ort(bundle: Bundle, model_file: Path, threads: int | None) -> Backend:
     from gnnexport.runtime.ort import OrtBackend
 
-    return OrtBackend(bundle.model_file, threads)
+    return OrtBackend(model_file, threads)
 
 
-def _openvino(bundle: Bundle, threads: int | None) -> Backend:
+def _openvino(bundle: Bundle, model_file: Path, threads: int | None) -> Backend:
     from gnnexport.runtime.openvino import OpenVinoBackend
 
-    return OpenVinoBackend(bundle.model_file, threads, native=bundle.manifest.native_library is not None)
+    return OpenVinoBackend(model_file, threads, native=bundle.manifest.native_library is not None)
 
 
-def _trt(bundle: Bundle, threads: int | None) -> Backend:
+def _trt(bundle: Bundle, model_file: Path, threads: int | None) -> Backend:
     from gnnexport.runtime.trt import open_engine
 
-    del threads
     return open_engine(bundle.manifest.target, str(bundle.path))
 
 
-def _trt_stand_in(bundle: Bundle, threads: int | None) -> Backend:
+def _trt_stand_in(bundle: Bundle, model_file: Path, threads: int | None) -> Backend:
     from gnnexport.runtime.trt import open_onnx
 
     return open_onnx(bundle.path, threads, prepared=bundle.manifest.prepare == "runtime")
 
 
-_Opener = Callable[[Bundle, int | None], Backend]
+_Opener = Callable[[Bundle, Path, int | None], Backend]
+
+
+def _batched(bundle: Bundle, make: _Opener, threads: int | None, store_bytes: int | None) -> Backend:
+    chain = open_chain(bundle, lambda model_file: make(bundle, model_file, threads), store_bytes)
+    return BatchedBackend(chain, str(bundle.path), threads)
+
 
 _BACKENDS: dict[str, _Opener] = {"ort": _ort, "openvino": _openvino, "trt": _trt}
 

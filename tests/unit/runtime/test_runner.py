@@ -79,7 +79,6 @@ def test_another_processor_is_warned_of(tmp_path):
     [
         ({"native_library": NativeLibrary(name="kernels", abi=1)}, "needs the kernel library 'kernels'"),
         ({"native_library": NativeLibrary(name=KERNELS, abi=99)}, "with interface 99; this version has"),
-        ({"mode": "batched"}, "mode 'batched'"),
         (
             {"target": Target(spec="tvm", runtime="tvm", model_file="model.onnx")},
             "needs the runtime 'tvm'; this version has ort",

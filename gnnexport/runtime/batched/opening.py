@@ -1,0 +1,92 @@
+"""Open the files of a bundle in mode `batched`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gnnexport.bundle.arrays import read_arrays
+from gnnexport.bundle.layout import GRAPH
+from gnnexport.bundle.reader import Bundle
+from gnnexport.bundle.stages import Batched, FeatureTable, Structure
+from gnnexport.errors import UsageError
+from gnnexport.runtime.backend import Backend
+from gnnexport.runtime.batched.adjacency import Adjacency
+from gnnexport.runtime.batched.chain import Chain
+from gnnexport.runtime.batched.growing import Ids
+from gnnexport.runtime.batched.structure import GraphStructure
+from gnnexport.runtime.batched.tables import FeatureRows, map_rows
+
+_MEND = "Make the bundle again"
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+def open_chain(bundle: Bundle, make: Callable[[Path], Backend], store_bytes: int | None = None) -> Chain:
+    """Load tables, graph and stages.
+
+    Args:
+        bundle: in mode `batched`.
+        make: loads the model of a stage.
+        store_bytes: overrides the memory for rows of stages that the manifest tells.
+
+    Raises:
+        UsageError: files that do not fit each other, or a budget below 0.
+    """
+    where, spec = str(bundle.path), bundle.manifest.batched
+    if spec is None:
+        raise UsageError.at(where, "is in mode 'batched' and says nothing of stages", _MEND)
+    if store_bytes is not None and store_bytes < 0:
+        raise UsageError.at(f"{where}: store_bytes", f"is {store_bytes}", "Give 0 or more bytes")
+    _, arrays = read_arrays(bundle.path / GRAPH)
+    tables = {table.name: FeatureRows(_table(bundle.path, table), table.columns) for table in spec.tables}
+    num_nodes = {len(table.rows) for table in tables.values()}
+    structures = {item.name: _structure(where, item, spec, arrays) for item in spec.structures}
+    num_nodes |= {structure.adjacency.num_nodes for structure in structures.values()}
+    node_values = {value.name: _array(where, arrays, value.name) for value in spec.values if value.structure is None}
+    num_nodes |= {len(value) for value in node_values.values()}
+    if len(num_nodes) != 1:
+        raise UsageError.at(where, f"tables and graph have {sorted(num_nodes)} nodes", _MEND)
+    backends = [make(bundle.path / stage.model_file) for stage in spec.stages]
+    budget = spec.store_bytes if store_bytes is None else store_bytes
+    return Chain(spec, tables, structures, node_values, backends, budget)
+
+
+def _table(folder: Path, table: FeatureTable) -> NDArray[np.float32]:
+    path = folder / table.file
+    try:
+        rows = map_rows(path)
+    except (OSError, ValueError, EOFError) as error:
+        raise UsageError.at(str(path), f"cannot be read ({error})", _MEND) from error
+    if rows.dtype != np.float32 or rows.ndim != 2 or rows.shape[1] != table.width:
+        what = f"is {rows.dtype} {list(rows.shape)} where the manifest says float32 [nodes, {table.width}]"
+        raise UsageError.at(str(path), what, _MEND)
+    return rows
+
+
+def _structure(where: str, item: Structure, spec: Batched, arrays: Arrays) -> GraphStructure:
+    rowptr, col = (_array(where, arrays, f"{item.name}.{part}").astype(np.int64) for part in ("rowptr", "col"))
+    if not _is_csr(rowptr, col):
+        raise UsageError.at(where, f"the structure '{item.name}' is none", _MEND)
+    specs = [value for value in spec.values if value.structure == item.name]
+    values = {value.name: _array(where, arrays, value.name) for value in specs}
+    for name, value in values.items():
+        if len(value) != len(col):
+            raise UsageError.at(where, f"'{name}' has {len(value)} values for {len(col)} slots", _MEND)
+    return GraphStructure(item.loops, Adjacency(rowptr, col, values), specs)
+
+
+def _is_csr(rowptr: Ids, col: Ids) -> bool:
+    if not len(rowptr) or rowptr[0] != 0 or rowptr[-1] != len(col) or bool((np.diff(rowptr) < 0).any()):
+        return False
+    return not len(col) or (int(col.min()) >= 0 and int(col.max()) < len(rowptr) - 1)
+
+
+def _array(where: str, arrays: Arrays, name: str) -> NDArray[Any]:
+    if name not in arrays:
+        raise UsageError.at(where, f"{GRAPH} lacks '{name}'", _MEND)
+    return arrays[name]
