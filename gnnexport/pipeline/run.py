@@ -24,6 +24,7 @@ from gnnexport.measure.budgets import default_budget, parse_budget
 from gnnexport.passes.contract import PassContext
 from gnnexport.pipeline.compression import Auto, run_given
 from gnnexport.pipeline.emission import Emitter
+from gnnexport.pipeline.latency import latency_on
 from gnnexport.pipeline.measured import Measured
 from gnnexport.pipeline.proof import Form, Prover
 from gnnexport.pipeline.request import Request
@@ -82,16 +83,18 @@ def run(request: Request, source: Source, judge: Judge) -> Product:
     reports: dict[str, Report] = {}
     writers: dict[str, BundleWriter] = {}
     given: Stepped | None = None
+    emitters = [
+        _emitter(request, source, target, threads) for target, threads in zip(request.targets, asked, strict=True)
+    ]
     if request.passes is not None:
+        if any(getattr(item, "latency", None) is not None for item in request.passes):
+            ctx = replace(ctx, latency=latency_on(emitters[0], simplified.program))
         given = run_given(simplified.program, request.passes, ctx, request.progress)
     with ExitStack() as stack:
-        for target, threads in zip(request.targets, asked, strict=True):
+        for emitter in emitters:
+            target, threads = emitter.target, emitter.threads
             writer = stack.enter_context(BundleWriter(request.folder(target), force=request.force))
             with _torch_threads(threads):
-                emitter = Emitter(
-                    source, target, threads, _lowering_s(request), request.seed, request.embed_bytes, request.decisions,
-                    store_bytes=STORE_BYTES if request.store_bytes is None else request.store_bytes,
-                )  # fmt: skip
                 compressed = _choose(request, simplified, given, ctx, emitter, deadline)
                 baseline = baseline_of(source, simplified.original)
                 timing_s = _timing_s(request)
@@ -99,6 +102,14 @@ def run(request: Request, source: Source, judge: Judge) -> Product:
                 reports[target.name] = _produce(request, emitter, prover, simplified, compressed, judge, writer)
             writers[target.name] = writer
         return Product(reports, {name: writer.commit() for name, writer in writers.items()})
+
+
+def _emitter(request: Request, source: Source, target: Target, threads: int) -> Emitter:
+    store_bytes = STORE_BYTES if request.store_bytes is None else request.store_bytes
+    return Emitter(
+        source, target, threads, _lowering_s(request), request.seed, request.embed_bytes, request.decisions,
+        store_bytes=store_bytes,
+    )  # fmt: skip
 
 
 def baseline_of(source: Source, program: Program) -> Baseline:
