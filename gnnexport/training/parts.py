@@ -1,11 +1,17 @@
-"""Cut a set of graphs into pieces that a Program runs on in one go."""
+"""What a Program is run on in one go, and how sets of graphs are cut into such parts."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from gnnexport.errors import DataError
 from gnnexport.program.data import GraphData, Split, labelled_rows
+from gnnexport.program.program import Program
 
 LARGE_NODES = 200_000
 """Sets of more nodes are cut."""
@@ -14,7 +20,70 @@ BATCH_NODES = 50_000
 """Nodes of one piece of a large set, unless a single graph has more."""
 
 
-def split_set(data: GraphData, split: Split, *, seed: int | None = None) -> list[GraphData]:
+@dataclass(frozen=True)
+class Part:
+    """Inputs that a Program runs on in one go, and which of its answers count.
+
+    Args:
+        inputs: by name.
+        structure: what `prepare` made of the graph.
+        rows: of the output, int64 [n].
+        y: labels of these rows.
+        answers: how many rows the output is to have.
+        level: what a row of the labels is about, for messages.
+        teacher: another model's answers for these rows.
+    """
+
+    inputs: Mapping[str, Tensor]
+    structure: tuple[Any, ...]
+    rows: Tensor
+    y: Tensor
+    answers: int
+    level: str = "node"
+    teacher: Tensor | None = None
+
+    def run(self, program: Program) -> Tensor:
+        """Return the answers that count.
+
+        Raises:
+            DataError: the Program answers for something else than the labels.
+        """
+        output = program.run_body(self.inputs, self.structure)
+        if len(output) != self.answers:
+            what = f"the model answers for {len(output)} rows where there are labels for {self.answers}"
+            mend = f"Labels are for each {self.level}: give a model that answers for each, or other labels"
+            raise DataError.at("data", what, mend)
+        return output[self.rows]
+
+    def taught(self, answers: Tensor) -> Part:
+        """Return the same part with a teacher's answers for its rows."""
+        return replace(self, teacher=answers)
+
+
+def rows_of(data: GraphData, split: Split) -> Tensor:
+    """Return the labelled rows of a split, int64 [n], ascending."""
+    assert data.y is not None
+    return torch.nonzero(data.masks[split] & labelled_rows(data.y)).flatten()
+
+
+def whole_part(program: Program, data: GraphData, split: Split, structure: tuple[Any, ...] | None = None) -> Part:
+    """Return all of the data as one part for a Program.
+
+    Args:
+        program: whose `prepare` makes the structure.
+        data: with labels.
+        split: whose rows count.
+        structure: where it is made already.
+    """
+    assert data.y is not None
+    rows = rows_of(data, split)
+    made = program.structure(data.inputs) if structure is None else structure
+    return Part(data.inputs, made, rows, data.y[rows], len(data.y), data.level)
+
+
+def split_set(
+    data: GraphData, split: Split, *, seed: int | None = None, most_nodes: int | None = None
+) -> list[GraphData]:
     """Return the graphs of one split, all together or in mini-batches when they are large.
 
     Graphs with no labelled row in the split stay out, so that training never sees the features of others. One graph
@@ -24,17 +93,18 @@ def split_set(data: GraphData, split: Split, *, seed: int | None = None) -> list
         data: a graph or a set.
         split: whose labelled rows count.
         seed: shuffles the graphs before they are cut; `None` keeps their order.
+        most_nodes: of a piece, unless a single graph has more; never more than `BATCH_NODES` once a set is cut.
     """
     if data.num_graphs is None or data.level == "pair":
         return [data]
     graphs = _graphs_of(data, split)
     nodes = torch.bincount(data.inputs["batch"], minlength=data.num_graphs)[graphs]
-    if int(nodes.sum()) <= LARGE_NODES:
+    if int(nodes.sum()) <= min(LARGE_NODES, most_nodes or LARGE_NODES):
         return [data.select(graphs)]
     if seed is not None:
         order = torch.randperm(len(graphs), generator=torch.Generator().manual_seed(seed))
         graphs, nodes = graphs[order], nodes[order]
-    return [data.select(part) for part in _cut(graphs, nodes)]
+    return [data.select(part) for part in _cut(graphs, nodes, min(BATCH_NODES, most_nodes or BATCH_NODES))]
 
 
 def _graphs_of(data: GraphData, split: Split) -> Tensor:
@@ -45,8 +115,13 @@ def _graphs_of(data: GraphData, split: Split) -> Tensor:
     return found if len(found) else torch.arange(data.num_graphs or 0)
 
 
-def _cut(graphs: Tensor, nodes: Tensor) -> list[Tensor]:
-    """Cut a list of graphs where the nodes counted so far pass a multiple of the limit."""
-    piece = (nodes.cumsum(0) - nodes) // BATCH_NODES
-    starts = torch.nonzero(piece.diff(prepend=torch.tensor([-1]))).flatten().tolist()
-    return [graphs[start:end] for start, end in zip(starts, [*starts[1:], len(graphs)], strict=True)]
+def _cut(graphs: Tensor, nodes: Tensor, most: int) -> list[Tensor]:
+    """Cut a list of graphs so that no piece has more nodes than allowed, unless a single graph has."""
+    pieces: list[Tensor] = []
+    start = total = 0
+    for place, count in enumerate(nodes.tolist()):
+        if total and total + count > most:
+            pieces.append(graphs[start:place])
+            start, total = place, 0
+        total += count
+    return [*pieces, graphs[start:]]

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +15,11 @@ from gnnexport.errors import DataError, UnsupportedError
 from gnnexport.measure import drops, metrics
 from gnnexport.program.data import GraphData, Split, labelled_rows
 from gnnexport.program.program import Program
-from gnnexport.training.parts import split_set
+from gnnexport.training.distillation import Objective
+from gnnexport.training.feeding import Feed
+from gnnexport.training.memory import default_limit
+from gnnexport.training.parts import Part, split_set
+from gnnexport.training.plan import plan_feed
 from gnnexport.training.task import Task, compute_loss
 
 _SPLITS: tuple[Split, ...] = ("train", "val")
@@ -30,11 +33,13 @@ class History:
         best_epoch: epoch of the weights that were returned; 0 is the Program as it was given.
         validation: metric after each epoch, from epoch 0 on.
         train_loss: of each epoch, from epoch 1 on.
+        note: how training was done, where it was not on the whole graph as memory allows.
     """
 
     best_epoch: int
     validation: list[float] = field(default_factory=list)
     train_loss: list[float] = field(default_factory=list)
+    note: str = ""
 
     @property
     def best(self) -> float:
@@ -43,31 +48,26 @@ class History:
 
 
 @dataclass(frozen=True)
-class _Part:
-    """Data that the Program runs on in one go, and what `prepare` made of its graph."""
-
-    data: GraphData
-    structure: tuple[Any, ...]
-
-
-@dataclass(frozen=True)
 class Trainer:
     """Fit Programs to the training rows and judge them on the validation rows.
 
-    One graph is trained on as a whole. Of a set of graphs, only those of the training split are run in training,
-    in mini-batches when they are many.
+    One graph is trained on as a whole, or, where a step would take more memory than the limit, on neighbourhoods of
+    some nodes at a time. Of a set of graphs, only those of the training split are run in training, in mini-batches
+    when they are many.
 
     Args:
         data: the graph or graphs; labels of test rows are never read, whatever it holds.
         task: loss, metric and settings.
         progress: takes a line now and then.
         deadline: `time.perf_counter` value after which training stops at the best so far.
+        memory_bytes: that a step may take, besides data and model; by default half of what is free.
     """
 
     data: GraphData
     task: Task
     progress: Callable[[str], None] = field(default=lambda line: None)
     deadline: float | None = None
+    memory_bytes: int | None = None
 
     def __post_init__(self) -> None:
         if self.data.y is None or not {"train", "val"} <= set(self.data.masks):
@@ -83,14 +83,14 @@ class Trainer:
 
     def evaluate(self, program: Program, split: Split = "val") -> float:
         """Return the task's metric on a split."""
-        output, y = self._answers(*self._judged(program, split), split)
-        return metrics.evaluate(self.task.metric, y.numpy(), output.numpy())
+        program = program.clone()
+        return self._judge(program, self._feed(program), split)[0]
 
     def drop(self, before: Program, after: Program, split: Split = "val") -> float:
         """Tell how much worse the task's metric is of one Program than of another on a split; positive is worse."""
         name, given, y = self.task.metric, [], None
-        for program in (before, after):
-            output, y = self._answers(*self._judged(program, split), split)
+        for program in (before.clone(), after.clone()):
+            output, y = _answers(program, self._feed(program), split)
             # Refuses labels that do not suit the output, which what is kept of it no longer shows.
             metrics.evaluate(name, y.numpy(), output.numpy())
             given.append(metrics.predictions(name, output.numpy()))
@@ -98,105 +98,119 @@ class Trainer:
         return drops.point_drop(name, y.numpy(), *given)
 
     def fit(
-        self, program: Program, *, seed: int, epochs: int | None = None, lr: float | None = None
-    ) -> tuple[Program, History]:
+        self, program: Program, *, seed: int, epochs: int | None = None, lr: float | None = None,
+        teacher: Program | None = None, distil: float = 0.5,
+    ) -> tuple[Program, History]:  # fmt: skip
         """Train a copy of the Program and return the best one seen, the given one included.
 
         Best is the best validation metric, then the lowest validation loss.
 
+        Args:
+            program: split; left as it is.
+            seed: of dropout, mini-batches and draws of neighbours.
+            epochs: at most; by default the task's.
+            lr: step size; by default the task's.
+            teacher: a Program to learn from besides the labels, as the one before pruning.
+            distil: share of the loss that is the divergence from the teacher's answers, 0 to 1.
+
         Raises:
-            UnsupportedError: when the Program behaves differently in training in ways it cannot reproduce.
+            UnsupportedError: when the Program behaves differently in training in ways it cannot reproduce, or the
+                memory allowed is too small for a single node.
             DataError: when the loss does not suit labels and output.
         """
         _check_trainable(program)
+        objective = Objective(self.task.loss, 0 if teacher is None else distil)
         program = program.clone()
         parameters = [item for item in program.body.parameters() if item.requires_grad]
         optimiser = torch.optim.Adam(parameters, lr=lr or self.task.lr, weight_decay=self.task.weight_decay)
-        training, validation = self._parts(program, seed)
-        metric, loss = self._judge(program, validation, "val")
+        feed = self._feed(program, seed, training=True)
+        if feed.note:
+            self.progress(f"training {feed.note}")
+        taught = None if teacher is None or distil == 0 else self._taught(teacher.clone(), feed)
+        metric, loss = self._judge(program, feed, "val")
         history = History(0, [metric], [])
         best, best_epoch, best_state = self._rank(metric, loss), 0, copy.deepcopy(program.body.state_dict())
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             for epoch in range(1, (self.task.epochs if epochs is None else epochs) + 1):
-                history.train_loss.append(self._epoch(program, training, optimiser))
-                metric, loss = self._judge(program, validation, "val")
+                history.train_loss.append(self._epoch(program, feed.steps(taught), objective, optimiser))
+                metric, loss = self._judge(program, feed, "val")
                 history.validation.append(metric)
                 if self._rank(metric, loss) > best:
                     best, best_epoch = self._rank(metric, loss), epoch
                     best_state = copy.deepcopy(program.body.state_dict())
                 elif epoch - best_epoch >= self.task.patience:
                     break
-                if self.deadline is not None and time.perf_counter() > self.deadline:
+                if self._is_over():
                     self.progress(f"time budget spent at epoch {epoch}")
                     break
                 if epoch % 20 == 0:
                     self.progress(f"epoch {epoch}: validation {self.task.metric} {metric:.4f}")
         program.body.load_state_dict(best_state)
-        return program.train(False), History(best_epoch, history.validation, history.train_loss)
+        return program.train(False), History(best_epoch, history.validation, history.train_loss, feed.note)
 
     @cached_property
     def _validation(self) -> Sequence[GraphData]:
         return split_set(self.data, "val")
 
-    def _parts(self, program: Program, seed: int) -> tuple[list[_Part], list[_Part]]:
-        """Return what to train on and what to validate on: of one graph both are the whole, prepared once."""
-        validation = self._prepared(program, self._validation)
+    def _pieces(self, split: Split, seed: int | None, most_nodes: int | None) -> Sequence[GraphData]:
+        if split == "val" and most_nodes is None:
+            return self._validation
+        return split_set(self.data, split, seed=seed if split == "train" else None, most_nodes=most_nodes)
+
+    def _feed(self, program: Program, seed: int | None = None, *, training: bool = False) -> Feed:
+        limit = default_limit() if self.memory_bytes is None else self.memory_bytes
+
+        def pieces(split: Split, most_nodes: int | None) -> Sequence[GraphData]:
+            return self._pieces(split, seed, most_nodes)
+
+        return plan_feed(program, self.data, pieces, limit, training=training)
+
+    def _taught(self, teacher: Program, feed: Feed) -> list[Tensor]:
+        """Return the teacher's answers for the training rows, part by part of a feed; of one graph they are one."""
         if self.data.num_graphs is None:
-            return validation, validation
-        return self._prepared(program, split_set(self.data, "train", seed=seed)), validation
-
-    def _judged(self, program: Program, split: Split) -> tuple[Program, list[_Part]]:
-        """Return a copy that is not in training, with what to run it on."""
-        program = program.clone()
-        return program, self._prepared(program, self._validation if split == "val" else split_set(self.data, split))
-
-    def _prepared(self, program: Program, parts: Sequence[GraphData]) -> list[_Part]:
-        return [_Part(part, program.structure(part.inputs)) for part in parts]
+            return [_answers(teacher, self._feed(teacher), "train")[0]]
+        parts = (replace(part, structure=teacher.structure(part.inputs)) for part in feed.judged("train"))
+        teacher.train(False)
+        with torch.no_grad():
+            return [part.run(teacher) for part in parts]
 
     def _rank(self, metric: float, loss: float) -> tuple[float, float]:
         return (metric if self.task.higher_is_better else -metric), -loss
 
-    def _epoch(self, program: Program, parts: Sequence[_Part], optimiser: torch.optim.Optimizer) -> float:
-        """Take a step on each part, in an order of its own, and return the mean loss of the rows."""
+    def _is_over(self) -> bool:
+        return self.deadline is not None and time.perf_counter() > self.deadline
+
+    def _epoch(
+        self, program: Program, parts: Iterable[Part], objective: Objective, optimiser: torch.optim.Optimizer
+    ) -> float:
+        """Take a step on each part until time is over, one at least, and return the mean loss of the rows."""
         program.train(True)
         total = rows = 0.0
-        order = torch.randperm(len(parts)).tolist() if len(parts) > 1 else [0]
-        for index in order:
-            part = parts[index]
+        for part in parts:
             optimiser.zero_grad(set_to_none=True)
-            output, y = self._rows(program.run_body(part.data.inputs, part.structure), part.data, "train")
-            loss = compute_loss(self.task.loss, output, y)
+            loss = objective.of(part.run(program), part.y, part.teacher)
             loss.backward()
             optimiser.step()
-            total, rows = total + float(loss.detach()) * len(y), rows + len(y)
+            total, rows = total + float(loss.detach()) * len(part.y), rows + len(part.y)
+            if self._is_over():
+                break
         return total / rows
 
-    def _judge(self, program: Program, parts: Sequence[_Part], split: Split) -> tuple[float, float]:
-        """Return metric and loss over all parts."""
-        output, y = self._answers(program, parts, split)
+    def _judge(self, program: Program, feed: Feed, split: Split) -> tuple[float, float]:
+        """Return metric and loss over all rows of a split."""
+        output, y = _answers(program, feed, split)
         metric = metrics.evaluate(self.task.metric, y.numpy(), output.numpy())
         return metric, float(compute_loss(self.task.loss, output, y))
 
-    def _answers(self, program: Program, parts: Sequence[_Part], split: Split) -> tuple[Tensor, Tensor]:
-        """Return output and labels of the labelled rows over all parts; leaves the Program out of training."""
-        program.train(False)
-        with torch.no_grad():
-            judged = [
-                self._rows(program.run_body(part.data.inputs, part.structure), part.data, split) for part in parts
-            ]
-        output, y = (torch.cat(side) for side in zip(*judged, strict=True))
-        return output, y
 
-    def _rows(self, output: Tensor, data: GraphData, split: Split) -> tuple[Tensor, Tensor]:
-        """Return output and labels of the labelled rows of a split."""
-        assert data.y is not None
-        if len(output) != len(data.y):
-            what = f"the model answers for {len(output)} rows where there are labels for {len(data.y)}"
-            mend = f"Labels are for each {data.level}: give a model that answers for each, or other labels"
-            raise DataError.at("data", what, mend)
-        mask = data.masks[split] & labelled_rows(data.y)
-        return output[mask], data.y[mask]
+def _answers(program: Program, feed: Feed, split: Split) -> tuple[Tensor, Tensor]:
+    """Return output and labels of the labelled rows of a split; leaves the Program out of training."""
+    program.train(False)
+    with torch.no_grad():
+        judged = [(part.run(program), part.y) for part in feed.judged(split)]
+    output, y = (torch.cat(side) for side in zip(*judged, strict=True))
+    return output, y
 
 
 def _check_trainable(program: Program) -> None:
