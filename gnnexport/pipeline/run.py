@@ -78,17 +78,16 @@ def run(request: Request, source: Source, judge: Judge) -> Product:
     request.progress(f"capturing {source.class_name}")
     simplified = simplify(source)
     ctx = _pass_context(request, source, deadline)
+    pairs = zip(request.targets, asked, strict=True)
+    emitters = [_emitter(request, source, target, threads) for target, threads in pairs]
+    if any(getattr(item, "latency", None) is not None for item in request.passes or ()):
+        ctx = replace(ctx, latency=latency_on(emitters[0], simplified.program))
     if request.dry_run:
         return _dry(request, source, simplified, ctx)
     reports: dict[str, Report] = {}
     writers: dict[str, BundleWriter] = {}
     given: Stepped | None = None
-    emitters = [
-        _emitter(request, source, target, threads) for target, threads in zip(request.targets, asked, strict=True)
-    ]
     if request.passes is not None:
-        if any(getattr(item, "latency", None) is not None for item in request.passes):
-            ctx = replace(ctx, latency=latency_on(emitters[0], simplified.program))
         given = run_given(simplified.program, request.passes, ctx, request.progress)
     with ExitStack() as stack:
         for emitter in emitters:
@@ -167,7 +166,8 @@ def threads_of(target: Target) -> int:
 def _pass_context(request: Request, source: Source, deadline: float) -> PassContext:
     data = source.data.hide("test")
     limit = None if request.time_budget_s is None else deadline
-    trainer = Trainer(data, source.task, request.progress, limit) if source.labelled else None
+    memory = request.memory_bytes
+    trainer = Trainer(data, source.task, request.progress, limit, memory) if source.labelled else None
     return PassContext(data=data, trainer=trainer, seed=request.seed, mode=source.mode)
 
 
