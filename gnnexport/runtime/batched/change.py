@@ -12,7 +12,7 @@ from gnnexport.errors import UsageError
 from gnnexport.runtime.batched.chain import Chain, Link
 from gnnexport.runtime.batched.growing import Ids
 from gnnexport.runtime.batched.request import float_rows, node_ids
-from gnnexport.runtime.batched.structure import Edges, Touched
+from gnnexport.runtime.batched.structure import Edges, GraphStructure, Touched
 
 Rows = NDArray[np.float32]
 
@@ -60,16 +60,17 @@ def check_change(
     Raises:
         UsageError: it does not fit, or the bundle cannot follow it.
     """
+    if any(given is not None for given in (edges, removed_edges, new_features)):
+        _check_can_grow(where, chain)
     width = _feature_width(chain)
     new = float_rows(f"{where}: new_features", _given(new_features, (0, width)), (None, width))
     nodes, rows = _features(where, chain, features, width)
     added = _edges(f"{where}: edges", edges, chain.num_nodes + len(new))
     added = _with_values(where, chain, added, edge_weight, edge_attr)
     removed = _edges(f"{where}: removed_edges", removed_edges, chain.num_nodes)
-    change = Change(added, removed, nodes, rows, new)
-    if change.reshapes:
-        _check_structures(where, chain, change)
-    return change
+    for structure in chain.structures.values():
+        _check_removed(f"{where}: removed_edges", structure, removed)
+    return Change(added, removed, nodes, rows, new)
 
 
 def make_change(chain: Chain, change: Change, version: int) -> None:
@@ -157,7 +158,7 @@ def _attr_shape(chain: Chain) -> tuple[int, ...] | None:
     return next((shape for shape in shapes if shape is not None), None)
 
 
-def _check_structures(where: str, chain: Chain, change: Change) -> None:
+def _check_can_grow(where: str, chain: Chain) -> None:
     if chain.node_values:
         what = (
             f"the model reads '{next(iter(chain.node_values))}', which the bundle does not say how to make from edges"
@@ -167,14 +168,13 @@ def _check_structures(where: str, chain: Chain, change: Change) -> None:
         why = structure.why_fixed()
         if why is not None:
             raise UsageError.at(where, f"the model reads {why}", _AGAIN)
-        _check_removed(f"{where}: removed_edges", structure.drops_loops(), structure.adjacency.has, change.removed)
 
 
-def _check_removed(where: str, drops_loops: bool, has: Any, removed: Edges) -> None:
-    if drops_loops and bool((removed.source == removed.target).any()):
+def _check_removed(where: str, structure: GraphStructure, removed: Edges) -> None:
+    if structure.drops_loops() and bool((removed.source == removed.target).any()):
         what = "holds a loop, and the model gives every node one of its own"
         raise UsageError.at(where, what, "Leave out loops: they change nothing")
-    there = has(removed.target, removed.source)
+    there = structure.adjacency.has(removed.target, removed.source)
     if not there.all():
         place = int(np.flatnonzero(~there)[0])
         pair = f"{int(removed.source[place])} → {int(removed.target[place])}"
