@@ -101,6 +101,7 @@ def compress(
     code: FilePath | None = None,
     embed_data: str = "64MB",
     store: str | None = None,
+    memory: str | None = None,
     decisions: FilePath | None = None,
     dry_run: bool = False,
     progress: Callable[[str], None] | None = None,
@@ -131,6 +132,8 @@ def compress(
         code: script that defines the model's class; only with `trust`.
         embed_data: features and labels of the test go into the bundle up to this size.
         store: memory such as `256MB` for hidden rows that a bundle of mode `batched` keeps between requests.
+        memory: such as `4GB`, which training and fitting may take besides data and model; where the whole graph takes
+            more they go on in mini-batches. By default half of what is free.
         decisions: `decisions.json` of an earlier bundle, to be replayed without timing anything.
         dry_run: check everything, say what would run, and write nothing.
         progress: takes a line for each step.
@@ -156,7 +159,7 @@ def compress(
         passes=_texts(first(passes, "passes")) or ["auto"],
         budgets=_budgets(first(max_drop, "max_drop"), first(min_speedup, "min_speedup"), sidecar.task.metric),
         time_budget=time_budget, output=output, seed=seed, force=force, embed_data=embed_data, store=store,
-        decisions=decisions, dry_run=dry_run,
+        memory=memory if memory is not None else sidecar.training.memory, decisions=decisions, dry_run=dry_run,
         progress=progress,
     )  # fmt: skip
     return _run(request, sidecar, given)
@@ -357,7 +360,7 @@ def _silent(line: str) -> None:
 def _request(
     model: Path, *, target: Texts, passes: list[str], budgets: Budgets, time_budget: str | None,
     output: FilePath | None, seed: int, force: bool, embed_data: str, store: str | None, decisions: FilePath | None,
-    dry_run: bool, progress: Callable[[str], None] | None,
+    dry_run: bool, progress: Callable[[str], None] | None, memory: str | None = None,
 ) -> Request:  # fmt: skip
     from gnnexport.pipeline.request import AUTO, NONE, Request
     from gnnexport.registry import build_passes, build_targets
@@ -382,7 +385,8 @@ def _request(
         seed=seed,
         force=force,
         embed_bytes=parse_bytes(embed_data),
-        store_bytes=None if store is None else parse_bytes(store),
+        store_bytes=None if store is None else parse_bytes(store, "--store"),
+        memory_bytes=None if memory is None else parse_bytes(memory, "--memory", zero=False),
         decisions=None if decisions is None else _read_decisions(Path(decisions)),
         dry_run=dry_run,
         progress=progress or _silent,

@@ -36,6 +36,7 @@ class PassContext:
         seed: seeds every random choice of the pass.
         mode: how the Program will be deployed.
         latency: measures one inference of a Program on the target, in milliseconds; `None` where it cannot run.
+        memory_bytes: that fitting may take besides data and model; by default half of what is free.
         note: takes one line for the report.
     """
 
@@ -44,6 +45,7 @@ class PassContext:
     seed: int = 0
     mode: Mode = "full"
     latency: Callable[[Program], float] | None = None
+    memory_bytes: int | None = None
     note: Callable[[str], None] = field(default=lambda line: None)
 
 

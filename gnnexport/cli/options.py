@@ -66,6 +66,10 @@ Store = Annotated[
     str | None,
     typer.Option("--store", metavar="256MB", help="Memory for hidden rows between requests, in mode batched."),
 ]
+Memory = Annotated[
+    str | None,
+    typer.Option("--memory", metavar="4GB", help="Train in mini-batches where the whole graph would take more."),
+]
 Decisions = Annotated[
     str | None,
     typer.Option("--decisions", metavar="FILE", help="Replay decisions.json of a bundle instead of timing lowerings."),

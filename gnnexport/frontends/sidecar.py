@@ -20,6 +20,7 @@ from pydantic import (
 
 from gnnexport.errors import Problem, SpecError, UsageError, nearest
 from gnnexport.frontends.refusal import LONGEST_REASON, one_line, quoted
+from gnnexport.measure.budgets import parse_bytes
 from gnnexport.measure.metrics import METRICS, find
 from gnnexport.training.kinds import LossName, TaskKind
 
@@ -44,6 +45,14 @@ def _known_metric(name: str) -> str:
         raise ValueError(f"{error.problems[0].what}. {error.problems[0].mend}") from error
 
 
+def _known_size(text: str) -> str:
+    try:
+        parse_bytes(text, zero=False)
+    except SpecError as error:
+        raise ValueError(f"{error.problems[0].what}. {error.problems[0].mend}") from error
+    return text
+
+
 Texts = Annotated[tuple[str, ...], BeforeValidator(_as_tuple, json_schema_input_type=str | list[str])]
 """One text or a list of them."""
 
@@ -57,6 +66,9 @@ Metric = Annotated[
     WithJsonSchema({"type": "string", "pattern": f"^({'|'.join(METRICS)}|hits@[1-9][0-9]*)$"}),
 ]
 """Name of a metric."""
+
+Size = Annotated[str, AfterValidator(_known_size)]
+"""A size in memory such as `"4GB"`."""
 
 
 class _Table(BaseModel):
@@ -103,13 +115,18 @@ class TaskTable(_Table):
 
 
 class TrainingTable(_Table):
-    """How the model was trained, for passes that retrain; `None` where the trainer's default holds."""
+    """How the model was trained, for passes that retrain; `None` where the trainer's default holds.
+
+    `memory` is what a training step may take besides data and model: where the whole graph takes more, training goes
+    on in mini-batches.
+    """
 
     loss: LossName | None = None
     lr: float | None = Field(default=None, gt=0)
     weight_decay: float | None = Field(default=None, ge=0)
     epochs: int | None = Field(default=None, ge=0)
     patience: int | None = Field(default=None, ge=1)
+    memory: Size | None = None
 
 
 class CompressTable(_Table):

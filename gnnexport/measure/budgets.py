@@ -113,18 +113,23 @@ def parse_duration(text: str) -> float:
     return _positive(match["number"], "--time-budget", text) * _SECONDS[(match["unit"] or "s").lower()]
 
 
-def parse_bytes(text: str) -> int:
+def parse_bytes(text: str, where: str = "--embed-data", *, zero: bool = True) -> int:
     """Parse a size such as `64MB`, `1GiB` or `0` into bytes; `k`, `M`, `G` are powers of 1000, `Ki` … of 1024.
+
+    Args:
+        text: as the user wrote it.
+        where: names the option in messages.
+        zero: whether that is a size, too.
 
     Raises:
         SpecError: not such a text, or negative.
     """
     match = _BYTES.fullmatch(text.strip())
     if match is None:
-        raise SpecError.at("--embed-data", f"'{text}' is not a size", "Write for example 64MB or 0")
+        raise SpecError.at(where, f"'{text}' is not a size", "Write for example 64MB" + (" or 0" if zero else ""))
     unit = match["unit"].lower().rstrip("b")
     step = 1024 if unit.endswith("i") else 1000
-    return int(_positive(match["number"], "--embed-data", text, zero=True) * step ** _POWERS[unit.rstrip("i")])
+    return int(_positive(match["number"], where, text, zero=zero) * step ** _POWERS[unit.rstrip("i")])
 
 
 def _positive(number: str, where: str, text: str, *, zero: bool = False) -> float:

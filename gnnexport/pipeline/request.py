@@ -28,6 +28,7 @@ class Request:
         time_budget_s: seconds for choosing passes and lowerings and for timing; `None` for the defaults.
         embed_bytes: features and labels go into the bundle up to this size.
         store_bytes: memory for hidden rows between requests, in mode `batched`; `None` for the default.
+        memory_bytes: that training and fitting may take besides data and model; `None` for half of what is free.
         decisions: what timing decided in an earlier run, to be replayed instead of timing again.
         dry_run: check everything and write nothing.
         progress: takes a line for each step.
@@ -43,6 +44,7 @@ class Request:
     force: bool = False
     embed_bytes: int = 64_000_000
     store_bytes: int | None = None
+    memory_bytes: int | None = None
     decisions: Mapping[str, Any] | None = None
     dry_run: bool = False
     progress: Callable[[str], None] = field(default=lambda line: None)

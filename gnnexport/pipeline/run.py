@@ -168,7 +168,7 @@ def _pass_context(request: Request, source: Source, deadline: float) -> PassCont
     limit = None if request.time_budget_s is None else deadline
     memory = request.memory_bytes
     trainer = Trainer(data, source.task, request.progress, limit, memory) if source.labelled else None
-    return PassContext(data=data, trainer=trainer, seed=request.seed, mode=source.mode)
+    return PassContext(data=data, trainer=trainer, seed=request.seed, mode=source.mode, memory_bytes=memory)
 
 
 def _choose(

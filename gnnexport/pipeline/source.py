@@ -236,7 +236,7 @@ def task_of(sidecar: Sidecar, data: GraphData, level: Level, output: Tensor) -> 
     Raises:
         DataError: a kind of task that the labels are not of.
     """
-    given = {key: value for key, value in sidecar.training.model_dump().items() if value is not None}
+    given = {key: value for key, value in sidecar.training.model_dump(exclude={"memory"}).items() if value is not None}
     width = int(output.shape[1]) if output.dim() == 2 else 1
     task = sidecar.task
     rows = level if data.y is None else data.level
