@@ -46,6 +46,7 @@ void refused(const char *what, int32_t status);
 void run_sort();
 void run_edges();
 void run_linear();
+void run_neighbours();
 void run_spread();
 void run_nothing();
 void run_races();

@@ -165,6 +165,7 @@ int main() {
   run_sort();
   run_edges();
   run_spread();
+  run_neighbours();
   run_nothing();
   run_races();
   std::printf("%ld calls, %ld with another status than they should have\n", calls, failures);

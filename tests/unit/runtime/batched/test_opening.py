@@ -1,0 +1,221 @@
+"""Bundles in mode `batched`: what `load` makes of them, and what it refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from gnnexport.bundle.arrays import write_arrays
+from gnnexport.bundle.layout import GRAPH
+from gnnexport.bundle.manifest import Target, Tensor
+from gnnexport.bundle.reader import open_bundle
+from gnnexport.bundle.stages import NODE_IDS, NUM_TARGETS, Batched, FeatureTable, Stage, StageInput, Structure
+from gnnexport.bundle.writer import BundleWriter
+from gnnexport.errors import UsageError
+from gnnexport.runtime.runner import Runner, load
+from tests.unit.tiny_bundle import manifest, write_tiny_bundle
+
+NODES, CHANNELS, WIDTH = 300_000, 2, 3
+ROWPTR = np.append(np.zeros(NODES - 2, np.int64), [0, 2, 3])
+COL = np.array([0, NODES - 1, 5])
+X = np.random.default_rng(0).standard_normal((NODES, CHANNELS)).astype(np.float32)
+WEIGHT = np.random.default_rng(1).standard_normal((CHANNELS, WIDTH)).astype(np.float32)
+
+STAGES = (
+    Stage(
+        model_file="stage-0/model.onnx",
+        depth=0,
+        output="rows",
+        width=WIDTH,
+        inputs=(StageInput(name="own", part="target", value="x"),),
+    ),
+    Stage(
+        model_file="stage-1/model.onnx",
+        depth=1,
+        output="logits",
+        width=WIDTH,
+        structure="graph",
+        inputs=(
+            StageInput(name="own", part="target", value="stage-0"),
+            StageInput(name="near", part="source", value="stage-0"),
+            StageInput(name="col", part="col"),
+            StageInput(name="row", part="row"),
+        ),
+    ),
+)
+BATCHED = Batched(
+    tables=(FeatureTable(name="x", file="x.npy", width=CHANNELS),),
+    structures=(Structure(name="graph", loops="kept"),),
+    stages=STAGES,
+)
+
+
+def product() -> onnx.ModelProto:
+    """Stage 0: a product with weights."""
+    nodes = [helper.make_node("MatMul", ["own", "w"], ["rows"])]
+    return _model(nodes, {"own": CHANNELS}, "rows", [numpy_helper.from_array(WEIGHT, "w")])
+
+
+def addition() -> onnx.ModelProto:
+    """Stage 1: a node's own rows and those of its neighbours, added up."""
+    nodes = [
+        helper.make_node("Gather", ["near", "col"], ["messages"]),
+        helper.make_node("Unsqueeze", ["row", "one"], ["rows"]),
+        helper.make_node("Shape", ["messages"], ["shape"]),
+        helper.make_node("Expand", ["rows", "shape"], ["places"]),
+        helper.make_node("ScatterElements", ["own", "places", "messages"], ["logits"], axis=0, reduction="add"),
+    ]
+    one = numpy_helper.from_array(np.array([1]), "one")
+    return _model(nodes, {"own": WIDTH, "near": WIDTH, "col": None, "row": None}, "logits", [one])
+
+
+def _model(
+    nodes: list[onnx.NodeProto], inputs: dict[str, int | None], output: str, weights: list[onnx.TensorProto]
+) -> onnx.ModelProto:
+    given = [
+        helper.make_tensor_value_info(name, TensorProto.INT64, [f"{name}s"])
+        if width is None
+        else helper.make_tensor_value_info(name, TensorProto.FLOAT, [f"{name}s", width])
+        for name, width in inputs.items()
+    ]
+    result = helper.make_tensor_value_info(output, TensorProto.FLOAT, ["owns", WIDTH])
+    graph = helper.make_graph(nodes, "stage", given, [result], weights)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+
+
+def write_bundle(
+    path: Path,
+    *,
+    x: np.ndarray = X,
+    rowptr: np.ndarray = ROWPTR,
+    col: np.ndarray = COL,
+    batched: Batched | None = BATCHED,
+    left_out: str = "",
+) -> Path:
+    """Write a bundle whose answers are `whole()`."""
+    with BundleWriter(path) as writer:
+        for stage, model in zip(STAGES, (product(), addition()), strict=True):
+            (writer.folder / stage.model_file).parent.mkdir()
+            onnx.save(model, writer.folder / stage.model_file)
+        np.save(writer.folder / "x.npy", x)
+        arrays = {"graph.rowptr": rowptr, "graph.col": col}
+        write_arrays(writer.folder / GRAPH, {"schema": 1}, {k: v for k, v in arrays.items() if k != left_out})
+        writer.write_decisions({})
+        changes: dict[str, Any] = {
+            "mode": "batched",
+            "inputs": (Tensor(name=NODE_IDS, dtype="int64", shape=(NUM_TARGETS,)),),
+            "outputs": (Tensor(name="logits", dtype="float32", shape=(NUM_TARGETS, WIDTH)),),
+            "graph": None,
+            "batched": batched,
+            "prepare": "runtime",
+            "target": Target(spec="ort", runtime="ort", model_file=STAGES[-1].model_file, threads=1),
+        }
+        writer.seal(manifest(**changes))
+        return writer.commit()
+
+
+def whole(x: np.ndarray = X) -> np.ndarray:
+    """Answer for all nodes."""
+    rows = x @ WEIGHT
+    answers = rows.copy()
+    answers[-2] += rows[0] + rows[-1]
+    answers[-1] += rows[5]
+    return answers
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sound bundle."""
+    return write_bundle(tmp_path_factory.mktemp("batched") / "m.bundle")
+
+
+def test_a_runner_in_mode_batched(bundle: Path) -> None:
+    """It is called as any other, with the ids of nodes, and asked for more besides."""
+    ids = np.array([NODES - 1, 0, NODES - 2, NODES - 1])
+    with load(bundle) as runner:
+        assert [(tensor.name, tensor.dtype, tensor.shape) for tensor in runner.inputs] == [
+            (NODE_IDS, "int64", (NUM_TARGETS,))
+        ]
+        assert [(tensor.name, tensor.shape) for tensor in runner.outputs] == [("logits", (NUM_TARGETS, WIDTH))]
+        assert runner.name == "onnxruntime"
+        np.testing.assert_allclose(runner({NODE_IDS: ids})["logits"], whole()[ids], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(runner.predict(ids, fanout=[-1])["logits"], whole()[ids], rtol=1e-5, atol=1e-6)
+        assert runner({NODE_IDS: ids[:0]})["logits"].shape == (0, WIDTH)
+        assert runner.request_sizes({NODE_IDS: ids}) == {NUM_TARGETS: 4}
+        assert runner.warm([7]) == 1
+        with pytest.raises(UsageError, match="node_ids: holds 300000"):
+            runner({NODE_IDS: ids + 1})
+
+
+def test_the_bundle_never_changes(bundle: Path) -> None:
+    """What `update` writes stays in memory: the next one who loads the bundle finds what is in the files."""
+    with load(bundle) as runner:
+        assert isinstance(runner, Runner)
+        assert runner.version == 0
+        other = np.full((1, CHANNELS), 7, np.float32)
+        assert runner.update(features=([5], other)) == runner.version == 1
+        changed = X.copy()
+        changed[5] = 7
+        ids = np.array([5, NODES - 1])
+        np.testing.assert_allclose(runner.predict(ids)["logits"], whole(changed)[ids], rtol=1e-5, atol=1e-5)
+        assert runner.update(new_features=other, edges=[[NODES], [0]]) == 2
+        wanted = (changed[0] + other[0]) @ WEIGHT
+        np.testing.assert_allclose(runner.predict([0])["logits"][0], wanted, rtol=1e-5, atol=1e-5)
+    open_bundle(bundle)
+    np.testing.assert_array_equal(np.load(bundle / "x.npy"), X)
+
+
+def test_the_budget_of_the_store(bundle: Path) -> None:
+    """It is told by the bundle, unless told at loading."""
+    with load(bundle, store_bytes=100) as runner:
+        runner.predict([1, 2])
+        assert runner.predict([1, 2]).computed["stage-0"] == 2
+    with load(bundle) as runner:
+        runner.predict([1, 2])
+        assert runner.predict([1, 2]).computed["stage-0"] == 0
+    with pytest.raises(UsageError, match=r"store_bytes: is -1\. Give 0 or more bytes"):
+        load(bundle, store_bytes=-1)
+
+
+def test_what_other_modes_do_not_have(tmp_path: Path) -> None:
+    """Runners of other modes say what they answer instead, and keep no rows."""
+    tiny = write_tiny_bundle(tmp_path / "m")
+    asks: list[Callable[[Runner], object]] = [
+        lambda runner: runner.predict([0]),
+        lambda runner: runner.update(features=([0], np.zeros((1, 4)))),
+        lambda runner: runner.warm(),
+        lambda runner: runner.version,
+    ]
+    with load(tiny) as runner:
+        for ask in asks:
+            with pytest.raises(UsageError, match=r"answers for the whole graph.*--mode batched"):
+                ask(runner)
+    with pytest.raises(UsageError, match="is closed"):
+        runner.predict([0])
+    with pytest.raises(UsageError, match=r"mode 'full' keeps no rows between requests\. Leave store_bytes out"):
+        load(tiny, store_bytes=1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"batched": None}, "says nothing of stages"),
+        ({"left_out": "graph.col"}, "lacks 'graph.col'"),
+        ({"x": X[:-1]}, r"tables and graph have \[299999, 300000\] nodes"),
+        ({"x": X.astype(np.float64)}, "is float64"),
+        ({"x": X[:, :1]}, r"x.npy: is float32 \[300000, 1\] where the manifest says float32 \[nodes, 2\]"),
+        ({"col": np.array([0, 1, NODES])}, "the structure 'graph' is none"),
+        ({"col": np.array([0, 1])}, "the structure 'graph' is none"),
+        ({"rowptr": ROWPTR[::-1].copy()}, "the structure 'graph' is none"),
+    ],
+)
+def test_files_that_do_not_fit(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
+    """A bundle whose files do not fit each other is refused at loading."""
+    with pytest.raises(UsageError, match=rf"{words}.*Make the bundle again"):
+        load(write_bundle(tmp_path / "m", **changes))
