@@ -19,6 +19,7 @@ from torch import Tensor, fx
 
 from gnnexport.program.cutting import cut_node, cut_splits, rectangle, replace_everywhere
 from gnnexport.program.graphs import args_of, calls, module_of, parameter_of
+from gnnexport.program.label_rules import is_pointwise, label
 from gnnexport.program.labels import Labelling
 from gnnexport.program.program import Program
 from gnnexport.program.shapes import shape_of
@@ -62,16 +63,20 @@ class Group:
         return sum(map(len, self.segments))
 
     def __str__(self) -> str:
-        makers = ", ".join(dict.fromkeys(maker_of(node) for node in self.producers))
-        readers = ", ".join(dict.fromkeys(module_of(node) for node in self.consumers))
+        makers = ", ".join(dict.fromkeys(name_of(node) for node in self.producers))
+        readers = ", ".join(dict.fromkeys(name_of(node) for node in self.consumers))
         text = f"{self.width} channels from {makers} to {readers}"
         return f"{text}: {'; '.join(self.blockers)}" if self.blockers else text
 
 
-def maker_of(node: fx.Node) -> str:
-    """Name what makes channels."""
+def name_of(node: fx.Node) -> str:
+    """Name what makes or reads channels."""
     if node.target is aten.index_select.default:
         return f"columns of the input '{args_of(node)[0].name}'"
+    name = str(getattr(args_of(node)[1], "target", ""))
+    # A map that was moved over an aggregation is said to come from there.
+    if node.target is aten.linear.default and name.endswith(".weight") and not module_of(node).endswith("Linear)"):
+        return f"{name.removesuffix('.weight')} (Linear)"
     return module_of(node)
 
 
@@ -88,7 +93,7 @@ class Channels:
         program.annotate()
         self.body = program.body
         self.whole_heads = whole_heads
-        found = Labelling(program.body, whole_heads=whole_heads)
+        found = label(program.body, whole_heads=whole_heads)
         self._unit, self.count = _resolve(found)
         self.labels = {node: self._unit[atoms] for node, atoms in found.of.items()}
         self._tensors = {key: self._unit[atoms] for key, atoms in found.tensors.items()}
@@ -102,7 +107,7 @@ class Channels:
         pins = [(self._unit[atoms], why) for atoms, why in found.pins]
         read = np.concatenate([np.zeros(0, np.int64), *self.read.values()])
         pins += [
-            (np.setdiff1d(units, read), f"no linear map reads what {maker_of(node)} makes")
+            (np.setdiff1d(units, read), f"no linear map reads what {name_of(node)} makes")
             for node, units in self.made.items()
         ]
         reason = np.full(self.count, -1)
@@ -131,8 +136,8 @@ class Channels:
         component = _components(pairs, self.count)
         heads = self._heads()
         groups = []
-        for label in dict.fromkeys(component[units[0]] for units in _runs(self.made.values(), pinned)):
-            units = np.flatnonzero(component == label)
+        for place in dict.fromkeys(component[units[0]] for units in _runs(self.made.values(), pinned)):
+            units = np.flatnonzero(component == place)
             group = self._group(units, heads)
             if group.producers and group.consumers:
                 groups.append(group)
@@ -260,7 +265,7 @@ def bypass_expansions(program: Program) -> None:
     for node in calls(graph, aten.expand.default, aten.expand_as.default):
         for user in list(node.users):
             whole = [item for item in user.all_input_nodes if item is not node and shape_of(item) == shape_of(user)]
-            if whole and torch.Tag.pointwise in getattr(user.target, "tags", ()):
+            if whole and is_pointwise(user):
                 user.replace_input_with(node, args_of(node)[0])
         if not node.users:
             graph.erase_node(node)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from gnnexport.program.graphs import args_of, calls, parameter_of
+from gnnexport.program.graphs import args_of, calls, parameter_of, rebuild
 from gnnexport.program.inputs import Role
 from gnnexport.program.program import Program
 from gnnexport.program.shapes import rank_of, shape_of
@@ -140,4 +140,4 @@ def close_columns(program: Program) -> None:
             node.replace_all_uses_with(args_of(node)[0])
     drop_dead(body.graph)
     merge_duplicates(body.graph)
-    body.recompile()
+    program.body = rebuild(body, body.graph)

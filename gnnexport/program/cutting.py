@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, fx
 
 from gnnexport.program.graphs import args_of, argument, parameter_of, replace_tensor
-from gnnexport.program.labels import CREATIONS, RESHAPES
+from gnnexport.program.label_rules import CREATIONS, RESHAPES
 
 aten = torch.ops.aten
 

@@ -10,6 +10,12 @@ from numpy.typing import NDArray
 
 Places = NDArray[np.int64]
 
+State = tuple[int, ...]
+"""A level for each group; the first level of each keeps everything."""
+
+TOLERANCE = 0.02
+"""A budget is met when what is left differs from what was asked for by at most this share."""
+
 
 def round_up(count: float, multiple: int, most: int) -> int:
     """Return the smallest multiple that is at least `count`, at least one, at most `most`."""
@@ -56,8 +62,8 @@ def allocate(
 
 
 def descent(
-    errors: Sequence[Sequence[float]], cost: Callable[[Sequence[int]], float], allowed: Callable[[Sequence[int]], bool]
-) -> list[tuple[int, ...]]:
+    errors: Sequence[Sequence[float]], cost: Callable[[State], float], allowed: Callable[[State], bool]
+) -> list[State]:
     """Return a way from all units kept to as few as possible: at each step what loses least error per cost saved.
 
     Args:
@@ -65,28 +71,56 @@ def descent(
         cost: of a level for each group; falls with each.
         allowed: whether there may be these levels.
     """
-    state = [0] * len(errors)
-    steps = [tuple(state)]
+    state: State = (0,) * len(errors)
+    steps = [state]
     price = cost(state)
     while True:
-        best: tuple[float, int, float] | None = None
+        best: tuple[float, State, float] | None = None
         for place, levels in enumerate(errors):
-            if state[place] + 1 == len(levels):
+            after = (*state[:place], state[place] + 1, *state[place + 1 :])
+            if after[place] == len(levels) or not allowed(after):
                 continue
-            state[place] += 1
-            after = cost(state) if allowed(state) else math.inf
-            lost = max(0.0, levels[state[place]] - levels[state[place] - 1])
-            state[place] -= 1
-            if after == math.inf:
-                continue
-            rate = lost / max(price - after, 1e-12)
+            lost = max(0.0, levels[after[place]] - levels[state[place]])
+            rate = lost / max(price - cost(after), 1e-12)
             if best is None or rate < best[0]:
-                best = rate, place, after
+                best = rate, after, cost(after)
         if best is None:
             return steps
-        _, place, price = best
-        state[place] += 1
-        steps.append(tuple(state))
+        _, state, price = best
+        steps.append(state)
+
+
+def polish(
+    starts: Sequence[State],
+    errors: Sequence[Sequence[float]],
+    cost: Callable[[State], float],
+    allowed: Callable[[State], bool],
+    target: float,
+) -> State:
+    """Return a state that meets a target, or comes nearest to it, and differs from one given in one group at most.
+
+    Of several that meet it, the one that loses least error.
+
+    Args:
+        starts: states to look around of.
+        errors: of each group at each of its levels.
+        cost: of a state.
+        allowed: whether there may be a state.
+        target: cost wanted.
+    """
+
+    def rank(state: State) -> tuple[float, float]:
+        distance = abs(cost(state) - target) / target
+        lost = sum(levels[level] for level, levels in zip(state, errors, strict=True))
+        return max(distance, TOLERANCE), lost
+
+    around = {
+        (*start[:place], level, *start[place + 1 :])
+        for start in starts
+        for place, levels in enumerate(errors)
+        for level in range(len(levels))
+    }
+    return min(sorted(state for state in around if allowed(state)), key=rank)
 
 
 def nearest(values: Callable[[int], float], count: int, target: float) -> int:

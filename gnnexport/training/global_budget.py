@@ -13,7 +13,7 @@ from torch import Tensor
 from gnnexport.program.channels import Channels, Group, Mask
 from gnnexport.program.program import Program
 from gnnexport.program.widths import WidthCost
-from gnnexport.training.budgets import descent, nearest
+from gnnexport.training.budgets import State, descent, nearest, polish
 
 
 @dataclass(frozen=True)
@@ -65,47 +65,49 @@ def solve(candidates: Sequence[Candidate], limit: Limit, target: float) -> tuple
     """
     work = WidthCost(limit.program, limit.channels, limit.inputs)
 
-    def keep(state: Sequence[int]) -> Mask:
+    def keep(state: State) -> Mask:
         mask = np.ones(limit.channels.count, bool)
         for level, item in zip(state, candidates, strict=True):
             mask[np.delete(item.group.units, item.chosen[level])] = False
         return mask
 
-    def allowed(state: Sequence[int]) -> bool:
+    def allowed(state: State) -> bool:
         mask = keep(state)
         return all(
             level == 0 or item.totals[level] >= item.least(mask) for level, item in zip(state, candidates, strict=True)
         )
 
     way = descent([item.errors for item in candidates], lambda state: work(keep(state)), allowed)
+    reached = _work_share(work, keep) if limit.latency is None else _latency_share(limit, keep)
+    place = nearest(lambda place: reached(way[place]), len(way), target)
+    state = way[place]
     if limit.latency is None:
-        unit, share = "multiply-accumulates", _work_shares(work, [keep(state) for state in way])
-    else:
-        unit, share = "the latency", _latency_shares(limit, [keep(state) for state in way])
-    place = nearest(share, len(way), target)
-    reached = share(place)
-    note = f"{reached:.3f} of {unit} left, {target:g} asked for"
-    if place == len(way) - 1 and reached > target:
+        around = way[max(place - 1, 0) : place + 2]
+        state = polish(around, [item.errors for item in candidates], reached, allowed, target)
+    share = reached(state)
+    unit = "multiply-accumulates" if limit.latency is None else "the latency"
+    note = f"{share:.3f} of {unit} left, {target:g} asked for"
+    if state == way[-1] and share > target:
         note += ": no more can go"
-    return [item.totals[level] for item, level in zip(candidates, way[place], strict=True)], note
+    return [item.totals[level] for item, level in zip(candidates, state, strict=True)], note
 
 
-def _work_shares(work: WidthCost, keeps: Sequence[Mask]) -> Callable[[int], float]:
-    """Return the share of the multiply-accumulates that a stop has left."""
-    return lambda place: work(keeps[place]) / work.whole
+def _work_share(work: WidthCost, keep: Callable[[State], Mask]) -> Callable[[State], float]:
+    """Return what tells the share of the multiply-accumulates that a state has left."""
+    return lambda state: work(keep(state)) / work.whole
 
 
-def _latency_shares(limit: Limit, keeps: Sequence[Mask]) -> Callable[[int], float]:
-    """Return what measures the latency of a stop as a share of the unpruned Program's; each is measured once."""
+def _latency_share(limit: Limit, keep: Callable[[State], Mask]) -> Callable[[State], float]:
+    """Return what measures the latency of a state as a share of the unpruned Program's; each is measured once."""
     measure = limit.latency
     assert measure is not None
     whole = measure(limit.program.clone())
 
     @cache
-    def share(place: int) -> float:
+    def share(state: State) -> float:
         program = limit.program.clone()
         smaller = Channels(program, whole_heads=limit.channels.whole_heads)
-        smaller.cut(keeps[place])
+        smaller.cut(keep(state))
         return measure(program) / whole
 
     return share

@@ -30,6 +30,9 @@ CHUNK_ROWS = 8192
 WIDE = 1024
 """From so many channels on the LASSO is solved for one strength at a time and not for all along the path."""
 
+EIGHTHS = 8
+"""Of so many channels only every eighth of their number is solved for; others are taken from the next larger one."""
+
 
 def cross_moments(one: Rows, other: Rows) -> Matrix:
     """Return one^T other, float64, for float32 or float64 rows [rows, a] and [rows, b]."""
@@ -116,6 +119,7 @@ class Ranking:
         scale = float(np.trace(gram)) / len(gram) or 1.0
         self.gram = (gram + gram.T) / (2 * scale)
         self._how = how
+        self._solved: dict[int, Matrix] = {}
         self._scores = magnitudes if how == "magnitude" else np.random.default_rng(seed).permutation(len(gram))
 
     def order(self, count: int) -> Places:
@@ -123,7 +127,11 @@ class Ranking:
         if self._how != "lasso":
             return np.argsort(-self._scores, kind="stable")
         if len(self.gram) > WIDE:
-            coefficients = np.abs(descend(self.gram, count))
+            eighth = -(-len(self.gram) // EIGHTHS)
+            asked = min(len(self.gram), -(-count // eighth) * eighth)
+            if asked not in self._solved:
+                self._solved[asked] = np.abs(descend(self.gram, asked))
+            coefficients = self._solved[asked]
         else:
             used = (self._path != 0).sum(axis=0)
             enough = np.flatnonzero(used >= count)
@@ -149,11 +157,30 @@ class Ranking:
         whole = float(right.sum())
         if whole <= 0:
             return 0.0
-        if len(self.gram) > WIDE:  # what solving for new coefficients at every size would cost is not worth it
-            gone = np.setdiff1d(np.arange(len(self.gram)), kept)
-            return float(self.gram[np.ix_(gone, gone)].sum()) / whole
-        inner = self.gram[np.ix_(kept, kept)] + 1e-9 * np.eye(len(kept))
-        return max(0.0, 1.0 - float(right[kept] @ np.linalg.solve(inner, right[kept])) / whole)
+        inner = self.gram[np.ix_(kept, kept)]
+        if len(kept) > WIDE:
+            solution = conjugate_gradients(inner, right[kept])
+        else:
+            solution = np.linalg.solve(inner + 1e-9 * np.eye(len(kept)), right[kept])
+        left = whole - 2 * float(right[kept] @ solution) + float(solution @ inner @ solution)
+        return max(0.0, left / whole)
+
+
+def conjugate_gradients(matrix: Matrix, right: Matrix, steps: int = 10) -> Matrix:
+    """Solve a symmetric system nearly, starting from ones, in a few products."""
+    solution = np.ones(len(right))
+    residual = right - matrix @ solution
+    direction, square = residual.copy(), float(residual @ residual)
+    for _ in range(steps):
+        product = matrix @ direction
+        curvature = float(direction @ product)
+        if curvature <= 0:
+            break
+        solution += square / curvature * direction
+        residual -= square / curvature * product
+        square, before = float(residual @ residual), square
+        direction = residual + square / before * direction
+    return solution
 
 
 def descend(gram: Matrix, count: int, rounds: int = 12, sweeps: int = 20) -> Matrix:

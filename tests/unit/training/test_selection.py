@@ -6,7 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from gnnexport.training.selection import Ranking, Readers, cross_moments, descend, refit, select_channels
+from gnnexport.training.selection import (
+    Ranking,
+    Readers,
+    conjugate_gradients,
+    cross_moments,
+    descend,
+    refit,
+    select_channels,
+)
 
 Matrix = NDArray[np.float64]
 
@@ -177,3 +185,22 @@ def test_products_in_chunks_equal_the_whole() -> None:
     rng = np.random.default_rng(6)
     one, other = rng.normal(size=(20_000, 3)).astype(np.float32), rng.normal(size=(20_000, 2))
     np.testing.assert_allclose(cross_moments(one, other), one.astype(np.float64).T @ other)
+
+
+def test_near_solution_is_near() -> None:
+    """A few products bring a symmetric system close to its solution, and one of zeros is left at its start."""
+    rng = np.random.default_rng(7)
+    rows = rng.normal(size=(300, 30))
+    matrix, right = rows.T @ rows, rng.normal(size=30)
+    exact = np.linalg.solve(matrix, right)
+    np.testing.assert_allclose(conjugate_gradients(matrix, right, 30), exact, atol=1e-6)
+    np.testing.assert_array_equal(conjugate_gradients(np.zeros((3, 3)), np.ones(3)), np.ones(3))
+
+
+def test_wide_groups_are_ranked_within_their_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From a width on, channels are solved for by descent, and the error still falls with the number kept."""
+    monkeypatch.setattr("gnnexport.training.selection.WIDE", 10)
+    readers = planted(3, [0, 4, 9, 11, 17, 19])
+    ranking = Ranking(readers.gram(), "lasso", np.zeros(20), 0)
+    assert set(ranking.order(6)[:6].tolist()) == {0, 4, 9, 11, 17, 19}
+    assert ranking.error(ranking.order(12)[:12]) < 1e-3 < ranking.error(ranking.order(4)[:4])
