@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -45,6 +46,7 @@ def terms(where: str, chain: Chain, fanout: Sequence[int] | None, seed: int, sta
     Raises:
         UsageError: a fan-out that does not fit the stages, or that one of them does not bear; a wrong number.
     """
+    seed, staleness = _whole(f"{where}: seed", seed), _whole(f"{where}: staleness", staleness)
     if staleness < 0:
         raise UsageError.at(
             f"{where}: staleness", f"is {staleness}", "Give how many versions old rows may be, 0 for none"
@@ -59,7 +61,8 @@ def _fanouts(where: str, chain: Chain, fanout: Sequence[int]) -> dict[int, int]:
         what = f"has {len(fanout)} numbers, and {len(stages)} stages of the model read neighbours"
         raise UsageError.at(where, what, f"Give one for each, first the one next to the nodes asked for, {ALL} for all")
     drawn: dict[int, int] = {}
-    for count, link in zip(fanout, stages, strict=True):
+    for given, link in zip(fanout, stages, strict=True):
+        count = _whole(where, given)
         if count == ALL:
             continue
         if count < 0:
@@ -67,8 +70,15 @@ def _fanouts(where: str, chain: Chain, fanout: Sequence[int]) -> dict[int, int]:
         if link.spec.sampling is not None:
             what = f"{link.name} cannot do with some neighbours: {link.spec.sampling}"
             raise UsageError.at(where, what, f"Give {ALL} there: all neighbours")
-        drawn[link.spec.depth] = int(count)
+        drawn[link.spec.depth] = count
     return drawn
+
+
+def _whole(where: str, number: Any) -> int:
+    try:
+        return operator.index(number)
+    except TypeError:
+        raise UsageError.at(where, f"holds {number!r}", "Give whole numbers") from None
 
 
 def float_rows(where: str, rows: Any, shape: tuple[int | None, ...]) -> NDArray[np.float32]:

@@ -78,7 +78,7 @@ class GraphStructure:
     def read_counts(self) -> Ids:
         """Count for each node how many slots read it."""
         rows = np.arange(self.adjacency.num_nodes)
-        return np.bincount(self.adjacency.neighbours(rows).col, minlength=len(rows))
+        return np.bincount(self.adjacency.col[self.adjacency.slots_of(rows)], minlength=len(rows))
 
     def why_fixed(self) -> str | None:
         """Say why no edge can be added, or return `None` where edges can be."""

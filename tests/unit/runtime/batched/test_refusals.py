@@ -45,6 +45,8 @@ def test_ids_of_any_type(dtype: str) -> None:
     [
         ({"fanout": [3]}, "has 1 numbers, and 2 stages of the model read neighbours. Give one for each"),
         ({"fanout": [3, -2]}, "holds -2. Give 0 or more neighbours, or -1 for all"),
+        ({"fanout": [3, 2.5]}, "fanout: holds 2.5. Give whole numbers"),
+        ({"seed": "a"}, "seed: holds 'a'"),
         ({"staleness": -1}, "staleness: is -1. Give how many versions old"),
     ],
 )
