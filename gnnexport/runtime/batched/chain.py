@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from gnnexport.bundle.stages import Batched, Part, Stage, StageInput
 from gnnexport.runtime.backend import Backend
+from gnnexport.runtime.batched.growing import Ids
 from gnnexport.runtime.batched.store import RowStore, share_out, wanted_bytes
 from gnnexport.runtime.batched.structure import GraphStructure
 from gnnexport.runtime.batched.tables import FeatureRows
@@ -110,6 +111,11 @@ class Chain:
     def stores(self) -> dict[str, RowStore]:
         """Return the stores by stage."""
         return {link.name: link.store for link in self.links if link.store is not None}
+
+    def most_read(self) -> Ids:
+        """Return all nodes, those first that most slots read."""
+        counts = [structure.read_counts() for structure in self.structures.values()]
+        return np.argsort(-np.sum(counts, axis=0), kind="stable") if counts else np.arange(self.num_nodes)
 
     @property
     def sampled(self) -> list[Link]:

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gnnexport.errors import UsageError, nearest
 from gnnexport.runtime.batched.chain import Chain
 from gnnexport.runtime.batched.change import check_change, make_change
 from gnnexport.runtime.batched.computation import Computation, Terms
-from gnnexport.runtime.batched.growing import Ids
 from gnnexport.runtime.batched.lock import ReadersWriter
 from gnnexport.runtime.batched.prediction import Prediction
 from gnnexport.runtime.batched.request import node_ids, terms
@@ -134,7 +134,11 @@ class BatchedModel:
         computed = 0
         for name, store in self._chain.stores.items():
             with self._lock.reading():
-                order = self._most_read() if nodes is None else node_ids(f"{self._where}: warm", nodes, self.num_nodes)
+                order = (
+                    self._chain.most_read()
+                    if nodes is None
+                    else node_ids(f"{self._where}: warm", nodes, self.num_nodes)
+                )
             # What matters most is computed last, and so stays longest.
             order = order[: store.capacity][::-1]
             for begin in range(0, len(order), _WARM_ROWS):
@@ -143,15 +147,26 @@ class BatchedModel:
                 computed += sum(computation.computed.values())
         return computed
 
+    def rows(self, stage: str, nodes: Any) -> NDArray[np.float32]:
+        """Return the rows of a stage for some nodes, as `Stage.rows_file` holds them for all.
+
+        Args:
+            stage: its name, such as `stage-1`.
+            nodes: their ids.
+
+        Raises:
+            UsageError: a stage or an id that there is not.
+        """
+        if stage not in self._chain.by_name:
+            raise UsageError.at(self._where, f"unknown stage '{stage}'", nearest(stage, self._chain.by_name))
+        with self._lock.reading(), self._computation(Terms()) as computation:
+            return computation.rows(stage, node_ids(f"{self._where}: rows", nodes, self.num_nodes))
+
     def close(self) -> None:
         """Release the engines."""
         with self._lock.writing():
             for link in self._chain.links:
                 link.backend.close()
-
-    def _most_read(self) -> Ids:
-        counts = [structure.read_counts() for structure in self._chain.structures.values()]
-        return np.argsort(-np.sum(counts, axis=0), kind="stable") if counts else np.arange(self.num_nodes)
 
     @contextmanager
     def _computation(self, asked: Terms) -> Iterator[Computation]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from gnnexport.bundle.arrays import read_arrays
 from gnnexport.bundle.layout import GRAPH
 from gnnexport.bundle.reader import Bundle
-from gnnexport.bundle.stages import Batched, FeatureTable, Structure
+from gnnexport.bundle.stages import Batched, Structure
 from gnnexport.errors import UsageError
 from gnnexport.runtime.backend import Backend
 from gnnexport.runtime.batched.adjacency import Adjacency
@@ -22,6 +22,8 @@ from gnnexport.runtime.batched.structure import GraphStructure
 from gnnexport.runtime.batched.tables import FeatureRows, map_rows
 
 _MEND = "Make the bundle again"
+_FILLED_ROWS = 1 << 16
+"""Rows of the bundle that are read at once."""
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -43,7 +45,9 @@ def open_chain(bundle: Bundle, make: Callable[[Path], Backend], store_bytes: int
     if store_bytes is not None and store_bytes < 0:
         raise UsageError.at(f"{where}: store_bytes", f"is {store_bytes}", "Give 0 or more bytes")
     _, arrays = read_arrays(bundle.path / GRAPH)
-    tables = {table.name: FeatureRows(_table(bundle.path, table), table.columns) for table in spec.tables}
+    tables = {
+        table.name: FeatureRows(_rows(bundle.path, table.file, table.width), table.columns) for table in spec.tables
+    }
     num_nodes = {len(table.rows) for table in tables.values()}
     structures = {item.name: _structure(where, item, spec, arrays) for item in spec.structures}
     num_nodes |= {structure.adjacency.num_nodes for structure in structures.values()}
@@ -53,17 +57,34 @@ def open_chain(bundle: Bundle, make: Callable[[Path], Backend], store_bytes: int
         raise UsageError.at(where, f"tables and graph have {sorted(num_nodes)} nodes", _MEND)
     backends = [make(bundle.path / stage.model_file) for stage in spec.stages]
     budget = spec.store_bytes if store_bytes is None else store_bytes
-    return Chain(spec, tables, structures, node_values, backends, budget)
+    chain = Chain(spec, tables, structures, node_values, backends, budget)
+    _fill(chain, bundle.path)
+    return chain
 
 
-def _table(folder: Path, table: FeatureTable) -> NDArray[np.float32]:
-    path = folder / table.file
+def _fill(chain: Chain, folder: Path) -> None:
+    """Begin with the rows that the bundle brings, those first that most others read."""
+    brought = {link.name: link.spec for link in chain.links if link.spec.rows_file is not None}
+    order = chain.most_read() if brought else np.zeros(0, np.int64)
+    for name, stage in brought.items():
+        rows = _rows(folder, str(stage.rows_file), stage.width)
+        if len(rows) != chain.num_nodes or name not in chain.stores:
+            what = f"has {len(rows)} rows for the {chain.num_nodes} nodes of '{name}'"
+            raise UsageError.at(str(folder / str(stage.rows_file)), what, _MEND)
+        store = chain.stores[name]
+        for begin in range(0, min(store.capacity, len(order)), _FILLED_ROWS):
+            nodes = order[begin : min(begin + _FILLED_ROWS, store.capacity)]
+            store.put(nodes, rows[nodes])
+
+
+def _rows(folder: Path, file: str, width: int) -> NDArray[np.float32]:
+    path = folder / file
     try:
         rows = map_rows(path)
     except (OSError, ValueError, EOFError) as error:
         raise UsageError.at(str(path), f"cannot be read ({error})", _MEND) from error
-    if rows.dtype != np.float32 or rows.ndim != 2 or rows.shape[1] != table.width:
-        what = f"is {rows.dtype} {list(rows.shape)} where the manifest says float32 [nodes, {table.width}]"
+    if rows.dtype != np.float32 or rows.ndim != 2 or rows.shape[1] != width:
+        what = f"is {rows.dtype} {list(rows.shape)} where the manifest says float32 [nodes, {width}]"
         raise UsageError.at(str(path), what, _MEND)
     return rows
 

@@ -97,6 +97,7 @@ def write_bundle(
     col: np.ndarray = COL,
     batched: Batched | None = BATCHED,
     left_out: str = "",
+    rows: np.ndarray | None = None,
 ) -> Path:
     """Write a bundle whose answers are `whole()`."""
     with BundleWriter(path) as writer:
@@ -104,6 +105,8 @@ def write_bundle(
             (writer.folder / stage.model_file).parent.mkdir()
             onnx.save(model, writer.folder / stage.model_file)
         np.save(writer.folder / "x.npy", x)
+        if rows is not None:
+            np.save(writer.folder / "rows.npy", rows)
         arrays = {"graph.rowptr": rowptr, "graph.col": col}
         write_arrays(writer.folder / GRAPH, {"schema": 1}, {k: v for k, v in arrays.items() if k != left_out})
         writer.write_decisions({})
@@ -183,6 +186,26 @@ def test_the_budget_of_the_store(bundle: Path) -> None:
         load(bundle, store_bytes=-1)
 
 
+WITH_ROWS = BATCHED.model_copy(update={"stages": (STAGES[0].model_copy(update={"rows_file": "rows.npy"}), STAGES[1])})
+
+
+@pytest.mark.parametrize("budget", [400_000 * 48, 5_000_000])
+def test_rows_that_a_bundle_brings(tmp_path: Path, bundle: Path, budget: int) -> None:
+    """A store begins with them, as far as there is room: first those that others read."""
+    with load(bundle) as runner:
+        rows = runner._batched().rows("stage-0", np.arange(NODES))
+        with pytest.raises(UsageError, match="unknown stage 'stage-7'"):
+            runner._batched().rows("stage-7", [0])
+    np.testing.assert_allclose(rows, X @ WEIGHT, rtol=1e-5, atol=1e-6)
+    path = write_bundle(tmp_path / "m", rows=rows, batched=WITH_ROWS)
+    with load(path, store_bytes=budget) as runner:
+        read = np.unique(COL)
+        answer = runner.predict(read)
+        assert answer.found["stage-0"] >= len(read)
+        np.testing.assert_allclose(answer["logits"], whole()[read], rtol=1e-5, atol=1e-5)
+        assert runner.warm() == 0
+
+
 def test_what_other_modes_do_not_have(tmp_path: Path) -> None:
     """Runners of other modes say what they answer instead, and keep no rows."""
     tiny = write_tiny_bundle(tmp_path / "m")
@@ -213,6 +236,8 @@ def test_what_other_modes_do_not_have(tmp_path: Path) -> None:
         ({"col": np.array([0, 1, NODES])}, "the structure 'graph' is none"),
         ({"col": np.array([0, 1])}, "the structure 'graph' is none"),
         ({"rowptr": ROWPTR[::-1].copy()}, "the structure 'graph' is none"),
+        ({"batched": WITH_ROWS, "rows": X[:5]}, r"rows.npy: is float32 \[5, 2\] where the manifest says"),
+        ({"batched": WITH_ROWS, "rows": X[:5] @ WEIGHT}, "rows.npy: has 5 rows for the 300000 nodes"),
     ],
 )
 def test_files_that_do_not_fit(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
