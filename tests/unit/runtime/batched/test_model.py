@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gnnexport.errors import UsageError
-from tests.unit.runtime.batched.graphs import CHANNELS, CLASSES, MODELS, World, gcn, jumping, random_update, sage
+from tests.unit.runtime.batched.graphs import (
+    CHANNELS,
+    CLASSES,
+    MODELS,
+    NARROW,
+    World,
+    gcn,
+    jumping,
+    random_update,
+    sage,
+)
 
 TOLERANCE = 1e-5
 BUDGETS = {"none": 0, "little": 1_500, "all": 1 << 24}
@@ -201,3 +213,53 @@ def test_new_nodes_join() -> None:
     world.update(**change)
     assert served.num_nodes == 12
     check(served.predict(np.arange(12))["rows"], model.scratch(world))
+
+
+def test_features_that_nobody_reads() -> None:
+    """Who reads some features does not depend on the others, nor anybody on features that stay the same."""
+    world = World.random(30, 0)
+    world.edges = np.array([[1, 1], [2, 3]])
+    served = sage(2).open(world)
+    ids = np.arange(30)
+    served.predict(ids)
+    served.update(features=(ids, world.x.copy()))
+    assert served.predict(ids).computed["stage-1"] == 0
+    row = world.x[[1]].copy()
+    row[0, 0] += 1
+    served.update(features=([1], row))
+    assert served.predict(ids).computed["stage-1"] == 1
+    row[0, NARROW[0]] += 1
+    served.update(features=([1], row))
+    assert served.predict(ids).computed["stage-1"] == 3
+
+
+def test_degrees_that_stay_the_same() -> None:
+    """An edge that comes for one that goes leaves degrees as they are, so that who reads the node does not notice."""
+    world = World.random(30, 0)
+    world.edges = np.array([[1, 2], [2, 3]])
+    served = gcn(layers=2).open(world)
+    served.predict(np.arange(30))
+    served.update(removed_edges=[[1], [2]], edges=[[4], [2]])
+    assert served.predict(np.arange(30)).computed["stage-1"] == 1
+    served.update(edges=[[5], [2]])
+    assert served.predict(np.arange(30)).computed["stage-1"] == 2
+
+
+def test_stages_draw_each_for_itself() -> None:
+    """What one stage draws for a node says nothing of what another does."""
+    world, model = World.random(101, 0), sage(2)
+    world.edges = np.array([np.arange(1, 101), np.zeros(100, int)])
+    (spec, call), second = model.stages
+    seen: list[tuple[float, float]] = []
+
+    def watch(feeds: Mapping[str, np.ndarray]) -> np.ndarray:
+        # The targets are the neighbour that the second stage drew, and node 0, for which this one drew its only source.
+        seen.append((feeds["own"][0, NARROW[0]], feeds["near"][0, 0]))
+        return call(feeds)
+
+    model.stages = [(spec.model_copy(update={"direct": False}), watch), second]
+    served = model.open(world, 0)
+    for seed in range(20):
+        served.predict([0], fanout=[1, 1], seed=seed)
+    assert len({drawn for drawn, _ in seen}) > 10
+    assert sum(own == near for own, near in seen) < 5
