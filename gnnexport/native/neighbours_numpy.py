@@ -46,11 +46,13 @@ def number(ids: Ids, bound: int) -> tuple[Ids, Ids]:
         KernelError: an id is out of range.
     """
     _check_range(ids, bound, "an id")
-    unique, first, index = np.unique(ids, return_index=True, return_inverse=True)
-    order = np.argsort(first)
-    place = np.empty_like(order)
-    place[order] = np.arange(len(order))
-    return unique[order].astype(np.int64), place[index.reshape(-1)].astype(np.int64)
+    order = np.arange(len(ids))
+    place = np.empty(bound, np.int64)
+    # Of several values for one place the last one stays: the first that there is of an id.
+    place[ids[::-1]] = order[::-1]
+    unique = ids[place[ids] == order].astype(np.int64)
+    place[unique] = order[: len(unique)]
+    return unique, place[ids]
 
 
 def gather_rows(table: NDArray[np.float32], ids: Ids, out: NDArray[np.float32]) -> None:
