@@ -38,6 +38,7 @@ class BatchedModel:
         self._threads = threads or 0
         self._lock = ReadersWriter()
         self._version = 0
+        self._broken = False
         self._marks = _Marks()
 
     @property
@@ -79,7 +80,7 @@ class BatchedModel:
         Raises:
             UsageError: an id that there is not, or a fan-out or staleness that does not fit.
         """
-        with self._lock.reading():
+        with self._reading():
             wanted = node_ids(f"{self._where}: node_ids", nodes, self.num_nodes)
             asked = terms(self._where, self._chain, fanout, seed, staleness, self._version)
             last = self._chain.links[-1]
@@ -117,8 +118,12 @@ class BatchedModel:
         """
         given = {"edges": edges, "edge_weight": edge_weight, "edge_attr": edge_attr, "removed_edges": removed_edges}
         with self._lock.writing():
+            self._check_whole()
             change = check_change(self._where, self._chain, **given, features=features, new_features=new_features)
+            # Memory that runs out, or an interrupt, leaves a graph that is neither the old nor the new one.
+            self._broken = True
             make_change(self._chain, change, self._version + 1)
+            self._broken = False
             self._version += 1
             return self._version
 
@@ -133,7 +138,7 @@ class BatchedModel:
         """
         computed = 0
         for name, store in self._chain.stores.items():
-            with self._lock.reading():
+            with self._reading():
                 order = (
                     self._chain.most_read()
                     if nodes is None
@@ -142,7 +147,7 @@ class BatchedModel:
             # What matters most is computed last, and so stays longest.
             order = order[: store.capacity][::-1]
             for begin in range(0, len(order), _WARM_ROWS):
-                with self._lock.reading(), self._computation(Terms()) as computation:
+                with self._reading(), self._computation(Terms()) as computation:
                     computation.fill(name, order[begin : begin + _WARM_ROWS])
                 computed += sum(computation.computed.values())
         return computed
@@ -159,7 +164,7 @@ class BatchedModel:
         """
         if stage not in self._chain.by_name:
             raise UsageError.at(self._where, f"unknown stage '{stage}'", nearest(stage, self._chain.by_name))
-        with self._lock.reading(), self._computation(Terms()) as computation:
+        with self._reading(), self._computation(Terms()) as computation:
             return computation.rows(stage, node_ids(f"{self._where}: rows", nodes, self.num_nodes))
 
     def close(self) -> None:
@@ -167,6 +172,17 @@ class BatchedModel:
         with self._lock.writing():
             for link in self._chain.links:
                 link.backend.close()
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        with self._lock.reading():
+            self._check_whole()
+            yield
+
+    def _check_whole(self) -> None:
+        if self._broken:
+            what = "an update broke off, and left a part of it in the graph"
+            raise UsageError.at(self._where, what, "Load the bundle again, and make the updates again")
 
     @contextmanager
     def _computation(self, asked: Terms) -> Iterator[Computation]:

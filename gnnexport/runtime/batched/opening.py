@@ -64,11 +64,12 @@ def open_chain(bundle: Bundle, make: Callable[[Path], Backend], store_bytes: int
 
 def _fill(chain: Chain, folder: Path) -> None:
     """Begin with the rows that the bundle brings, those first that most others read."""
-    brought = {link.name: link.spec for link in chain.links if link.spec.rows_file is not None}
+    kept = [link for link in chain.links if link.name in chain.stores]
+    brought = {link.name: link.spec for link in kept if link.spec.rows_file is not None}
     order = chain.most_read() if brought else np.zeros(0, np.int64)
     for name, stage in brought.items():
         rows = _rows(folder, str(stage.rows_file), stage.width)
-        if len(rows) != chain.num_nodes or name not in chain.stores:
+        if len(rows) != chain.num_nodes:
             what = f"has {len(rows)} rows for the {chain.num_nodes} nodes of '{name}'"
             raise UsageError.at(str(folder / str(stage.rows_file)), what, _MEND)
         store = chain.stores[name]

@@ -9,6 +9,7 @@ import pytest
 
 from gnnexport.bundle.stages import StructureValue
 from gnnexport.errors import UsageError
+from gnnexport.runtime.batched import model as served_model
 from gnnexport.runtime.batched.model import BatchedModel
 from tests.unit.runtime.batched.graphs import CHANNELS, Model, World, gcn, jumping, sage
 
@@ -109,6 +110,24 @@ def test_values_that_edges_need(model: Model, words: str) -> None:
     """Edges bring what the model reads of edges."""
     with pytest.raises(UsageError, match=words):
         model.open(World.random(9, 20)).update(edges=[[0], [1]])
+
+
+def test_an_update_that_breaks_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What runs out of memory half-way leaves nothing that answers wrongly: the model answers no more."""
+    served = sage().open(World.random(9, 20))
+    served.update(features=([1], X))
+
+    def change(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(served_model, "make_change", change)
+    with pytest.raises(MemoryError):
+        served.update(features=([1], X + 1))
+    monkeypatch.undo()
+    for ask in (lambda: served.predict([1]), served.warm, lambda: served.update(features=([1], X))):
+        with pytest.raises(UsageError, match=r"an update broke off.* Load the bundle again"):
+            ask()
+    assert served.version == 1
 
 
 def test_loops_do_not_leave() -> None:
