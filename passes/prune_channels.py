@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,7 +16,7 @@ from gnnexport.program.channels import Channels, Group
 from gnnexport.program.columns import close_columns, hops_to_output, is_read_from_afar, open_columns
 from gnnexport.program.program import Program
 from gnnexport.program.values import body_values
-from gnnexport.training.budgets import allocate, round_up
+from gnnexport.training.budgets import allocate, round_up, take
 from gnnexport.training.fitting import Fit, Sampler, wanted
 from gnnexport.training.global_budget import Candidate, Limit, solve
 from gnnexport.training.selection import Places, Ranking, Select
@@ -130,7 +131,8 @@ class PruneChannels(Pass):
         groups = []
         for group in channels.groups:
             if group.blockers:
-                ctx.note(f"kept {group}")
+                if group.consumers:
+                    ctx.note(f"kept {group}")
             elif self.keep is not None and self._total(group, self.keep) >= group.free:
                 ctx.note(f"kept {group}: {self.keep} of them rounds up to all (multiple={self.multiple})")
             else:
@@ -146,14 +148,13 @@ class PruneChannels(Pass):
     def _cut(self, program: Program, channels: Channels, fits: Sequence[Fit], ctx: PassContext) -> bool:
         """Choose, cut and refit from the output to the input; tell whether anything went."""
         assert ctx.data is not None
-        totals = self._totals(program, channels, fits, ctx)
+        plans = self._plans(program, channels, fits, ctx)
         done = False
-        for fit, total in reversed(list(zip(fits, totals, strict=True))):
-            total = max(total, min(fit.group.free, fit.least()))
-            if total >= fit.group.free:
+        for fit, planned in reversed(list(zip(fits, plans, strict=True))):
+            kept = self._kept(fit, planned, ctx)
+            if len(kept) == fit.group.free:
                 ctx.note(f"kept all of {fit.group}")
                 continue
-            kept = self._chosen(fit, self._ranking(fit, ctx), total)
             widths = fit.cut(kept)
             if self.refit:
                 fit.refit(program, ctx.data.inputs)
@@ -161,10 +162,22 @@ class PruneChannels(Pass):
             done = True
         return done
 
-    def _totals(self, program: Program, channels: Channels, fits: Sequence[Fit], ctx: PassContext) -> list[int]:
-        """Return how many units of each group stay."""
+    def _kept(self, fit: Fit, planned: Places | None, ctx: PassContext) -> Places:
+        """Choose the units that stay, now that what later groups lost is known."""
+        group = fit.group
+        if planned is None:
+            assert self.keep is not None
+            total = max(self._total(group, self.keep), min(group.free, fit.least()))
+            return self._chosen(fit, self._ranking(fit, ctx), total)
+        counts = [len(np.intersect1d(segment, planned)) for segment in group.segments]
+        return take(self._ranking(fit, ctx).order(len(planned)), group.segments, counts)
+
+    def _plans(
+        self, program: Program, channels: Channels, fits: Sequence[Fit], ctx: PassContext
+    ) -> Sequence[Places | None]:
+        """Return the units of each group that a budget for the whole model leaves; none with a share for each group."""
         if self.keep is not None:
-            return [self._total(fit.group, self.keep) for fit in fits]
+            return [None] * len(fits)
         assert ctx.data is not None
         candidates = []
         for fit in fits:
@@ -174,9 +187,9 @@ class PruneChannels(Pass):
             errors = [ranking.error(kept) for kept in chosen]
             candidates.append(Candidate(fit.group, totals, chosen, errors, fit.least))
         limit = Limit(program, channels, ctx.data.inputs, None if self.macs is not None else ctx.latency)
-        totals, note = solve(candidates, limit, self.macs or self.latency or 1.0)
+        plans, note = solve(candidates, limit, self.macs or self.latency or 1.0)
         ctx.note(note)
-        return totals
+        return plans
 
     def _ranking(self, fit: Fit, ctx: PassContext) -> Ranking:
         return Ranking(fit.gram(), self.select, fit.magnitudes(), ctx.seed)
@@ -207,6 +220,8 @@ class PruneChannels(Pass):
             )
         else:
             fitted, history = ctx.trainer.fit(program, seed=ctx.seed, epochs=self.epochs, lr=self.lr)
+        if history.note:
+            ctx.note(f"retrained {history.note}")
         metric = ctx.trainer.task.metric
         ctx.note(
             f"validation {metric} {history.validation[0]:.4f} as fitted, {history.best:.4f} "

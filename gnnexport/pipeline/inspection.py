@@ -11,6 +11,7 @@ from torch import fx
 
 from gnnexport.pipeline.source import Source
 from gnnexport.pipeline.steps import finalise
+from gnnexport.program.channels import Channels
 from gnnexport.program.cost import Cost, measure_cost
 from gnnexport.program.graphs import args_of, argument, module_of
 from gnnexport.program.program import EXAMPLE_NODES, Program
@@ -50,6 +51,7 @@ def inspect_program(source: Source, program: Program) -> dict[str, Any]:
         "program": to_text(program),
         "message_passing": recognised,
         "cost": _cost(cost),
+        "channel_groups": [str(group) for group in Channels(program.clone()).groups],
         "slow": slow_ops(program),
         "targets": targets,
         "notes": list(source.notes),
@@ -112,6 +114,7 @@ def inspection_text(found: dict[str, Any]) -> str:
     ]
     recognised = ", ".join(f"{count} × {name}" for name, count in sorted(counted.items()))
     lines += ["", "message passing: " + (recognised or "none recognised")]
+    lines += [f"channels: {group}" for group in found["channel_groups"]]
     lines += [f"slow: {item['module']}: {item['op']} {item['why']}" for item in found["slow"]] or ["slow: nothing"]
     lines += [f"target {name}: {'; '.join(problems) or 'supported'}" for name, problems in found["targets"].items()]
     blocker = model["training_blocker"]

@@ -20,7 +20,7 @@ from torch import Tensor, fx
 from gnnexport.program.cutting import cut_node, cut_splits, rectangle, replace_everywhere
 from gnnexport.program.graphs import args_of, calls, module_of, parameter_of
 from gnnexport.program.label_rules import is_pointwise, label
-from gnnexport.program.labels import Labelling
+from gnnexport.program.labels import OUTPUT, Labelling
 from gnnexport.program.program import Program
 from gnnexport.program.shapes import shape_of
 
@@ -28,6 +28,10 @@ aten = torch.ops.aten
 
 Units = NDArray[np.int64]
 Mask = NDArray[np.bool_]
+
+UNREAD = "no linear map reads"
+_EXPECTED = (OUTPUT, UNREAD)
+"""Reasons of values that nobody expects to shrink."""
 
 
 @dataclass(eq=False)
@@ -64,7 +68,7 @@ class Group:
 
     def __str__(self) -> str:
         makers = ", ".join(dict.fromkeys(name_of(node) for node in self.producers))
-        readers = ", ".join(dict.fromkeys(name_of(node) for node in self.consumers))
+        readers = ", ".join(dict.fromkeys(name_of(node) for node in self.consumers)) or "no linear map"
         text = f"{self.width} channels from {makers} to {readers}"
         return f"{text}: {'; '.join(self.blockers)}" if self.blockers else text
 
@@ -81,7 +85,7 @@ def name_of(node: fx.Node) -> str:
 
 
 class Channels:
-    """The units of a body, and its groups in graph order.
+    """The units of a body, and its groups in graph order, those that nothing linear reads only where an op blocks them.
 
     Args:
         program: split; annotated here, and its body is what `cut` changes.
@@ -107,10 +111,10 @@ class Channels:
         pins = [(self._unit[atoms], why) for atoms, why in found.pins]
         read = np.concatenate([np.zeros(0, np.int64), *self.read.values()])
         pins += [
-            (np.setdiff1d(units, read), f"no linear map reads what {name_of(node)} makes")
+            (np.setdiff1d(units, read), f"{UNREAD} what {name_of(node)} makes")
             for node, units in self.made.items()
         ]
-        reason = np.full(self.count, -1)
+        reason: Units = np.full(self.count, -1)
         for place, (units, _) in reversed(list(enumerate(pins))):
             reason[units] = place
         for table in self._heads():
@@ -139,7 +143,7 @@ class Channels:
         for place in dict.fromkeys(component[units[0]] for units in _runs(self.made.values(), pinned)):
             units = np.flatnonzero(component == place)
             group = self._group(units, heads)
-            if group.producers and group.consumers:
+            if group.consumers or any(not reason.startswith(_EXPECTED) for reason in group.blockers):
                 groups.append(group)
         return sorted(groups, key=lambda group: min(group.producers))
 

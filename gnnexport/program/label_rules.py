@@ -11,7 +11,7 @@ import torch
 from torch import fx
 
 from gnnexport.program.graphs import args_of, argument, module_of, parameter_of
-from gnnexport.program.labels import Atoms, Labelling, template
+from gnnexport.program.labels import OUTPUT, Atoms, Labelling, template
 from gnnexport.program.shapes import SHAPES, rank_of, shape_of, sizes_of
 
 aten = torch.ops.aten
@@ -34,7 +34,7 @@ def label(body: fx.GraphModule, *, whole_heads: bool) -> Labelling:
             found.of[node] = found.pinned(node, f"they are the input '{node.target}'")
         elif node.op == "output":
             for item in node.all_input_nodes:
-                found.pin(found.atoms(item), "they are the model's output")
+                found.pin(found.atoms(item), OUTPUT)
         elif node.op == "call_function":
             _label_call(found, node)
     return found

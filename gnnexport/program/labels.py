@@ -18,6 +18,8 @@ from gnnexport.program.shapes import SHAPES
 
 Atoms = NDArray[np.int64]
 
+OUTPUT = "they are the model's output"
+
 
 class Labelling:
     """Labels of one body, as far as it has been read.

@@ -51,13 +51,18 @@ def allocate(
         open_ties = [place for place in range(len(ties)) if kept[place] < most[place]]
         place = max(open_ties, key=lambda place: (wanted[place] - kept[place], -place))
         kept[place] = min(most[place], kept[place] + steps[place])
+    counts = [0] * len(segments)
+    for count, tie in zip(kept, ties, strict=True):
+        for segment in tie:
+            counts[segment] = count
+    return take(order, segments, counts)
+
+
+def take(order: Places, segments: Sequence[Places], counts: Sequence[int]) -> Places:
+    """Return the first units in order of each segment, so many of each, ascending."""
     rank = np.empty(len(order), np.int64)
     rank[order] = np.arange(len(order))
-    chosen = [
-        segments[s][np.argsort(rank[segments[s]])][:count]
-        for count, tie in zip(kept, ties, strict=True)
-        for s in tie
-    ]  # fmt: skip
+    chosen = [units[np.argsort(rank[units])][:count] for units, count in zip(segments, counts, strict=True)]
     return np.sort(np.concatenate(chosen))
 
 

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from gnnexport.program.channels import Channels, Group, Mask
 from gnnexport.program.program import Program
 from gnnexport.program.widths import WidthCost
-from gnnexport.training.budgets import State, descent, nearest, polish
+from gnnexport.training.budgets import TOLERANCE, Places, State, descent, nearest, polish
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class Candidate:
 
     group: Group
     totals: Sequence[int]
-    chosen: Sequence[NDArray[np.int64]]
+    chosen: Sequence[Places]
     errors: Sequence[float]
     least: Callable[[Mask], int]
 
@@ -52,8 +51,8 @@ class Limit:
     latency: Callable[[Program], float] | None = None
 
 
-def solve(candidates: Sequence[Candidate], limit: Limit, target: float) -> tuple[list[int], str]:
-    """Return how many units of each group stay so that a share of the cost is left, and what was reached.
+def solve(candidates: Sequence[Candidate], limit: Limit, target: float) -> tuple[list[Places], str]:
+    """Return the units of each group that stay so that a share of the cost is left, and what was reached.
 
     Groups shrink one step at a time, always the one that loses least error for the multiply-accumulates it saves. Where
     to stop on that way is told by multiply-accumulates, or by measuring the latency of a few stops.
@@ -87,9 +86,9 @@ def solve(candidates: Sequence[Candidate], limit: Limit, target: float) -> tuple
     share = reached(state)
     unit = "multiply-accumulates" if limit.latency is None else "the latency"
     note = f"{share:.3f} of {unit} left, {target:g} asked for"
-    if state == way[-1] and share > target:
+    if share > (1 + TOLERANCE) * target and share <= reached(way[-1]):
         note += ": no more can go"
-    return [item.totals[level] for item, level in zip(candidates, state, strict=True)], note
+    return [item.chosen[level] for item, level in zip(candidates, state, strict=True)], note
 
 
 def _work_share(work: WidthCost, keep: Callable[[State], Mask]) -> Callable[[State], float]:

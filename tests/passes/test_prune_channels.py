@@ -119,8 +119,8 @@ def test_rounding_up_to_all_is_told() -> None:
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("stacked", "no hidden value between two linear maps"),
-        ("narrow_index", "no hidden value between two linear maps"),
+        ("stacked", "8 channels from first (Linear) to no linear map: model (Handwritten) reads them by"),
+        ("narrow_index", "8 channels from first (Linear) to no linear map: model (Handwritten) reads them by"),
     ],
 )
 def test_what_cannot_shrink_is_refused_with_its_reason(name: str, reason: str) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from gnnexport.pipeline.inspection import slow_ops
+from gnnexport.program.channels import Channels
 from tests.small_models import split
 from tests.targets.requests import graph_program
 
@@ -30,3 +31,12 @@ def test_messages_that_are_reordered_are_slow() -> None:
     (found,) = slow_ops(split("sorted_channels"))
     assert found["op"] == "aten.index_select.default"
     assert "reordered" in found["why"]
+
+
+def test_groups_of_channels_are_listed() -> None:
+    """Every group stands there with what makes and reads it, and with what blocks it."""
+    assert [str(group) for group in Channels(split("GCN").clone()).groups] == [
+        "16 channels from convs.0.lin (Linear) to convs.1.lin (Linear)"
+    ]
+    (blocked,) = Channels(split("narrow_index").clone()).groups
+    assert "first (Linear) to no linear map: model (Handwritten) reads them by aten.scatter_add" in str(blocked)
