@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from gnnexport.errors import Problem
 from gnnexport.passes.contract import Pass, PassContext, Stage
 from gnnexport.program.channels import Channels, Group
 from gnnexport.program.columns import close_columns, hops_to_output, is_read_from_afar, open_columns
 from gnnexport.program.program import Program
-from gnnexport.program.values import body_values
+from gnnexport.training.activations import Activations
 from gnnexport.training.budgets import allocate, round_up, take
-from gnnexport.training.fitting import Fit, Sampler, wanted
+from gnnexport.training.fitting import Fit
 from gnnexport.training.global_budget import Candidate, Limit, solve
 from gnnexport.training.selection import Places, Ranking, Select
 
@@ -103,9 +101,8 @@ class PruneChannels(Pass):
             ctx.note(f"{'keep' if self.keep else 'macs' if self.macs else 'latency'}=1: nothing to prune")
             return program
         assert ctx.data is not None
-        inputs = ctx.data.inputs
         channels = self._channels(program, ctx)
-        fits = self._fits(program, channels, inputs, ctx)
+        fits = self._fits(program, channels, ctx)
         if not self._cut(program, channels, fits, ctx):
             return given.clone().train(False)
         close_columns(program)
@@ -126,7 +123,7 @@ class PruneChannels(Pass):
     def _scheme(self, ctx: PassContext) -> Scheme:
         return self.scheme or ("batched" if ctx.mode == "batched" else "full")
 
-    def _fits(self, program: Program, channels: Channels, inputs: Mapping[str, Tensor], ctx: PassContext) -> list[Fit]:
+    def _fits(self, program: Program, channels: Channels, ctx: PassContext) -> list[Fit]:
         """Look at the unpruned network through the readers of every group that can shrink, in graph order."""
         groups = []
         for group in channels.groups:
@@ -137,8 +134,8 @@ class PruneChannels(Pass):
                 ctx.note(f"kept {group}: {self.keep} of them rounds up to all (multiple={self.multiple})")
             else:
                 groups.append(group)
-        values = body_values(program, inputs, set().union(*map(wanted, groups)))
-        return [Fit(channels, group, values, self._sampler(ctx)) for group in groups]
+        read = self._activations(ctx).read(program, [node for group in groups for node in group.consumers])
+        return [Fit(channels, group, read) for group in groups]
 
     def _total(self, group: Group, share: float) -> int:
         """Return how many units of a group stay for a share."""
@@ -157,7 +154,7 @@ class PruneChannels(Pass):
                 continue
             widths = fit.cut(kept)
             if self.refit:
-                fit.refit(program, ctx.data.inputs)
+                fit.refit(program, self._activations(ctx))
             ctx.note(f"{fit.group}: kept {widths}")
             done = True
         return done
@@ -199,16 +196,9 @@ class PruneChannels(Pass):
         step = -(-self.multiple // int(group.sizes.max()))
         return allocate(ranking.order(total), group.segments, group.ties, total, step)
 
-    def _sampler(self, ctx: PassContext) -> Sampler:
-        """Return what draws rows of a value: of the nodes or edges, or after a readout of the graphs."""
-
-        def sample(values: Tensor) -> Tensor:
-            if len(values) <= self.rows:
-                return values
-            generator = torch.Generator().manual_seed(ctx.seed)
-            return values[torch.randperm(len(values), generator=generator)[: self.rows]]
-
-        return sample
+    def _activations(self, ctx: PassContext) -> Activations:
+        assert ctx.data is not None
+        return Activations(ctx.data.inputs, self.rows, ctx.seed, ctx.memory_bytes)
 
     def _retrained(self, given: Program, program: Program, ctx: PassContext) -> Program:
         if not self.retrain or ctx.trainer is None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -17,7 +18,7 @@ from gnnexport.program.neighbourhoods import Neighbourhood, Neighbourhoods
 from gnnexport.program.program import Program, arguments_of
 from gnnexport.program.shapes import record_shapes
 
-PROBE_NODES = 4096
+PROBE_NODES = 1024
 PROBE_FANOUTS = (8, 1)
 """Two probes of different numbers of slots tell what nodes and what slots take."""
 
@@ -51,7 +52,8 @@ class _Tracker(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         for value in tree_leaves(result):
-            if isinstance(value, Tensor):
+            # Shapes alone take no memory.
+            if isinstance(value, Tensor) and not value.is_meta and not isinstance(value, FakeTensor):
                 self._follow(value.untyped_storage())
         return result
 

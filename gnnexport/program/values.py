@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -26,9 +26,18 @@ class _Keeper(fx.Interpreter):
         return result
 
 
-def body_values(program: Program, inputs: Mapping[str, Tensor], wanted: Collection[fx.Node]) -> dict[fx.Node, Any]:
-    """Run the body in evaluation mode and return what some nodes computed; all else is let go on the way."""
+def body_values(
+    program: Program, inputs: Mapping[str, Tensor], wanted: Collection[fx.Node], structure: Sequence[Any]
+) -> dict[fx.Node, Any]:
+    """Run the body in evaluation mode and return what some nodes computed; all else is let go on the way.
+
+    Args:
+        program: split.
+        inputs: features, by name.
+        wanted: nodes of the body.
+        structure: what `prepare` made of the graph.
+    """
     keeper = _Keeper(program.body, wanted)
     with torch.no_grad():
-        keeper.run(*(inputs[item.name] for item in program.features), *program.structure(inputs))
+        keeper.run(*(inputs[item.name] for item in program.features), *structure)
     return keeper.kept

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, fx
+from torch import fx
 
 from gnnexport.program.channels import Channels, Group, Mask
 from gnnexport.program.graphs import args_of, parameter_of, replace_tensor
 from gnnexport.program.program import Program
 from gnnexport.program.shapes import rank_of
-from gnnexport.program.values import body_values
+from gnnexport.training.activations import Activations, aggregated
 from gnnexport.training.selection import Matrix, Places, Readers, Rows, refit
 
 aten = torch.ops.aten
 gnn = torch.ops.gnn
-
-Values = Mapping[fx.Node, Any]
-Sampler = Callable[[Tensor], Tensor]
-"""Draws some rows of a value, the same ones of every value with as many rows."""
 
 
 class Fit:
@@ -31,19 +27,17 @@ class Fit:
     Args:
         channels: of the body that is pruned.
         group: of it.
-        values: of the unpruned body, as far as `wanted` names them.
-        sample: draws rows of what the readers read.
+        read: what the readers read in the unpruned network, by reader.
     """
 
-    def __init__(self, channels: Channels, group: Group, values: Values, sample: Sampler) -> None:
+    def __init__(self, channels: Channels, group: Group, read: Mapping[fx.Node, Rows]) -> None:
         self._channels = channels
         self._body = channels.body
         self.group = group
         self.sums = summed_readers(group)
-        self._sample = sample
         columns = {node: _places(group, channels.read[node]) for node in group.consumers}
         self._readers = [
-            Readers(self._read(nodes, values), [weight_of(self._body, node) for node in nodes],
+            Readers([read[node] for node in nodes], [weight_of(self._body, node) for node in nodes],
                     [columns[node] for node in nodes])
             for nodes in self.sums
         ]  # fmt: skip
@@ -99,33 +93,22 @@ class Fit:
         channels.cut(keep)
         return "+".join(str(int(width)) for width in left)
 
-    def refit(self, program: Program, inputs: Mapping[str, Tensor]) -> None:
+    def refit(self, program: Program, activations: Activations) -> None:
         """Fit the cut weights to the sums of before, on what the maps read in the smaller network.
 
         What is read changes with the channels: a normalisation over them has other statistics.
         """
-        values = body_values(program, inputs, wanted(self.group))
+        read = activations.read(program, self.group.consumers)
         for nodes, readers in zip(self.sums, self._readers, strict=True):
             target: Any = sum(
                 rows @ weight[self._rows[node]].T.astype(rows.dtype)
                 for node, rows, weight in zip(nodes, readers.inputs, readers.weights, strict=True)
             )
             start = [weight_of(self._body, node) for node in nodes]
-            for node, weight in zip(nodes, refit(self._read(nodes, values), start, target), strict=True):
+            for node, weight in zip(nodes, refit([read[node] for node in nodes], start, target), strict=True):
                 old = parameter_of(self._body, args_of(node)[1])
                 assert old is not None
                 replace_tensor(self._body, args_of(node)[1], torch.from_numpy(weight).to(old.dtype))
-
-    def _read(self, nodes: Sequence[fx.Node], values: Values) -> list[Rows]:
-        """Take what the maps read, as their results see it: aggregated where the result is aggregated later."""
-        found = []
-        for node in nodes:
-            rows = values[args_of(node)[0]]
-            for aggregation in aggregated(node)[1:]:
-                arguments = [values[item] if isinstance(item, fx.Node) else item for item in args_of(aggregation)[1:]]
-                rows = gnn.aggregate.default(rows, *arguments)
-            found.append(self._sample(rows).numpy())
-        return found
 
 
 def _places(group: Group, units: NDArray[np.int64]) -> Places:
@@ -141,16 +124,6 @@ def weight_of(body: fx.GraphModule, node: fx.Node) -> Matrix:
     return value.detach().numpy().astype(np.float64)
 
 
-def wanted(group: Group) -> set[fx.Node]:
-    """Return the values that fitting the readers of a group takes."""
-    found = set()
-    for node in group.consumers:
-        found.add(args_of(node)[0])
-        for aggregation in aggregated(node)[1:]:
-            found.update(item for item in args_of(aggregation)[1:] if isinstance(item, fx.Node))
-    return found
-
-
 def summed_readers(group: Group) -> list[list[fx.Node]]:
     """Collect the linear maps whose results are added up: they are fitted to the sum they make."""
     sums: dict[fx.Node, list[fx.Node]] = {}
@@ -164,15 +137,3 @@ def summed_readers(group: Group) -> list[list[fx.Node]]:
             result = user
         sums.setdefault(result, []).append(node)
     return list(sums.values())
-
-
-def aggregated(linear: fx.Node) -> list[fx.Node]:
-    """Follow a linear map through the aggregations of its result; the map itself comes first."""
-    chain = [linear]
-    while len(chain[-1].users) == 1:
-        user = next(iter(chain[-1].users))
-        linear_sum = user.target is gnn.aggregate.default and args_of(user)[4] in ("sum", "mean") and rank_of(user) == 2
-        if not linear_sum or args_of(user)[0] is not chain[-1]:
-            break
-        chain.append(user)
-    return chain
