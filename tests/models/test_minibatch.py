@@ -1,0 +1,64 @@
+"""Training in mini-batches on what it is for: memory of a whole process, and a real graph."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+LIMIT = 200_000_000
+TOLERANCE = 1.25
+
+MEASURED = """
+import json, resource, sys, threading, time
+from dataclasses import replace
+from gnnexport.training.task import Task
+from gnnexport.training.trainer import Trainer
+from tests.small_models import split
+from tests.unit.training.test_minibatch import data
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()
+
+def watched(given, limit):
+    over, top = threading.Event(), [0]
+    before = resident()
+    def watch():
+        while not over.is_set():
+            top[0] = max(top[0], resident() - before)
+            time.sleep(0.001)
+    thread = threading.Thread(target=watch)
+    thread.start()
+    _, history = Trainer(given, Task(epochs=1), memory_bytes=limit).fit(split("GAT"), seed=0)
+    over.set()
+    thread.join()
+    return top[0], history.note
+
+watched(data(), 10**10)  # what libraries set up once is no part of a step
+given = data(600_000, 300_000)
+print(json.dumps(watched(given, int(sys.argv[1]))))
+"""
+
+
+def peak_of(limit: int) -> tuple[int, str]:
+    """Return by how much training makes a process of its own grow, and how it was done."""
+    done = subprocess.run([sys.executable, "-c", MEASURED, str(limit)], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    grown, note = json.loads(done.stdout)
+    return grown, note
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the system does not tell what a process holds")
+def test_a_process_grows_by_no_more_than_the_limit() -> None:
+    """Resident memory stays within the limit and a quarter, where training on the whole graph takes clearly more."""
+    grown, note = peak_of(LIMIT)
+    assert note.startswith("in mini-batches")
+    assert grown <= LIMIT * TOLERANCE
+    whole, note = peak_of(10**11)
+    assert note == ""
+    assert whole > 2 * LIMIT
