@@ -31,7 +31,8 @@ def tried(report: Report) -> list[tuple[str, bool, str]]:
 def test_auto_keeps_what_fits_the_budget(model: Path) -> None:
     """With a wide budget the strongest setting is tried, and kept because the file got smaller or faster."""
     name, kept, reason = tried(compress(model, max_drop="100pp"))[0]
-    assert name == "prune-channels{keep=0.25,multiple=8,retrain=true,rows=100000}"
+    options = "keep=0.25,select=lasso,heads=inside,refit=true,multiple=8,retrain=true,distil=0.0,rows=100000"
+    assert name == f"prune-channels{{{options}}}"
     assert kept
     assert reason.startswith("kept: ")
 
