@@ -111,8 +111,7 @@ class Channels:
         pins = [(self._unit[atoms], why) for atoms, why in found.pins]
         read = np.concatenate([np.zeros(0, np.int64), *self.read.values()])
         pins += [
-            (np.setdiff1d(units, read), f"{UNREAD} what {name_of(node)} makes")
-            for node, units in self.made.items()
+            (np.setdiff1d(units, read), f"{UNREAD} what {name_of(node)} makes") for node, units in self.made.items()
         ]
         reason: Units = np.full(self.count, -1)
         for place, (units, _) in reversed(list(enumerate(pins))):
