@@ -403,7 +403,7 @@ def _read_decisions(path: Path) -> dict[str, Any]:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UsageError.at(str(path), f"cannot be read ({error})", "Give decisions.json of a bundle") from error
-    if not isinstance(values, dict) or not isinstance(values.get("lowerings"), dict):
+    if not isinstance(values, dict) or not isinstance(values.get("lowerings", values.get("stages")), dict):
         raise UsageError.at(str(path), "holds no decisions", "Give decisions.json of a bundle")
     return values
 

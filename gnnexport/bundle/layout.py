@@ -8,6 +8,9 @@ GRAPH = "graph.npz"
 ENGINE = "model.engine"
 GOLDEN = "golden.npz"
 EVAL = "eval.npz"
+ROWS = "rows-"
+"""What names of files begin with that hold rows of stages, in mode `batched`."""
+
 REPORT = "report.json"
 REPORT_TEXT = "report.md"
 

@@ -113,8 +113,8 @@ class Stage(Record):
             there in place of the rows of a block.
         sampling: why a fan-out would give wrong rows; `None` where drawn neighbours stand fairly for all of them.
         inputs: of the model.
-        rows_file: path of its rows for all nodes when the bundle was made, float32 [nodes, width] in a `.npy` file, with
-            which the store begins; `None` where it begins empty.
+        rows_file: path of its rows for all nodes when the bundle was made, float32 [nodes, width] in a `.npy` file,
+            with which the store begins; `None` where it begins empty.
     """
 
     model_file: str

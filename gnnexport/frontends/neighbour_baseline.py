@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gnnexport.frontends.baseline import TOLERANCE, Baseline, settle
+from gnnexport.frontends.baseline import TOLERANCE, Baseline
+from gnnexport.frontends.model import settle
 from gnnexport.frontends.signature import call_arguments
 from gnnexport.native.neighbours import expand, number
 from gnnexport.program.data import GraphData
@@ -33,7 +34,7 @@ def best_on_targets(
         whole: the best way to run it on the whole graph.
     """
     twin = settle(copy.deepcopy(model))
-    around = _Neighbourhood(data, inputs, depth)
+    around = Neighbourhood(data, inputs, depth)
 
     def run() -> Tensor:
         with torch.inference_mode():
@@ -52,7 +53,7 @@ def best_on_targets(
     return min((found, whole), key=_seconds)
 
 
-class _Neighbourhood:
+class Neighbourhood:
     """Cut out the graph that the answers for some nodes depend on."""
 
     def __init__(self, data: GraphData, inputs: tuple[Input, ...], depth: int) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -20,6 +21,9 @@ from gnnexport.program.program import EXAMPLE_NODES, Program
 from gnnexport.program.stages import STRUCTURE, CutProgram
 
 TOLERANCE = 1e-6
+RAW_WEIGHTS = "edge_weight"
+"""Name of weights that no stage reads, and that those it reads are made from."""
+
 _FILLS = (1.0, 2.0)
 
 Array = NDArray[np.generic]
@@ -65,6 +69,22 @@ def recognise(
         form, fill = (None, 1.0) if loops is None else _form(cut.program, graphs, structures, name, loops)
         values.append(StructureValue(name=name, structure=STRUCTURE, form=form, fill=fill))
     return Structure(name=STRUCTURE, loops=loops), tuple(values)
+
+
+def raw_weights(
+    cut: CutProgram, data: Mapping[str, Tensor], structure: Structure, values: Sequence[StructureValue]
+) -> tuple[StructureValue, Tensor] | None:
+    """Return the weights that normalised ones are made from, where any are: these have to grow with the graph too."""
+    made = next((value for value in values if value.form == "gcn_weighted"), None)
+    known = any(value.form == "edge_weight" for value in values)
+    if made is None or known or structure.loops is None:
+        return None
+    roles = {item.role: item.name for item in cut.program.inputs}
+    given = data[roles[Role.EDGE_WEIGHT]]
+    slots = _value(_sort(cut.program, data, structure.loops), "edge_weight", given, made.fill)
+    assert slots is not None
+    spec = StructureValue(name=RAW_WEIGHTS, structure=STRUCTURE, form="edge_weight", fill=made.fill)
+    return spec, torch.from_numpy(slots.astype(np.float32))
 
 
 Graphs = Sequence[Mapping[str, Tensor]]

@@ -14,10 +14,18 @@ from gnnexport.bundle import layout
 from gnnexport.bundle.arrays import write_arrays
 from gnnexport.bundle.stages import Batched, FeatureTable, Stage
 from gnnexport.errors import ParityError, Problem
-from gnnexport.pipeline.graph_forms import recognise
+from gnnexport.pipeline.graph_forms import raw_weights, recognise
 from gnnexport.program.cost import Cost
 from gnnexport.program.program import Program
-from gnnexport.program.run_stages import Arguments, Known, known_of, request_blocks, request_cost, run_stages
+from gnnexport.program.run_stages import (
+    Arguments,
+    Known,
+    known_of,
+    request_blocks,
+    request_cost,
+    rows_of_all,
+    run_stages,
+)
 from gnnexport.program.stage_bodies import StageProgram, write_stages
 from gnnexport.program.stages import STRUCTURE, CutProgram, check_stages, cut_program
 from gnnexport.program.verify import TOLERANCE, relative_error
@@ -76,22 +84,28 @@ def write_batched(
     values = _read(stages, "slot_values")
     of_nodes = _read(stages, "source_values") | _read(stages, "target_values")
     structure, described = recognise(cut, inputs, sorted(values), sorted(of_nodes))
+    raw = raw_weights(cut, inputs, structure, described)
+    if raw is not None:
+        described = (*described, raw[0])
+        known = replace(known, values={**known.values, raw[0].name: raw[1]})
     scaled = frozenset(name for stage in stages for name in stage.scaled)
     described = tuple(item.model_copy(update={"scales": item.name in scaled}) for item in described)
     tables = _write_tables(cut, known, folder)
     _write_graph(known, [item.name for item in described], folder)
     artefacts = _emit(stages, cut, known, target, folder, ctx)
+    rows = _write_rows(stages, known, folder, ctx, store_bytes)
     batched = Batched(
         features=program.features[0].name,
         tables=tables,
         structures=(structure,),
         values=described,
         stages=tuple(
-            _described(stage, artefact, _output(stage, cut)) for stage, artefact in zip(stages, artefacts, strict=True)
+            _described(stage, artefact, _output(stage, cut), rows.get(stage.depth))
+            for stage, artefact in zip(stages, artefacts, strict=True)
         ),
         store_bytes=store_bytes,
     )
-    files = [layout.GRAPH, *(table.file for table in tables)]
+    files = [layout.GRAPH, *(table.file for table in tables), *rows.values()]
     return StagesWritten(_together(artefacts, folder, files), batched)
 
 
@@ -127,6 +141,25 @@ def _write_graph(known: Known, names: Sequence[str], folder: Path) -> None:
     arrays = {f"{STRUCTURE}.rowptr": known.rowptr.numpy(), f"{STRUCTURE}.col": known.col.numpy()}
     arrays |= {name: known.values[name].numpy() for name in names}
     write_arrays(folder / layout.GRAPH, {"schema": 1}, arrays)
+
+
+def _write_rows(
+    stages: Sequence[StageProgram], known: Known, folder: Path, ctx: EmitContext, store_bytes: int
+) -> dict[int, str]:  # fmt: skip
+    """Write the rows of all nodes where the store has room for them; return the files by depth."""
+    kept = stages[:-1]
+    num_nodes = len(known.rowptr) - 1
+    needed = sum(stage.width for stage in kept) * num_nodes * np.dtype(np.float32).itemsize
+    if not kept or not num_nodes or needed > store_bytes:
+        if needed > store_bytes > 0:
+            ctx.note(f"the store begins empty: rows of all nodes take {needed / 1e6:,.0f} MB, more than --store gives")
+        return {}
+    files = {}
+    for name, rows in rows_of_all(kept, known).items():
+        depth = int(name.rpartition("-")[2])
+        files[depth] = f"{layout.ROWS}{depth}.npy"
+        np.save(folder / files[depth], np.ascontiguousarray(rows.numpy(), np.float32), allow_pickle=False)
+    return files
 
 
 def _emit(
@@ -167,7 +200,7 @@ def _samples(stages: Sequence[StageProgram], cut: CutProgram, known: Known, seed
     return request_blocks(stages, cut, known, targets)
 
 
-def _described(stage: StageProgram, artefact: Artefact, output: str) -> Stage:
+def _described(stage: StageProgram, artefact: Artefact, output: str, rows_file: str | None) -> Stage:
     read = {item.name: item for item in stage.inputs}
     return Stage(
         model_file=artefact.model_file,
@@ -177,6 +210,7 @@ def _described(stage: StageProgram, artefact: Artefact, output: str) -> Stage:
         structure=stage.structure,
         direct=stage.direct,
         sampling=stage.sampling,
+        rows_file=rows_file,
         inputs=tuple(read[name] for name in artefact.inputs),
     )
 

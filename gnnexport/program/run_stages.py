@@ -120,12 +120,18 @@ def request_cost(cut: CutProgram, stages: Sequence[StageProgram], known: Known, 
 
 def run_stages(stages: Sequence[StageProgram], known: Known, targets: Tensor) -> Tensor:
     """Return the answer for some targets; every stage but the last computes the rows of all nodes."""
-    rows = dict(known.tables)
+    rows = {**known.tables, **rows_of_all(stages[:-1], known)}
+    with torch.no_grad():
+        answer: Tensor = stages[-1].body(*block_inputs(stages[-1], known, rows, targets).values())
+    return answer
+
+
+def rows_of_all(stages: Sequence[StageProgram], known: Known) -> dict[str, Tensor]:
+    """Return the rows that stages give for all nodes, by name: `stage-1`."""
+    found: dict[str, Tensor] = {}
     everything = torch.arange(len(known.rowptr) - 1)
-    result = torch.empty(0)
     with torch.no_grad():
         for stage in stages:
-            asked = targets if stage is stages[-1] else everything
-            result = stage.body(*block_inputs(stage, known, rows, asked).values())
-            rows[f"stage-{stage.depth}"] = result
-    return result
+            inputs = block_inputs(stage, known, {**known.tables, **found}, everything)
+            found[f"stage-{stage.depth}"] = stage.body(*inputs.values())
+    return found

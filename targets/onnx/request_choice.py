@@ -59,13 +59,26 @@ def describe(model: ir.Model) -> str:
     nodes = dialect_nodes(model.graph)
     reductions = sum(node.op_type in (*REDUCING, schemas.EDGE_SOFTMAX) for node in nodes)
     structures = sum(node.op_type == schemas.CSR for node in nodes)
+    if not structures:  # a stage, whose block is sorted already
+        return f"{reductions} reductions of each block"
     return f"{reductions} reductions over {structures} structures of each request"
 
 
 def _lowered(dialect: DialectModel, name: str, choices: Choices, branches: bool, edges: bool) -> ir.Model:
     if name == NATIVE:
-        return native_graphs(dialect.model, choices.kernels, edges=edges)
-    return lower_graphs(dialect.model, "scatter" if name == "scatter" else "ell", branches=branches)
+        model = native_graphs(dialect.model, choices.kernels, edges=edges)
+    else:
+        model = lower_graphs(dialect.model, "scatter" if name == "scatter" else "ell", branches=branches)
+    if dialect.mode == "batched":
+        _drop_unread(model.graph)
+    return model
+
+
+def _drop_unread(graph: ir.Graph) -> None:
+    """Drop inputs that a lowering has no use for; the runtime would make them in vain."""
+    for value in list(graph.inputs):
+        if not value.uses() and not value.is_graph_output():
+            graph.inputs.remove(value)
 
 
 def _timed(dialect: DialectModel, choices: Choices, branches: bool, edges: bool) -> list[Candidate]:

@@ -24,5 +24,5 @@ def open_model(model: ir.Model, threads: int, feeds: Mapping[str, NDArray[Any]])
     offer_kernels(options)
     proto = ir.to_proto(model).SerializeToString()
     session = onnxruntime.InferenceSession(proto, options, providers=["CPUExecutionProvider"])
-    given = dict(feeds)
+    given = {item.name: feeds[item.name] for item in session.get_inputs()}
     return lambda: session.run(None, given)

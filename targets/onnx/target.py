@@ -90,10 +90,7 @@ class OnnxTarget(Target):
         native = self.may_go_native(dialect.model.graph, ctx.note)
         choices = Choices(self.aggregate, ctx, self.timer(self.threads or ctx.threads), native)
         if dialect.mode != "full":
-            model = lower_chosen(dialect, choices, branches=self.branches, edges=self.prepares_edges)
-            if dialect.mode == "batched":
-                _drop_unread(model.graph)
-            return model, choices
+            return lower_chosen(dialect, choices, branches=self.branches, edges=self.prepares_edges), choices
         model = bake(dialect)
         if native:
             fill_empty(model.graph)
@@ -116,10 +113,3 @@ class OnnxTarget(Target):
         from gnnexport.targets.onnx.session import open_model
 
         return lambda model, feeds: open_model(model, threads, feeds)
-
-
-def _drop_unread(graph: ir.Graph) -> None:
-    """Drop inputs that a lowering has no use for; the runtime would make them in vain."""
-    for value in list(graph.inputs):
-        if not value.uses() and not value.is_graph_output():
-            graph.inputs.remove(value)
