@@ -234,17 +234,6 @@ def _solve(gram: Matrix, right: Matrix, strength: float, start: Matrix, sweeps: 
     return solution
 
 
-def select_channels(groups: Sequence[Readers], count: int) -> Places:
-    """Return the `count` channels that the LASSO path takes up, ascending.
-
-    Args:
-        groups: sums of linear maps that read the channels; their errors are added.
-        count: how many to keep.
-    """
-    gram = np.sum([group.gram() for group in groups], axis=0)
-    return np.sort(Ranking(gram, "lasso", np.zeros(len(gram)), 0).order(count)[:count])
-
-
 def refit(design: Sequence[Rows], start: Sequence[Matrix], target: Rows, ridge: float = 1e-6) -> list[Matrix]:
     """Return new weights [outputs, columns] for each map, by least squares.
 
