@@ -122,7 +122,7 @@ def prepared(name: str, seed: int, folder: Path) -> Path:
         x = ((x - x[train].mean(0)) / (x[train].std(0) + 1e-6)).clamp(-LARGEST, LARGEST)
         arrays = {"x": x, "edge_index": data.inputs["edge_index"], "y": data.y}
         arrays |= {f"{split}_mask": mask for split, mask in data.masks.items()}
-        np.savez(path, **{key: value.numpy() for key, value in arrays.items()})
+        np.savez(path, allow_pickle=False, **{key: value.numpy() for key, value in arrays.items()})
     return path
 
 
@@ -168,10 +168,13 @@ class Case:
         program = self.simplified(scheme)
         data = self.data.hide("test")
         trainer = Trainer(data, self.task)
+        if keep == 1 and self.given.no_accuracy:
+            return program
         if keep == 1:  # has as many epochs as the pruned ones
             return trainer.fit(program, seed=self.seed, lr=self.given.lr)[0]
         ctx = PassContext(data, trainer, self.seed, scheme)  # type: ignore[arg-type]
-        item = PruneChannels(keep=keep, scheme=scheme, lr=self.given.lr, **options)  # type: ignore[arg-type]
+        options = {"lr": self.given.lr, "retrain": not self.given.no_accuracy, **options}
+        item = PruneChannels(keep=keep, scheme=scheme, **options)  # type: ignore[arg-type]
         return item.run(program, ctx)
 
     def f1(self, program: Program) -> float:
@@ -271,9 +274,10 @@ def run_case(name: str, seed: int, given: argparse.Namespace, folder: Path) -> t
     for scheme in SCHEMES:
         bundles: dict[float, Path] = {}
         for keep in (1, *given.keeps):
-            program = unpruned if keep == 1 else case.pruned(scheme, keep)
-            pruned.append(case.figures(program, scheme, keep, before))
-            print(_line(pruned[-1]), flush=True)
+            program = case.pruned(scheme, keep) if keep != 1 or given.no_accuracy else unpruned
+            if not given.no_accuracy:
+                pruned.append(case.figures(program, scheme, keep, before))
+                print(_line(pruned[-1]), flush=True)
             if seed == 0 and not given.no_timing:
                 bundles[keep] = case.bundle(program, scheme, folder / f"{name}-{scheme}-{keep}.bundle")
         if bundles:
@@ -330,6 +334,9 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=None, help="step size of retraining")
     parser.add_argument("--folder", type=Path, default=None, help="where trained models are kept between runs")
     parser.add_argument("--no-timing", action="store_true", help="measure accuracy alone")
+    parser.add_argument(
+        "--no-accuracy", action="store_true", help="time alone, without retraining: widths are the same"
+    )
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     pruned: list[Pruned] = []
@@ -341,12 +348,12 @@ def main() -> None:
             for seed in range(given.seeds):
                 more = run_case(name, seed, given, Path(scratch))
                 pruned, timed = pruned + more[0], timed + more[1]
-    print(accuracy_table(pruned))
-    print(timing_table(timed))
+    print(accuracy_table(pruned) if pruned else "accuracy not measured")
+    print(timing_table(timed) if timed else "latency not measured")
     notes = busy(given.threads)
-    given.folder = None
-    save({"pruned": [asdict(row) for row in pruned], "timed": [asdict(row) for row in timed], "notes": notes},
-         "serving", argparse.Namespace(output=given.output, threads=given.threads))  # fmt: skip
+    found = {"pruned": [asdict(row) for row in pruned], "timed": [asdict(row) for row in timed], "notes": notes}
+    name = "serving_timing" if given.no_accuracy else "serving"
+    save(found, name, argparse.Namespace(output=given.output, threads=given.threads))
 
 
 if __name__ == "__main__":

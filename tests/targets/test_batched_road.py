@@ -161,7 +161,8 @@ def test_decisions_replay_to_the_same_digest(made: api.Outcome, tmp_path: Path) 
 
 def test_pruned_neighbours_are_read_from_columns_of_their_own(tmp_path: Path) -> None:
     """The features that neighbours are read by lie side by side in a file, beside the full ones."""
-    path = written(tmp_path, "GraphSAGE")
+    path = written(tmp_path)
+    torch.save(GraphSAGE(CHANNELS, 16, 2, CLASSES).eval(), path)
     passes = "prune-channels{keep=0.25,multiple=1,retrain=false}"
     outcome = api.compress(path, mode="batched", passes=passes, max_drop="100pp", time_budget=QUICK)
     manifest = json.loads((outcome.bundle / "manifest.json").read_text())
