@@ -231,7 +231,7 @@ class Aggregation:
         return lambda: bag(col, self.x, rowptr, **keywords)
 
     def _dgl(self) -> Run:
-        dgl = _dgl()
+        dgl = import_dgl()
         structure = self.structure
         graph = dgl.graph((structure.col, structure.row), num_nodes=structure.num_nodes).formats("csc")
         if self._weight is None:
@@ -337,7 +337,7 @@ class Attention:
         return run
 
 
-def _dgl() -> Any:
+def import_dgl() -> Any:
     """Import DGL without its sampler, whose library fits one release of torch only."""
     if find_spec("dgl") is None:
         raise LeftOut("not installed; dgl 2.1.0 in a folder of its own on PYTHONPATH, with pandas, is enough")
