@@ -42,11 +42,13 @@ docs: $(VENV)/.development ## write the JSON Schemas, and the table of what goes
 	$(BIN)/python docs/make_schemas.py
 	$(BIN)/python -c 'from tests.docs.bad_inputs import main; main()'
 
-bench: $(VENV)/.development ## time exports and kernels against PyTorch and others, and measure memory; an hour
+bench: $(VENV)/.development ## time exports, kernels and pruned models against others, and measure memory; hours
 	$(BIN)/python -m benchmarks.export_vs_pytorch
 	$(BIN)/python -m benchmarks.graph_sets
 	$(BIN)/python -m benchmarks.aggregate
 	$(BIN)/python -m benchmarks.memory
+	$(BIN)/python -m benchmarks.serving
+	$(BIN)/python -m benchmarks.pruning_ablation
 
 coverage: $(VENV)/.development ## run every layer and model on every target, and write docs/coverage.md
 	$(BIN)/python -m tests.coverage.table
