@@ -22,7 +22,7 @@ def test_own_model_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.Monkey
     model = torch.load(write_road(tmp_path / "trained"), weights_only=False)
     graph = {name: torch.from_numpy(array) for name, array in small_graph().items()}
     data = Data(**{**graph, "edge_index": graph["edge_index"].long()})
-    save, load = blocks(README, "python")
+    save, load, ask = blocks(README, "python")
     (sidecar,) = blocks(README, "toml")
     monkeypatch.chdir(tmp_path)
 
@@ -39,3 +39,7 @@ def test_own_model_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.Monkey
     exec(load, namespace)
     assert namespace["logits"].shape == (60, 3)
     assert np.isfinite(namespace["logits"]).all()
+
+    assert app.run(["export", "model.pt", "--mode", "batched", "--force", "--time-budget", "3s"]) == 0
+    exec(ask, namespace)
+    assert namespace["logits"].shape == (2, 3)
