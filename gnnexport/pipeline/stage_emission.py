@@ -208,7 +208,7 @@ def _described(stage: StageProgram, artefact: Artefact, output: str, rows_file: 
         output=output,
         width=stage.width,
         structure=stage.structure,
-        direct=stage.direct,
+        direct=stage.direct and artefact.native,  # other lowerings copy the table that they are given
         sampling=stage.sampling,
         rows_file=rows_file,
         inputs=tuple(read[name] for name in artefact.inputs),
