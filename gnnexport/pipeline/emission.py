@@ -18,14 +18,14 @@ from gnnexport.bundle.processor import this_processor
 from gnnexport.bundle.report_schema import Lowering, Sizes, Step
 from gnnexport.bundle.stages import NODE_IDS, NUM_TARGETS, STORE_BYTES, Batched
 from gnnexport.bundle.writer import BundleWriter
-from gnnexport.errors import Problem, UnsupportedError
+from gnnexport.errors import UnsupportedError
 from gnnexport.native.library import ABI
 from gnnexport.pipeline.batched_cases import batched_cases
 from gnnexport.pipeline.golden_cases import golden_cases
 from gnnexport.pipeline.judged import judged_split
 from gnnexport.pipeline.law_checks import law_checks
 from gnnexport.pipeline.source import Source
-from gnnexport.pipeline.stage_emission import check_batched, write_batched
+from gnnexport.pipeline.stage_emission import refusals, write_batched
 from gnnexport.pipeline.steps import finalise
 from gnnexport.program.inputs import NUM_GRAPHS, Input, Role, ends_of, role_of
 from gnnexport.program.program import Program
@@ -95,7 +95,7 @@ class Emitter:
         """
         data = self.source.data
         final = finalise(program, data, self.source.mode)
-        problems = self.check(final.program)
+        problems = refusals(self.target, final.program, self.source.mode)
         if problems:
             raise UnsupportedError(*problems)
         notes: list[str] = []
@@ -125,12 +125,6 @@ class Emitter:
         artefact, batched = self._lowered(program, writer.folder, ctx)
         writer.seal(self._manifest(program, artefact, batched))
         return artefact
-
-    def check(self, program: Program) -> list[Problem]:
-        """Tell what the mode or the target cannot do with a finalised Program."""
-        if self.source.mode == "batched":
-            return check_batched(program, self.target)
-        return self.target.check(program, self.source.mode)
 
     def _lowered(self, program: Program, folder: Path, ctx: EmitContext) -> tuple[Artefact, Batched | None]:
         if self.source.mode == "batched":

@@ -10,12 +10,14 @@ import torch
 from torch import fx
 
 from gnnexport.pipeline.source import Source
+from gnnexport.pipeline.stage_emission import refusals
 from gnnexport.pipeline.steps import finalise
 from gnnexport.program.channels import Channels
 from gnnexport.program.cost import Cost, measure_cost
 from gnnexport.program.graphs import args_of, argument, module_of
 from gnnexport.program.program import EXAMPLE_NODES, Program
 from gnnexport.program.shapes import shape_of, sizes_of
+from gnnexport.program.stages import check_stages, cut_program, source_table
 from gnnexport.program.text import to_text
 from gnnexport.registry import target_classes
 
@@ -39,7 +41,8 @@ def inspect_program(source: Source, program: Program) -> dict[str, Any]:
         if node.target in _MESSAGE_PASSING
     ]
     final = finalise(program, source.data, source.mode).program
-    problems = {name: cls().check(final, source.mode) for name, cls in target_classes().items()}
+    stages = describe_stages(final) if source.mode == "batched" and not check_stages(final) else []
+    problems = {name: refusals(cls(), final, source.mode) for name, cls in target_classes().items()}
     targets = {name: [str(problem) for problem in found] for name, found in problems.items()}
     return {
         "model": {"name": source.path.name, "class": source.class_name, "retrainable": program.training_blocker is None,
@@ -53,9 +56,21 @@ def inspect_program(source: Source, program: Program) -> dict[str, Any]:
         "cost": _cost(cost),
         "channel_groups": [str(group) for group in Channels(program.clone()).groups],
         "slow": slow_ops(program),
+        "stages": stages,
         "targets": targets,
         "notes": list(source.notes),
     }  # fmt: skip
+
+
+def describe_stages(program: Program) -> list[str]:
+    """Say what each stage of mode `batched` reads and what it hands on; the Program is finalised."""
+    cut = cut_program(program)
+    found = []
+    for depth, record in sorted(cut.records.items()):
+        source = f"neighbours' rows of {source_table(cut, depth)}" if depth else "no neighbours"
+        values = ", ".join(value.name for value in record.values)
+        found.append(f"stage-{depth} reads {source} and gives {values}, {record.width} channels")
+    return found
 
 
 def slow_ops(program: Program) -> list[dict[str, str]]:
@@ -115,6 +130,7 @@ def inspection_text(found: dict[str, Any]) -> str:
     recognised = ", ".join(f"{count} × {name}" for name, count in sorted(counted.items()))
     lines += ["", "message passing: " + (recognised or "none recognised")]
     lines += [f"channels: {group}" for group in found["channel_groups"]]
+    lines += [f"stage: {stage}" for stage in found["stages"]]
     lines += [f"slow: {item['module']}: {item['op']} {item['why']}" for item in found["slow"]] or ["slow: nothing"]
     lines += [f"target {name}: {'; '.join(problems) or 'supported'}" for name, problems in found["targets"].items()]
     blocker = model["training_blocker"]

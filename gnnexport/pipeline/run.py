@@ -29,7 +29,7 @@ from gnnexport.pipeline.measured import Measured
 from gnnexport.pipeline.proof import Form, Prover
 from gnnexport.pipeline.request import Request
 from gnnexport.pipeline.source import Source, capture_source
-from gnnexport.pipeline.stage_emission import check_batched
+from gnnexport.pipeline.stage_emission import refusals
 from gnnexport.pipeline.steps import CANONICAL, Stepped, finalise, run_passes
 from gnnexport.pipeline.trials import scratch_form
 from gnnexport.program.inputs import Mode
@@ -209,8 +209,7 @@ def _dry(request: Request, source: Source, simplified: Simplified, ctx: PassCont
     """Check passes and targets and say what would run."""
     problems = [problem for item in request.passes or () for problem in item.check(simplified.program, ctx)]
     final = finalise(simplified.program, source.data, source.mode).program
-    for target in request.targets:
-        problems += check_batched(final, target) if source.mode == "batched" else target.check(final, source.mode)
+    problems += [problem for target in request.targets for problem in refusals(target, final, source.mode)]
     if problems:
         raise UnsupportedError(*problems)
     chosen = "auto" if request.passes is None else "; ".join(str(spec.describe(item)) for item in request.passes)

@@ -16,6 +16,7 @@ from gnnexport.bundle.stages import Batched, FeatureTable, Stage
 from gnnexport.errors import ParityError, Problem
 from gnnexport.pipeline.graph_forms import raw_weights, recognise
 from gnnexport.program.cost import Cost
+from gnnexport.program.inputs import Mode
 from gnnexport.program.program import Program
 from gnnexport.program.run_stages import (
     Arguments,
@@ -49,9 +50,10 @@ class StagesWritten:
     batched: Batched
 
 
-def check_batched(program: Program, target: Target) -> list[Problem]:
-    """Tell what keeps a Program from being served in mode `batched` by a target."""
-    return [*check_stages(program), *target.check(program, "batched")]
+def refusals(target: Target, program: Program, mode: Mode) -> list[Problem]:
+    """Tell what a mode or a target cannot do with a finalised Program."""
+    of_mode = check_stages(program) if mode == "batched" else []
+    return [*of_mode, *target.check(program, mode)]
 
 
 def cost_of_request(program: Program, inputs: Mapping[str, Tensor], targets: Tensor) -> Cost:

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from gnnexport import api
 from gnnexport.pipeline.inspection import slow_ops
 from gnnexport.program.channels import Channels
+from tests.road import write_road
 from tests.small_models import split
 from tests.targets.requests import graph_program
 
@@ -40,3 +44,13 @@ def test_groups_of_channels_are_listed() -> None:
     ]
     (blocked,) = Channels(split("narrow_index").clone()).groups
     assert "first (Linear) to no linear map: model (Handwritten) reads them by aten.scatter_add" in str(blocked)
+
+
+def test_stages_are_listed_in_mode_batched(tmp_path: Path) -> None:
+    """Each stage says what it reads of neighbours and what it hands on."""
+    found = api.inspect(write_road(tmp_path), mode="batched").to_dict()
+    assert found["stages"] == [
+        "stage-1 reads neighbours' rows of features and gives linear_1, 3 channels",
+        "stage-2 reads neighbours' rows of stage-1 and gives add_1, 3 channels",
+    ]
+    assert "builds no engines" in found["targets"]["trt"][0]
