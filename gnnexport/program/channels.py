@@ -190,7 +190,9 @@ class Channels:
         masks = {node: keep[units] for node, units in self.labels.items()}
         tensors = self._labelled_tensors()
         for node, mask in masks.items():
-            if node.op != "get_attr" and not mask.all():
+            # A window on what is cut moves, even one whose own entries all stay.
+            around = (masks[item] for item in node.all_input_nodes if item in masks)
+            if node.op != "get_attr" and not all(item.all() for item in (mask, *around)):
                 cut_node(node, masks)
         cut_splits(self.body, masks)
         for weight, axes in self._weights().items():

@@ -86,6 +86,15 @@ def _slice(node: fx.Node, masks: Masks) -> None:
     node.kwargs = {}
 
 
+def _select(node: fx.Node, masks: Masks) -> None:
+    source, dim, position = args_of(node)
+    axis = dim % masks[source].ndim
+    if axis:
+        entries = masks[source].swapaxes(0, axis)
+        before = entries[: position % len(entries)]
+        node.update_arg(2, sum(bool(entry.any()) for entry in before))
+
+
 def _split_with_sizes(node: fx.Node, mask: Mask) -> None:
     sizes = list(args_of(node)[1])
     ends = np.cumsum(sizes)
@@ -98,6 +107,7 @@ _RULES: dict[Any, Callable[[fx.Node, Masks], None]] = {
     **{target: _resize(position) for target, position in CREATIONS.items()},
     aten.layer_norm.default: _layer_norm,
     aten.slice.Tensor: _slice,
+    aten.select.int: _select,
 }
 
 

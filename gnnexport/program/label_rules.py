@@ -331,7 +331,7 @@ RESHAPES = {aten.view.default, aten.reshape.default, aten._unsafe_view.default}
 _RULES: dict[Any, Rule] = {
     **dict.fromkeys(
         (aten.dropout.default, aten.detach.default, aten.alias.default, aten.clone.default, aten.contiguous.default,
-         aten._to_copy.default, aten.to.dtype, aten.zeros_like.default, aten.ones_like.default, aten.masked_fill.Scalar,
+         aten._to_copy.default, aten.to.dtype, aten.zeros_like.default, aten.ones_like.default,
          aten.repeat.default, gnn.gather_source.default,
          gnn.gather_destination.default, gnn.reduce_edges.default, gnn.edge_softmax.default), _rowwise),
     **dict.fromkeys(
