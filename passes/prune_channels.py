@@ -134,8 +134,10 @@ class PruneChannels(Pass):
                 ctx.note(f"kept {group}: {self.keep} of them rounds up to all (multiple={self.multiple})")
             else:
                 groups.append(group)
-        read = self._activations(ctx).read(program, [node for group in groups for node in group.consumers])
-        return [Fit(channels, group, read) for group in groups]
+        assert ctx.data is not None
+        activations = Activations(ctx.data.inputs, self.rows, ctx.seed, ctx.memory_bytes)
+        read = activations.read(program, [node for group in groups for node in group.consumers])
+        return [Fit(channels, group, activations, read) for group in groups]
 
     def _total(self, group: Group, share: float) -> int:
         """Return how many units of a group stay for a share."""
@@ -154,7 +156,7 @@ class PruneChannels(Pass):
                 continue
             widths = fit.cut(kept)
             if self.refit:
-                fit.refit(program, self._activations(ctx))
+                fit.refit(program)
             ctx.note(f"{fit.group}: kept {widths}")
             done = True
         return done
@@ -195,10 +197,6 @@ class PruneChannels(Pass):
         group = fit.group
         step = -(-self.multiple // int(group.sizes.max()))
         return allocate(ranking.order(total), group.segments, group.ties, total, step)
-
-    def _activations(self, ctx: PassContext) -> Activations:
-        assert ctx.data is not None
-        return Activations(ctx.data.inputs, self.rows, ctx.seed, ctx.memory_bytes)
 
     def _retrained(self, given: Program, program: Program, ctx: PassContext) -> Program:
         if not self.retrain or ctx.trainer is None:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
 from gnnexport.errors import UnsupportedError
-from gnnexport.program.footprint import measure_footprint, peak_bytes, value_bytes
+from gnnexport.program.footprint import Footprint, measure_footprint, peak_bytes, value_bytes
 from gnnexport.program.graphs import args_of
 from gnnexport.program.neighbourhoods import Neighbourhood, Neighbourhoods, find_neighbourhoods
 from gnnexport.program.program import EXAMPLE_NODES, Program
@@ -27,8 +27,23 @@ _FLOAT_BYTES = 4
 
 
 @dataclass(frozen=True)
+class _Sample:
+    """Nodes whose neighbourhoods are read instead of the whole graph.
+
+    Args:
+        nodes: int64 [nodes], drawn.
+        limit: bytes in all.
+        left: of these for computing, besides the rows that two readings keep.
+    """
+
+    nodes: Tensor
+    limit: int
+    left: int
+
+
+@dataclass(frozen=True)
 class Activations:
-    """Rows that linear maps read, drawn from all there are.
+    """Rows that linear maps read, drawn from all there are: the same ones in every reading.
 
     Args:
         inputs: the graph or graphs, by name.
@@ -41,12 +56,14 @@ class Activations:
     rows: int
     seed: int
     limit: int | None = None
+    _samples: list[_Sample | None] = field(default_factory=list)
 
     def read(self, program: Program, maps: Sequence[fx.Node]) -> dict[fx.Node, Rows]:
         """Return what linear maps read, as their results see it: aggregated where the result is aggregated later.
 
         The whole graph is run where that fits, else neighbourhoods of the nodes that were drawn, with all their
-        neighbours: rows are the same but for which were drawn.
+        neighbours: rows are the same but for which were drawn. The first reading decides for later ones, so that their
+        rows are about the same nodes; these are to be of some of its maps, in what is left of the Program.
 
         Args:
             program: annotated and in evaluation mode.
@@ -58,16 +75,16 @@ class Activations:
         Raises:
             UnsupportedError: the limit is too small for a single node.
         """
-        limit = default_limit() if self.limit is None else self.limit
         structure = program.structure(self.inputs)
-        parts = None
-        if limit is not None and value_bytes(program, self.inputs, structure) > limit:
-            parts = self._parts(program, maps, structure, limit)
-        if parts is None:
+        if not self._samples:
+            self._samples.append(self._sample(program, maps, structure))
+        sample = self._samples[0]
+        if sample is None:
             found = _read(program, self.inputs, structure, maps)
             return {node: self._drawn(rows).numpy() for node, rows in found.items()}
+        neighbourhoods = find_neighbourhoods(program, self.inputs, structure)
         kept: dict[fx.Node, list[Tensor]] = {node: [] for node in maps}
-        for part in parts:
+        for part in _cut(neighbourhoods, sample, _footprint(program, neighbourhoods, maps)):
             found = _read(program, part.inputs, part.structure, maps)
             for node, rows in found.items():
                 # A copy, so that the rows of nodes further out are let go.
@@ -81,32 +98,40 @@ class Activations:
         generator = torch.Generator().manual_seed(self.seed)
         return values[torch.randperm(len(values), generator=generator)[: self.rows]]
 
-    def _parts(
-        self, program: Program, maps: Sequence[fx.Node], structure: Sequence[Any], limit: int
-    ) -> Iterator[Neighbourhood] | None:
-        """Return neighbourhoods of nodes drawn; `None` where the whole fits after all, or cannot be cut."""
+    def _sample(self, program: Program, maps: Sequence[fx.Node], structure: Sequence[Any]) -> _Sample | None:
+        """Draw the nodes to read at; `None` where the whole graph fits, or cannot be cut."""
+        limit = default_limit() if self.limit is None else self.limit
+        if limit is None or value_bytes(program, self.inputs, structure) <= limit:
+            return None
         try:
             neighbourhoods = find_neighbourhoods(program, self.inputs, structure)
         except UnsupportedError:
             return None
+        num_nodes, num_slots = neighbourhoods.num_nodes, neighbourhoods.num_slots
         if len(neighbourhoods.csrs) > 1 and not all(_reads_nodes(node) for node in maps):
             return None
-
-        def measured(part: Neighbourhood) -> int:
-            return peak_bytes(
-                lambda: _read(program, part.inputs, part.structure, maps), [*part.inputs.values(), *part.structure]
-            )
-
-        footprint = measure_footprint(neighbourhoods, measured)
-        if footprint.bytes(neighbourhoods.num_nodes, neighbourhoods.num_slots) <= limit:
+        if _footprint(program, neighbourhoods, maps).bytes(num_nodes, num_slots) <= limit:
             return None
-        of_row = _FLOAT_BYTES * sum(math.prod((shape_of(args_of(node)[0]) or (0,))[1:]) for node in maps)
-        # Rows that are kept take up to half of the limit, and leave the other half to compute them in.
-        count = min(self.rows, max(limit // 2 // max(of_row, 1), 1))
+        degree = math.ceil(num_slots / num_nodes)
+        of_node = _FLOAT_BYTES * sum(
+            math.prod((shape_of(args_of(node)[0]) or (0,))[1:]) * (1 if _reads_nodes(node) else degree) for node in maps
+        )
+        # The rows of this reading are held while those of a smaller network are read: each a third of the limit.
+        count = min(self.rows, max(limit // 3 // max(of_node, 1), 1))
         generator = torch.Generator().manual_seed(self.seed)
-        nodes = torch.randperm(neighbourhoods.num_nodes, generator=generator)[:count]
-        left = limit - len(nodes) * of_row
-        return _cut(neighbourhoods, nodes, fits_into(left, footprint, neighbourhoods), limit)
+        nodes = torch.randperm(num_nodes, generator=generator)[:count]
+        return _Sample(nodes, limit, limit - 2 * len(nodes) * of_node)
+
+
+def _footprint(program: Program, neighbourhoods: Neighbourhoods, maps: Sequence[fx.Node]) -> Footprint:
+    """Measure what reading takes."""
+
+    def measured(part: Neighbourhood) -> int:
+        return peak_bytes(
+            lambda: _read(program, part.inputs, part.structure, maps), [*part.inputs.values(), *part.structure]
+        )
+
+    return measure_footprint(neighbourhoods, measured)
 
 
 def aggregated(linear: fx.Node) -> list[fx.Node]:
@@ -159,18 +184,17 @@ def _count(program: Program, part: Neighbourhood, linear: fx.Node) -> int:
     return int(part.structure[program.structure_names.index(rowptr)][part.num_targets])
 
 
-def _cut(
-    neighbourhoods: Neighbourhoods, nodes: Tensor, fits: Callable[[int, int], bool], limit: int
-) -> Iterator[Neighbourhood]:
-    """Yield neighbourhoods of nodes, as many of these in each as fit."""
-    waiting = [nodes]
+def _cut(neighbourhoods: Neighbourhoods, sample: _Sample, footprint: Footprint) -> Iterator[Neighbourhood]:
+    """Yield neighbourhoods of the nodes drawn, as many of these in each as fit."""
+    fits = fits_into(sample.left, footprint, neighbourhoods)
+    waiting = [sample.nodes]
     while waiting:
         some = waiting.pop()
         found = neighbourhoods.around(some, fits=fits)
         if found is not None:
             yield found
         elif len(some) == 1:
-            raise too_small(limit, f"all neighbours of node {int(some)}")
+            raise too_small(sample.limit, f"all neighbours of node {int(some)}")
         else:
             half = len(some) // 2
             waiting += [some[half:], some[:half]]

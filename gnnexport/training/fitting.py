@@ -13,7 +13,7 @@ from torch import fx
 from gnnexport.program.channels import Channels, Group, Mask
 from gnnexport.program.graphs import args_of, parameter_of, replace_tensor
 from gnnexport.program.program import Program
-from gnnexport.program.shapes import rank_of
+from gnnexport.program.shapes import rank_of, sizes_of
 from gnnexport.training.activations import Activations, aggregated
 from gnnexport.training.selection import Matrix, Places, Readers, Rows, refit
 
@@ -27,10 +27,14 @@ class Fit:
     Args:
         channels: of the body that is pruned.
         group: of it.
-        read: what the readers read in the unpruned network, by reader.
+        activations: that the readers read.
+        read: what they read in the unpruned network, by reader.
     """
 
-    def __init__(self, channels: Channels, group: Group, read: Mapping[fx.Node, Rows]) -> None:
+    def __init__(
+        self, channels: Channels, group: Group, activations: Activations, read: Mapping[fx.Node, Rows]
+    ) -> None:
+        self._activations = activations
         self._channels = channels
         self._body = channels.body
         self.group = group
@@ -93,12 +97,12 @@ class Fit:
         channels.cut(keep)
         return "+".join(str(int(width)) for width in left)
 
-    def refit(self, program: Program, activations: Activations) -> None:
+    def refit(self, program: Program) -> None:
         """Fit the cut weights to the sums of before, on what the maps read in the smaller network.
 
         What is read changes with the channels: a normalisation over them has other statistics.
         """
-        read = activations.read(program, self.group.consumers)
+        read = self._activations.read(program, self.group.consumers)
         for nodes, readers in zip(self.sums, self._readers, strict=True):
             target: Any = sum(
                 rows @ weight[self._rows[node]].T.astype(rows.dtype)
@@ -131,9 +135,18 @@ def summed_readers(group: Group) -> list[list[fx.Node]]:
         result = aggregated(node)[-1]
         while len(result.users) == 1:
             user = next(iter(result.users))
-            # A bias of rank one is added on the way to the sum of the branches.
-            if user.target is not aten.add.Tensor or not all(rank_of(item) in (1, 2) for item in args_of(user)):
+            if not _adds(user, result):
                 break
             result = user
         sums.setdefault(result, []).append(node)
     return list(sums.values())
+
+
+def _adds(node: fx.Node, value: fx.Node) -> bool:
+    """Tell a plain sum of a value and another one with the same rows, or a bias of rank one."""
+    if node.target is not aten.add.Tensor or node.kwargs.get("alpha", 1) != 1:
+        return False
+    return all(
+        isinstance(item, fx.Node) and (rank_of(item) == 1 or sizes_of(item, 0) == sizes_of(value, 0))
+        for item in args_of(node)
+    )

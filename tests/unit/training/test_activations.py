@@ -71,6 +71,35 @@ def test_maps_of_edges_read_the_edges_of_the_nodes_drawn() -> None:
         assert as_set(cut[node]) <= as_set(whole[node])
 
 
+@pytest.mark.parametrize("rows", [NODES, 50])
+def test_a_second_reading_is_of_the_same_nodes(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is read of a smaller network, which might fit as a whole, can be laid beside what was read of the larger."""
+    inputs = data().inputs
+    program, maps = annotated("GraphSAGE")
+    monkeypatch.setattr(module, "_FLOAT_BYTES", 0)  # rows that are kept would take more than a little memory
+    activations = Activations(inputs, rows, 0, LITTLE)
+    first = activations.read(program, maps)
+    monkeypatch.setattr(module, "value_bytes", lambda *_: 0)
+    again = activations.read(program, maps[:2])
+    assert list(again) == maps[:2]
+    for node, found in again.items():
+        np.testing.assert_allclose(found, first[node], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("limit", [700_000, 500_000])
+def test_pruning_within_a_limit_that_the_smaller_network_meets(limit: int) -> None:
+    """Readers are fitted as well as on the whole graph, though only the unpruned network is too large for it."""
+    given, before = data(), split("GraphSAGE")
+    lost = []
+    for allowed in (10**10, limit):
+        ctx = PassContext(given, memory_bytes=allowed)
+        after = PruneChannels(keep=0.5, retrain=False).run(before, ctx)
+        with torch.no_grad():
+            answers = before(given.inputs)
+            lost.append(float((after(given.inputs) - answers).norm() / answers.norm()))
+    assert lost[1] == pytest.approx(lost[0], rel=0.05)
+
+
 def test_reading_stays_within_the_limit() -> None:
     """Tensors take no more than the limit at the peak, where the whole graph takes several times as much."""
     inputs = data(30_000, 30_000).inputs
@@ -102,4 +131,4 @@ def test_a_limit_that_nothing_fits_into() -> None:
     """The error says what to change."""
     program, maps = annotated("GraphSAGE")
     with pytest.raises(UnsupportedError, match=r"0 MB are too few for all neighbours of node \d+\. Allow more"):
-        Activations(data().inputs, 10, 0, 1000).read(program, maps)
+        Activations(data().inputs, 10, 0, 300).read(program, maps)
