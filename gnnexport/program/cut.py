@@ -11,10 +11,12 @@ from torch import fx
 
 _SOURCE, _SINK = 0, 1
 _FINE = 16
+_MOST = 1 << 29
+"""Of all weights together: the flow is computed in 32 bits."""
 
 
 def narrowest_cut(
-    widths: Mapping[fx.Node, int], reads: Mapping[fx.Node, Collection[fx.Node]], made: Collection[fx.Node],
+    widths: Mapping[fx.Node, int | None], reads: Mapping[fx.Node, Collection[fx.Node]], made: Collection[fx.Node],
     wanted: Collection[fx.Node],
 ) -> list[fx.Node]:  # fmt: skip
     """Return values of least width in total from which all that is wanted can be computed without what is made.
@@ -23,7 +25,7 @@ def narrowest_cut(
     readers, so that as little as possible is computed again from it.
 
     Args:
-        widths: channels of each value that may be kept, in graph order.
+        widths: channels of each value, in graph order; `None` for one that cannot be kept.
         reads: of each value the values it is computed from, as far as they are among `widths`.
         made: values that cannot be computed from others; they may be kept themselves.
         wanted: values that are read.
@@ -33,11 +35,13 @@ def narrowest_cut(
     entry = {node: 2 + 2 * place for place, node in enumerate(order)}
     size = 2 + 2 * len(order)
     # A value weighs a little more than its channels, so that fewer are preferred.
-    weights = {node: width * _FINE + 1 for node, width in widths.items()}
+    weights = {node: width * _FINE + 1 for node, width in widths.items() if width is not None}
+    coarse = sum(weights.values()) // _MOST + 1
+    weights = {node: -(-weight // coarse) for node, weight in weights.items()}
     unlimited = sum(weights.values()) + 1
     edges: dict[tuple[int, int], int] = {}
     for node in order:
-        edges[entry[node], entry[node] + 1] = weights[node]
+        edges[entry[node], entry[node] + 1] = weights.get(node, unlimited)
         for item in reads[node]:
             edges[entry[item] + 1, entry[node]] = unlimited
     edges |= {(_SOURCE, entry[node]): unlimited for node in made}

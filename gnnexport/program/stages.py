@@ -31,7 +31,6 @@ STRUCTURE = "graph"
 PRODUCT = 8
 """How many times wider a value counts from which a product is left to be computed for every neighbour."""
 
-_NEVER = 1 << 20
 MEND = "Use --mode full or graphs"
 
 
@@ -104,9 +103,7 @@ class CutProgram:
 
 def width_of(node: fx.Node) -> int:
     """Return the channels of a value, all its dimensions but the first together."""
-    shape = shape_of(node)
-    # Several results at once are no value that could be kept.
-    return _NEVER if shape is None else math.prod(shape[1:])
+    return math.prod((shape_of(node) or ())[1:])
 
 
 def check_stages(program: Program) -> list[Problem]:
@@ -225,8 +222,12 @@ def _record(program: Program, hops: Hops, boundary: int, tables: Sequence[Table]
             reads[node] = [item for item in reads[node] if hops.depth[item] == boundary]
     products = [item for node in needed if node.target is aten.linear.default for item in reads[node]]
     before = _behind(products, reads) & needed
-    costs = {node: width_of(node) * (PRODUCT if node in before else 1) for node in rows}
-    return Record(tuple(narrowest_cut(costs, reads, made, [*of_sources, *of_targets])))
+    widths: dict[fx.Node, int | None] = {
+        # Several results at once are no value that could be kept.
+        node: None if shape_of(node) is None else width_of(node) * (PRODUCT if node in before else 1)
+        for node in rows
+    }
+    return Record(tuple(narrowest_cut(widths, reads, made, [*of_sources, *of_targets])))
 
 
 def _behind(wanted: Iterable[fx.Node], reads: Mapping[fx.Node, Sequence[fx.Node]]) -> set[fx.Node]:

@@ -160,3 +160,32 @@ def test_narrowest_cut_prefers_few_values_late() -> None:
     reads = {made: [], late: [made], halves[0]: [late], halves[1]: [late]}
     assert narrowest_cut({made: 8, late: 8, halves[0]: 4, halves[1]: 4}, reads, [made], halves) == [late]
     assert narrowest_cut({made: 8, late: 8, halves[0]: 3, halves[1]: 4}, reads, [made], halves) == halves
+
+
+def test_narrowest_cut_of_values_that_cannot_be_kept_and_very_wide_ones() -> None:
+    """What cannot be kept never is, however wide the rest; sums of widths beyond 32 bits are no matter."""
+    graph = fx.Graph()
+    made = graph.placeholder("made")
+    several, late = graph.call_function(torch.split, (made, 1)), graph.call_function(torch.relu, (made,))
+    reads = {made: [], several: [made], late: [several]}
+    assert narrowest_cut({made: 2, several: None, late: 1 << 30}, reads, [made], [late]) == [made]
+    assert narrowest_cut({made: 1 << 31, several: None, late: 1 << 30}, reads, [made], [late]) == [late]
+
+
+def test_a_deep_model_of_gates_is_cut() -> None:
+    """Many ops with several results between two steps are no obstacle."""
+
+    class Gated(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = SAGEConv(WIDTH, 4), SAGEConv(4, 3)
+            self.gates = nn.ModuleList(nn.Linear(4, 8) for _ in range(20))
+
+        def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+            x = self.first(x, edge_index)
+            for gate in self.gates:
+                value, share = gate(x).chunk(2, -1)
+                x = value * share.sigmoid()
+            return self.last(x, edge_index)
+
+    assert [stage.depth for stage in stages_of(program_of(Gated()))] == [1, 2]
