@@ -49,6 +49,8 @@ bench: $(VENV)/.development ## time exports, kernels and pruned models against o
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.serving
 	$(BIN)/python -m benchmarks.pruning_ablation
+	$(BIN)/python -m benchmarks.serving_peers
+	$(BIN)/python -m benchmarks.spam_stream
 
 coverage: $(VENV)/.development ## run every layer and model on every target, and write docs/coverage.md
 	$(BIN)/python -m tests.coverage.table
