@@ -21,11 +21,11 @@ from gnnexport.errors import UsageError
 MEND = "Make the bundle again"
 SCHEMA = 1
 _DESCRIPTION = "description"
-_DAMAGE = (
-    zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, tokenize.TokenError, SyntaxError, TypeError,
-    AttributeError,
+UNREADABLE = (
+    OSError, ValueError, KeyError, EOFError, MemoryError, RuntimeError, OverflowError, zipfile.BadZipFile, zlib.error,
+    lzma.LZMAError, struct.error, tokenize.TokenError, SyntaxError, TypeError, AttributeError,
 )  # fmt: skip
-"""What the standard library and numpy's parser of array headers raise on a damaged file besides."""
+"""What the standard library and numpy's parser of array headers raise on a damaged file."""
 
 
 def write_arrays(path: Path, description: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -55,7 +55,7 @@ def load_arrays(
             return {name: file[name] for name in file.files if names is None or name in names}
     except FileNotFoundError:
         raise error.at(str(path), "no such file", mend) from None
-    except (OSError, ValueError, KeyError, EOFError, MemoryError, RuntimeError, *_DAMAGE) as fault:
+    except UNREADABLE as fault:
         raise error.at(str(path), f"cannot be read ({fault})", mend) from fault
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gnnexport.bundle.manifest import KERNELS, Manifest, NativeLibrary, Tensor
-from gnnexport.bundle.processor import this_processor
+from gnnexport.bundle.processor import MOST_THREADS, this_processor
 from gnnexport.bundle.reader import Bundle, open_bundle
 from gnnexport.errors import MissingExtraError, NotRunnableError, UnsupportedError, UsageError
 from gnnexport.native.library import ABI, how_to_mend, why_missing
@@ -21,6 +21,7 @@ from gnnexport.runtime.batched.backend import BatchedBackend
 from gnnexport.runtime.batched.model import BatchedModel
 from gnnexport.runtime.batched.opening import open_chain
 from gnnexport.runtime.batched.prediction import Prediction
+from gnnexport.runtime.batched.request import whole_number
 from gnnexport.runtime.request import RequestForm
 from gnnexport.runtime.requirements import check_requirements
 
@@ -34,7 +35,8 @@ def load(bundle: Bundle | Path | str, *, threads: int | None = None, store_bytes
         store_bytes: overrides the memory for rows that are kept between requests, in mode `batched`.
 
     Raises:
-        UsageError: not a bundle, damaged, or of a newer schema; `store_bytes` in another mode.
+        UsageError: not a bundle, damaged, or of a newer schema; `threads` or `store_bytes` that cannot be, or
+            `store_bytes` in another mode.
         UnsupportedError: it needs something this installation does not have.
         MissingExtraError: the engine is not installed, or too old.
         NotRunnableError: this machine lacks what the engine runs on; `load_to_prove` may still do.
@@ -50,9 +52,11 @@ def load(bundle: Bundle | Path | str, *, threads: int | None = None, store_bytes
     if make is None:
         what = f"needs the runtime '{manifest.target.runtime}'; this version has {', '.join(_BACKENDS)}"
         raise UnsupportedError.at(where, what, "Run: pip install --upgrade gnnexport")
+    if threads is not None and whole_number(f"{where}: threads", threads) not in range(1, MOST_THREADS + 1):
+        raise UsageError.at(f"{where}: threads", f"is {threads}", f"Give 1 to {MOST_THREADS} threads")
     check_requirements(manifest.target, where)
     _warn_of_other_processor(opened)
-    count = threads or manifest.target.threads
+    count = manifest.target.threads if threads is None else int(threads)
     backend = (
         _batched(opened, make, count, store_bytes)
         if manifest.mode == "batched"

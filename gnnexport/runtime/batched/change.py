@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from gnnexport.errors import UsageError
 from gnnexport.runtime.batched.chain import Chain, Link
 from gnnexport.runtime.batched.growing import Ids
-from gnnexport.runtime.batched.request import float_rows, node_ids
+from gnnexport.runtime.batched.request import any_array, float_rows, node_ids
 from gnnexport.runtime.batched.structure import Edges, GraphStructure, Touched
 
 Rows = NDArray[np.float32]
@@ -118,6 +119,9 @@ def _feature_width(chain: Chain) -> int:
 def _features(where: str, chain: Chain, features: tuple[Any, Any] | None, width: int) -> tuple[Ids, Rows]:
     if features is None:
         return _NONE, np.zeros((0, width), np.float32)
+    if not isinstance(features, Sequence) or len(features) != 2:
+        what = f"is {type(features).__name__}, not a pair"
+        raise UsageError.at(f"{where}: features", what, f"Give (ids of nodes, float32 [nodes, {width}])")
     nodes = node_ids(f"{where}: features", features[0], chain.num_nodes)
     if len(np.unique(nodes)) < len(nodes):
         raise UsageError.at(f"{where}: features", "names a node twice", "Give each node once, with its last features")
@@ -125,7 +129,7 @@ def _features(where: str, chain: Chain, features: tuple[Any, Any] | None, width:
 
 
 def _edges(where: str, edges: Any, num_nodes: int) -> Edges:
-    array = np.zeros((2, 0), np.int64) if edges is None else np.asarray(edges)
+    array = np.zeros((2, 0), np.int64) if edges is None else any_array(where, edges)
     if array.ndim != 2 or len(array) != 2:
         what = f"is {array.dtype} {list(array.shape)}"
         raise UsageError.at(where, what, "Give int64 [2, edges]: a row of sources and a row of destinations")
@@ -136,11 +140,9 @@ def _edges(where: str, edges: Any, num_nodes: int) -> Edges:
 def _with_values(where: str, chain: Chain, edges: Edges, weight: Any, attr: Any) -> Edges:
     forms = set().union(*(structure.forms() for structure in chain.structures.values()))
     weighted, shape = bool(forms & {"edge_weight", "gcn_weighted"}), _attr_shape(chain)
-    if not len(edges):
-        return edges
-    if weight is None and weighted:
+    if len(edges) and weight is None and weighted:
         raise UsageError.at(f"{where}: edge_weight", "is missing", f"Give float32 [{len(edges)}]")
-    if attr is None and shape is not None:
+    if len(edges) and attr is None and shape is not None:
         raise UsageError.at(f"{where}: edge_attr", "is missing", f"Give float32 {[len(edges), *shape]}")
     for name, given, wanted in (("edge_weight", weight, weighted), ("edge_attr", attr, shape is not None)):
         if given is not None and not wanted:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gnnexport.bundle.arrays import read_arrays
+from gnnexport.bundle.arrays import UNREADABLE, read_arrays
 from gnnexport.bundle.layout import GRAPH
 from gnnexport.bundle.reader import Bundle
 from gnnexport.bundle.stages import Batched, Structure
@@ -17,7 +17,9 @@ from gnnexport.errors import UsageError
 from gnnexport.runtime.backend import Backend
 from gnnexport.runtime.batched.adjacency import Adjacency
 from gnnexport.runtime.batched.chain import Chain
+from gnnexport.runtime.batched.consistency import check_engine, check_manifest
 from gnnexport.runtime.batched.growing import Ids
+from gnnexport.runtime.batched.request import whole_number
 from gnnexport.runtime.batched.structure import GraphStructure
 from gnnexport.runtime.batched.tables import FeatureRows, map_rows
 
@@ -42,8 +44,9 @@ def open_chain(bundle: Bundle, make: Callable[[Path], Backend], store_bytes: int
     where, spec = str(bundle.path), bundle.manifest.batched
     if spec is None:
         raise UsageError.at(where, "is in mode 'batched' and says nothing of stages", _MEND)
-    if store_bytes is not None and store_bytes < 0:
+    if store_bytes is not None and whole_number(f"{where}: store_bytes", store_bytes) < 0:
         raise UsageError.at(f"{where}: store_bytes", f"is {store_bytes}", "Give 0 or more bytes")
+    check_manifest(where, bundle.manifest, spec)
     _, arrays = read_arrays(bundle.path / GRAPH)
     tables = {
         table.name: FeatureRows(_rows(bundle.path, table.file, table.width), table.columns) for table in spec.tables
@@ -56,6 +59,8 @@ def open_chain(bundle: Bundle, make: Callable[[Path], Backend], store_bytes: int
     if len(num_nodes) != 1:
         raise UsageError.at(where, f"tables and graph have {sorted(num_nodes)} nodes", _MEND)
     backends = [make(bundle.path / stage.model_file) for stage in spec.stages]
+    for stage, backend in zip(spec.stages, backends, strict=True):
+        check_engine(where, stage, backend)
     budget = spec.store_bytes if store_bytes is None else store_bytes
     chain = Chain(spec, tables, structures, node_values, backends, budget)
     _fill(chain, bundle.path)
@@ -82,7 +87,7 @@ def _rows(folder: Path, file: str, width: int) -> NDArray[np.float32]:
     path = folder / file
     try:
         rows = map_rows(path)
-    except (OSError, ValueError, EOFError) as error:
+    except UNREADABLE as error:
         raise UsageError.at(str(path), f"cannot be read ({error})", _MEND) from error
     if rows.dtype != np.float32 or rows.ndim != 2 or rows.shape[1] != width:
         what = f"is {rows.dtype} {list(rows.shape)} where the manifest says float32 [nodes, {width}]"
@@ -91,7 +96,9 @@ def _rows(folder: Path, file: str, width: int) -> NDArray[np.float32]:
 
 
 def _structure(where: str, item: Structure, spec: Batched, arrays: Arrays) -> GraphStructure:
-    rowptr, col = (_array(where, arrays, f"{item.name}.{part}").astype(np.int64) for part in ("rowptr", "col"))
+    parts = [_array(where, arrays, f"{item.name}.{part}") for part in ("rowptr", "col")]
+    sound = all(part.ndim == 1 and part.dtype.kind in "iu" for part in parts)
+    rowptr, col = (part.astype(np.int64) if sound else np.zeros(0, np.int64) for part in parts)
     if not _is_csr(rowptr, col):
         raise UsageError.at(where, f"the structure '{item.name}' is none", _MEND)
     specs = [value for value in spec.values if value.structure == item.name]
@@ -111,4 +118,7 @@ def _is_csr(rowptr: Ids, col: Ids) -> bool:
 def _array(where: str, arrays: Arrays, name: str) -> NDArray[Any]:
     if name not in arrays:
         raise UsageError.at(where, f"{GRAPH} lacks '{name}'", _MEND)
+    if not arrays[name].ndim or arrays[name].dtype.kind not in "iuf":
+        what = f"'{name}' is {arrays[name].dtype} {list(arrays[name].shape)}"
+        raise UsageError.at(where, f"{GRAPH}: {what}", _MEND)
     return arrays[name]

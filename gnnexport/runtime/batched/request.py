@@ -17,6 +17,8 @@ from gnnexport.runtime.batched.growing import Ids
 ALL = -1
 """A fan-out that draws nothing: every neighbour is read."""
 
+_MOST = 2**63 - 1
+
 
 def node_ids(where: str, ids: Any, num_nodes: int) -> Ids:
     """Bring ids of nodes to int64.
@@ -29,7 +31,7 @@ def node_ids(where: str, ids: Any, num_nodes: int) -> Ids:
     Raises:
         UsageError: they are no such numbers, or there is no such node.
     """
-    array = np.asarray(ids)
+    array = any_array(where, ids)
     if array.ndim != 1 or (array.dtype.kind not in "iu" and array.size):
         what = f"is {array.dtype} {list(array.shape)}"
         raise UsageError.at(where, what, "Give whole numbers in one dimension, one for each node")
@@ -46,7 +48,7 @@ def terms(where: str, chain: Chain, fanout: Sequence[int] | None, seed: int, sta
     Raises:
         UsageError: a fan-out that does not fit the stages, or that one of them does not bear; a wrong number.
     """
-    seed, staleness = _whole(f"{where}: seed", seed), _whole(f"{where}: staleness", staleness)
+    seed, staleness = whole_number(f"{where}: seed", seed), whole_number(f"{where}: staleness", staleness)
     if staleness < 0:
         raise UsageError.at(
             f"{where}: staleness", f"is {staleness}", "Give how many versions old rows may be, 0 for none"
@@ -57,12 +59,15 @@ def terms(where: str, chain: Chain, fanout: Sequence[int] | None, seed: int, sta
 
 def _fanouts(where: str, chain: Chain, fanout: Sequence[int]) -> dict[int, int]:
     stages = chain.sampled
+    row = fanout.ndim == 1 if isinstance(fanout, np.ndarray) else isinstance(fanout, Sequence)
+    if not row or isinstance(fanout, str | bytes):
+        raise UsageError.at(where, f"is {fanout!r}", f"Give a list of {len(stages)} whole numbers, {ALL} for all")
     if len(fanout) != len(stages):
         what = f"has {len(fanout)} numbers, and {len(stages)} stages of the model read neighbours"
         raise UsageError.at(where, what, f"Give one for each, first the one next to the nodes asked for, {ALL} for all")
     drawn: dict[int, int] = {}
     for given, link in zip(fanout, stages, strict=True):
-        count = _whole(where, given)
+        count = whole_number(where, given)
         if count == ALL:
             continue
         if count < 0:
@@ -70,12 +75,20 @@ def _fanouts(where: str, chain: Chain, fanout: Sequence[int]) -> dict[int, int]:
         if link.spec.sampling is not None:
             what = f"{link.name} cannot do with some neighbours: {link.spec.sampling}"
             raise UsageError.at(where, what, f"Give {ALL} there: all neighbours")
-        drawn[link.spec.depth] = count
+        # No node has more neighbours than there are numbers of 64 bits, which is what the kernels count in.
+        drawn[link.spec.depth] = min(count, _MOST)
     return drawn
 
 
-def _whole(where: str, number: Any) -> int:
+def whole_number(where: str, number: Any) -> int:
+    """Return a number that is whole, of whatever type.
+
+    Raises:
+        UsageError: it is not, or stands for true or false.
+    """
     try:
+        if isinstance(number, bool):
+            raise TypeError
         return operator.index(number)
     except TypeError:
         raise UsageError.at(where, f"holds {number!r}", "Give whole numbers") from None
@@ -85,13 +98,29 @@ def float_rows(where: str, rows: Any, shape: tuple[int | None, ...]) -> NDArray[
     """Bring numbers to float32 of this shape, in which `None` stands for any size.
 
     Raises:
-        UsageError: they have another shape, or are no numbers.
+        UsageError: they have another shape, or are no numbers, or none that a float32 can hold.
     """
-    array = np.asarray(rows)
+    array = any_array(where, rows)
     fits = array.ndim == len(shape) and all(
         size is None or size == given for size, given in zip(shape, array.shape, strict=True)
     )
     if not fits or array.dtype.kind not in "fiu":
         wanted = ", ".join("any" if size is None else str(size) for size in shape)
         raise UsageError.at(where, f"is {array.dtype} {list(array.shape)}", f"Give float32 [{wanted}]")
-    return np.ascontiguousarray(array, np.float32)
+    with np.errstate(over="ignore"):
+        found = np.ascontiguousarray(array, np.float32)
+    if not np.isfinite(found).all():
+        raise UsageError.at(where, "holds NaN or infinity, or more than a float32 can hold", "Give finite numbers")
+    return found
+
+
+def any_array(where: str, values: Any) -> NDArray[Any]:
+    """Make an array of what a caller gave.
+
+    Raises:
+        UsageError: numpy makes none of it, as of rows of several lengths.
+    """
+    try:
+        return np.asarray(values)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise UsageError.at(where, f"is no array ({error})", "Give numbers, in rows of one length") from error

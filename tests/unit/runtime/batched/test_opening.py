@@ -15,9 +15,19 @@ from gnnexport.bundle.arrays import write_arrays
 from gnnexport.bundle.layout import GRAPH
 from gnnexport.bundle.manifest import Target, Tensor
 from gnnexport.bundle.reader import open_bundle
-from gnnexport.bundle.stages import NODE_IDS, NUM_TARGETS, Batched, FeatureTable, Stage, StageInput, Structure
+from gnnexport.bundle.stages import (
+    NODE_IDS,
+    NUM_TARGETS,
+    Batched,
+    FeatureTable,
+    Stage,
+    StageInput,
+    Structure,
+    StructureValue,
+)
 from gnnexport.bundle.writer import BundleWriter
 from gnnexport.errors import UsageError
+from gnnexport.runtime.batched.opening import _rows
 from gnnexport.runtime.runner import Runner, load
 from tests.unit.tiny_bundle import manifest, write_tiny_bundle
 
@@ -184,8 +194,19 @@ def test_the_budget_of_the_store(bundle: Path) -> None:
         assert runner.predict([1, 2]).computed["stage-0"] == 0
     with pytest.raises(UsageError, match=r"store_bytes: is -1\. Give 0 or more bytes"):
         load(bundle, store_bytes=-1)
+    for wrong in ("1MB", 1.5, float("nan"), True):
+        with pytest.raises(UsageError, match=r"store_bytes: holds .*Give whole numbers"):
+            load(bundle, store_bytes=wrong)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("threads", [0, -1, 10**6, 1.5, "2", True])
+def test_threads_that_there_cannot_be(bundle: Path, threads: Any) -> None:
+    """A number of threads is checked before any of them is started."""
+    with pytest.raises(UsageError, match=r"threads: .*(Give whole numbers|Give 1 to 1024 threads)"):
+        load(bundle, threads=threads)
+
+
+VALUE = StructureValue(name="d")
 WITH_ROWS = BATCHED.model_copy(update={"stages": (STAGES[0].model_copy(update={"rows_file": "rows.npy"}), STAGES[1])})
 
 
@@ -236,6 +257,10 @@ def test_what_other_modes_do_not_have(tmp_path: Path) -> None:
         ({"col": np.array([0, 1, NODES])}, "the structure 'graph' is none"),
         ({"col": np.array([0, 1])}, "the structure 'graph' is none"),
         ({"rowptr": ROWPTR[::-1].copy()}, "the structure 'graph' is none"),
+        ({"col": np.array([[0], [1], [2]])}, "the structure 'graph' is none"),
+        ({"rowptr": np.stack([ROWPTR, ROWPTR])}, "the structure 'graph' is none"),
+        ({"col": np.array([0.0, 1.0, 2.0])}, "the structure 'graph' is none"),
+        ({"col": np.array(3)}, r"graph.npz: 'graph.col' is int64 \[\]"),
         ({"batched": WITH_ROWS, "rows": X[:5]}, r"rows.npy: is float32 \[5, 2\] where the manifest says"),
         ({"batched": WITH_ROWS, "rows": X[:5] @ WEIGHT}, "rows.npy: has 5 rows for the 300000 nodes"),
     ],
@@ -244,3 +269,84 @@ def test_files_that_do_not_fit(tmp_path: Path, changes: dict[str, Any], words: s
     """A bundle whose files do not fit each other is refused at loading."""
     with pytest.raises(UsageError, match=rf"{words}.*Make the bundle again"):
         load(write_bundle(tmp_path / "m", **changes))
+
+
+def changed(**changes: Any) -> Batched:
+    """The manifest's part with other values, those of the last stage among them."""
+    whole = {name: value for name, value in changes.items() if name in Batched.model_fields}
+    last = STAGES[1].model_copy(update={name: value for name, value in changes.items() if name not in whole})
+    return BATCHED.model_copy(update={"stages": (STAGES[0], last), **whole})
+
+
+def near(**changes: Any) -> tuple[StageInput, ...]:
+    """The last stage's inputs, the second one changed."""
+    inputs = STAGES[1].inputs
+    return (inputs[0], inputs[1].model_copy(update=changes), *inputs[2:])
+
+
+@pytest.mark.parametrize(
+    ("batched", "words"),
+    [
+        (changed(stages=STAGES[::-1]), "stage-1: 'own' reads 'stage-0', which there is not"),
+        (changed(depth=0), "a stage of depth 0 comes after one of depth 0"),
+        (changed(stages=STAGES[:1]), r"the last stage gives 'rows' of width 3, not 'logits' \['num_targets', 3\]"),
+        (changed(stages=STAGES[1:]), "stage-1: 'own' reads 'stage-0', which there is not"),
+        (changed(inputs=near(value="stage-1")), "stage-1: 'near' reads 'stage-1', which there is not"),
+        (changed(inputs=near(part="slot_values")), "stage-1: 'near' reads 'stage-0', which there is not"),
+        (changed(inputs=near(part="source_values", value="x")), "'near' reads 'x', which there is not"),
+        (changed(inputs=near(name="own")), "two of its inputs are called 'own'"),
+        (changed(structure=None), "'near' is of neighbours, and the stage has none"),
+        (changed(structure="other"), "reads the structure 'other', which there is not"),
+        (changed(tables=()), "there is no table of features"),
+        (changed(tables=BATCHED.tables * 2), "two of the tables are called 'x'"),
+        (
+            changed(tables=(FeatureTable(name="x", file="../x.npy", width=2),)),
+            "'../x.npy' is not among the files listed",
+        ),
+        (changed(model_file="/stage.onnx"), "'/stage.onnx' is not among the files listed"),
+        (changed(rows_file="rows.npy"), "'rows.npy' is not among the files listed"),
+        (changed(feature_width=7), "the table 'x' has 2 of 7 features"),
+        (
+            changed(tables=(FeatureTable(name="x", file="x.npy", width=2, columns=(0, -1)),)),
+            "the table 'x' holds features that there are not",
+        ),
+        (
+            changed(tables=(FeatureTable(name="x", file="x.npy", width=2, columns=(0,)),)),
+            "the table 'x' has 1 columns and the width 2",
+        ),
+        (
+            changed(values=(StructureValue(name="w", structure="other"),)),
+            "'w' is of the structure 'other', which there is not",
+        ),
+        (changed(direct=True, inputs=near(part="source_values", value="d"), values=(VALUE,)), "is direct, and reads"),
+    ],
+)
+def test_manifests_that_do_not_fit(tmp_path: Path, batched: Batched, words: str) -> None:
+    """Stages, tables and files have to be there and in order before anything is loaded."""
+    with pytest.raises(UsageError, match=rf"manifest.json: .*{words}.*Make the bundle again"):
+        load(write_bundle(tmp_path / "m", batched=batched))
+
+
+@pytest.mark.parametrize(
+    ("stages", "words"),
+    [
+        ((STAGES[0].model_copy(update={"output": "others"}), STAGES[1]), "stage-0/model.onnx: does not give 'others'"),
+        ((STAGES[0].model_copy(update={"width": 4}), STAGES[1]), "and the manifest says a width of 4"),
+        ((STAGES[0], STAGES[1].model_copy(update={"inputs": STAGES[1].inputs[1:]})), "stage-1/model.onnx: reads 'own'"),
+    ],
+)
+def test_models_that_do_not_fit(tmp_path: Path, stages: tuple[Stage, ...], words: str) -> None:
+    """The model of a stage reads and gives what the manifest says."""
+    with pytest.raises(UsageError, match=rf"{words}.*Make the bundle again"):
+        load(write_bundle(tmp_path / "m", batched=changed(stages=stages)))
+
+
+@pytest.mark.parametrize("shape", ["(10**9, 2)", "(1000000000000, 2)", "(60, 99999999999999999999)", "(-1, 2)"])
+def test_headers_that_promise_more_than_there_is(tmp_path: Path, shape: str) -> None:
+    """A `.npy` file may say it holds more than any memory has room for."""
+    path = write_bundle(tmp_path / "m", batched=WITH_ROWS, rows=X[:5])
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}".encode()
+    content = (path / "rows.npy").read_bytes()
+    (path / "rows.npy").write_bytes(content[:10] + header.ljust(117) + b"\n" + content[128:])
+    with pytest.raises(UsageError, match=r"rows\.npy: cannot be read .*Make the bundle again"):
+        _rows(path, "rows.npy", WIDTH)

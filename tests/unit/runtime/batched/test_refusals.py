@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,10 @@ def test_ids_of_any_type(dtype: str) -> None:
         ({"fanout": [3]}, "has 1 numbers, and 2 stages of the model read neighbours. Give one for each"),
         ({"fanout": [3, -2]}, "holds -2. Give 0 or more neighbours, or -1 for all"),
         ({"fanout": [3, 2.5]}, "fanout: holds 2.5. Give whole numbers"),
+        ({"fanout": 3}, "fanout: is 3. Give a list of 2 whole numbers"),
+        ({"fanout": np.array(3)}, "fanout: is array"),
+        ({"fanout": {2: 10, 1: 5}}, "fanout: is {2: 10, 1: 5}"),
+        ({"fanout": [True, 2]}, "fanout: holds True. Give whole numbers"),
         ({"seed": "a"}, "seed: holds 'a'"),
         ({"staleness": -1}, "staleness: is -1. Give how many versions old"),
     ],
@@ -80,6 +85,12 @@ def test_stages_that_draws_would_make_wrong() -> None:
         ({"edges": [[0], [1]], "edge_weight": [1.0]}, "edge_weight: is read by no stage"),
         ({"features": ([0, 0], np.zeros((2, CHANNELS)))}, "features: names a node twice"),
         ({"features": ([9], X)}, "features: holds 9"),
+        ({"features": ()}, "features: is tuple, not a pair"),
+        ({"features": ([1], X, X)}, "features: is tuple, not a pair"),
+        ({"features": {1: X}}, "features: is dict, not a pair"),
+        ({"features": ([1], X * np.nan)}, "features: holds NaN or infinity.* Give finite numbers"),
+        ({"features": ([1], np.full((1, CHANNELS), 1e300))}, "features: holds NaN or infinity, or more than a float32"),
+        ({"new_features": X + np.inf}, "new_features: holds NaN or infinity"),
         ({"features": ([1], X[:, 1:])}, rf"features: is float32 \[1, {CHANNELS - 1}\]. Give float32 \[1, {CHANNELS}\]"),
         ({"features": ([1], X.astype(complex))}, "features: is complex128"),
         ({"new_features": X[0]}, rf"new_features: is float32 \[{CHANNELS}\]. Give float32 \[any, {CHANNELS}\]"),
@@ -161,3 +172,35 @@ def test_graphs_that_cannot_grow(what: str, change: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=words):
         served.update(**change)
     assert served.update(features=([1], X)) == 1
+
+
+@pytest.mark.parametrize("ids", [[[0], [1, 2]], [1, [2]]])
+def test_rows_of_several_lengths(ids: Any) -> None:
+    """What numpy makes no array of is refused like any other array that does not fit."""
+    served = sage().open(World.random(9, 20))
+    asks: list[Callable[[], object]] = [
+        lambda: served.predict(ids),
+        lambda: served.warm(ids),
+        lambda: served.update(edges=ids),
+        lambda: served.update(features=([1], ids)),
+        lambda: served.update(new_features=ids),
+    ]
+    for ask in asks:
+        with pytest.raises(UsageError, match=r"is no array .*Give numbers, in rows of one length"):
+            ask()
+
+
+def test_a_fan_out_beyond_every_number() -> None:
+    """It draws nothing, as every fan-out above a node's neighbours."""
+    served = sage().open(World.random(9, 60))
+    every = np.arange(9)
+    answer = served.predict(every, fanout=[2**64, 2**64 + 1])
+    np.testing.assert_array_equal(answer["rows"], served.predict(every)["rows"])
+
+
+def test_values_of_no_edges() -> None:
+    """Values come with edges: those that come alone were meant for some."""
+    with pytest.raises(UsageError, match="edge_weight: is read by no stage"):
+        sage().open(World.random(9, 20)).update(edge_weight=[1.0])
+    with pytest.raises(UsageError, match=r"edge_weight: is float64 \[1\]. Give float32 \[0\]"):
+        gcn("gcn_weighted").open(World.random(9, 20)).update(edge_weight=[1.0])
