@@ -143,9 +143,11 @@ def test_columns_that_neighbours_are_read_by_are_a_table_of_their_own() -> None:
     assert first.direct
 
 
-@pytest.mark.parametrize(("name", "fair"), [("GraphSAGE", True), ("GCN", True), ("GAT", True), ("GIN", False)])
+@pytest.mark.parametrize(
+    ("name", "fair"), [("GraphSAGE", True), ("GraphSAGE max", True), ("GCN", True), ("GAT", True), ("GIN", False)]
+)
 def test_sums_of_drawn_neighbours_are_refused_where_nothing_scales_them(name: str, fair: bool) -> None:
-    """A mean and a softmax need nothing, weights of the graph are scaled, and a plain sum would come out too small."""
+    """Means, largest values and softmaxes need nothing, weights of the graph are scaled; a plain sum is too small."""
     stages = [stage for stage in stages_of(finished(name)) if stage.depth]
     assert all((stage.sampling is None) is fair for stage in stages)
     assert all(stage.scaled == ({"weight_0"} if name == "GCN" else frozenset()) for stage in stages)
