@@ -23,9 +23,10 @@ PROBE_FANOUTS = (8, 1)
 """Two probes of different numbers of slots tell what nodes and what slots take."""
 
 _FLOAT_BYTES = 4
-_INSIDE = 1.25
-_INSIDE_SLOT = 32
-"""What ops take inside, and the allocator keeps, was measured to be up to a quarter and so many bytes of a slot."""
+_INSIDE = 1.7
+_INSIDE_SLOT = 40
+"""What ops take inside, and the allocator keeps of steps before, was measured to be up to two thirds and so many bytes of
+a slot."""
 
 
 @dataclass(frozen=True)
