@@ -25,8 +25,8 @@ PROBE_FANOUTS = (8, 1)
 _FLOAT_BYTES = 4
 _INSIDE = 1.7
 _INSIDE_SLOT = 40
-"""What ops take inside, and the allocator keeps of steps before, was measured to be up to two thirds and so many bytes of
-a slot."""
+"""What ops take inside, and the allocator keeps of steps before, was measured to be up to two thirds and so many bytes
+of a slot."""
 
 
 @dataclass(frozen=True)
