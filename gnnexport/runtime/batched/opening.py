@@ -78,8 +78,10 @@ def _fill(chain: Chain, folder: Path) -> None:
             what = f"has {len(rows)} rows for the {chain.num_nodes} nodes of '{name}'"
             raise UsageError.at(str(folder / str(stage.rows_file)), what, _MEND)
         store = chain.stores[name]
-        for begin in range(0, min(store.capacity, len(order)), _FILLED_ROWS):
-            nodes = order[begin : min(begin + _FILLED_ROWS, store.capacity)]
+        # What most others read is put in last, and so stays longest.
+        chosen = order[: store.capacity][::-1]
+        for begin in range(0, len(chosen), _FILLED_ROWS):
+            nodes = chosen[begin : begin + _FILLED_ROWS]
             store.put(nodes, rows[nodes])
 
 

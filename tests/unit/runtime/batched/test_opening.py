@@ -27,6 +27,7 @@ from gnnexport.bundle.stages import (
 )
 from gnnexport.bundle.writer import BundleWriter
 from gnnexport.errors import UsageError
+from gnnexport.runtime.batched import opening
 from gnnexport.runtime.batched.opening import _rows
 from gnnexport.runtime.runner import Runner, load
 from tests.unit.tiny_bundle import manifest, write_tiny_bundle
@@ -225,6 +226,19 @@ def test_rows_that_a_bundle_brings(tmp_path: Path, bundle: Path, budget: int) ->
         assert answer.found["stage-0"] >= len(read)
         np.testing.assert_allclose(answer["logits"], whole()[read], rtol=1e-5, atol=1e-5)
         assert runner.warm() == 0
+
+
+def test_rows_that_most_others_read_stay_longest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the rows that a bundle brings, those that nobody reads make room first."""
+    monkeypatch.setattr(opening, "_FILLED_ROWS", 1 << 12)
+    path = write_bundle(tmp_path / "m", rows=(X @ WEIGHT).astype(np.float32), batched=WITH_ROWS)
+    with load(path, store_bytes=5_000_000) as runner:
+        model, read = runner._batched(), np.unique(COL)
+        others = np.setdiff1d(np.arange(NODES), read)
+        assert len(read) < 1 << 12 < model.store_capacity()["stage-0"] // 8
+        model.rows("stage-0", others[-100:])
+        assert model.evicted
+        assert runner.predict(read).found["stage-0"] == len(read)
 
 
 def test_what_other_modes_do_not_have(tmp_path: Path) -> None:
