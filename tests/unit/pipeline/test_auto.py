@@ -8,6 +8,7 @@ import pytest
 from gnnexport import api
 from gnnexport.bundle.report_schema import Report
 from gnnexport.errors import UnsupportedError
+from gnnexport.measure.intervals import Interval
 from tests.road import write_road
 
 
@@ -28,13 +29,15 @@ def tried(report: Report) -> list[tuple[str, bool, str]]:
     return [(step.name, step.kept, step.notes[-1]) for step in report.steps if step.name.startswith("prune-channels")]
 
 
-def test_auto_keeps_what_fits_the_budget(model: Path) -> None:
-    """With a wide budget the strongest setting is tried, and kept because the file got smaller or faster."""
+def test_auto_keeps_what_fits_the_budget(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a wide budget the strongest setting is tried, and kept because the file got smaller, and no slower."""
+    # A busy machine may measure the smaller model as the slower one.
+    monkeypatch.setattr("gnnexport.pipeline.compression.speedup", lambda *_: Interval(1.0, 0.9, 1.1, "a trial"))
     name, kept, reason = tried(compress(model, max_drop="100pp"))[0]
     options = "keep=0.25,select=lasso,heads=inside,refit=true,multiple=8,retrain=true,distil=0.0,rows=100000"
     assert name == f"prune-channels{{{options}}}"
     assert kept
-    assert reason.startswith("kept: ")
+    assert reason.startswith("kept: not measurably faster, but smaller: ")
 
 
 def test_auto_drops_what_costs_accuracy(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
