@@ -129,7 +129,8 @@ def parse_bytes(text: str, where: str = "--embed-data", *, zero: bool = True) ->
         raise SpecError.at(where, f"'{text}' is not a size", "Write for example 64MB" + (" or 0" if zero else ""))
     unit = match["unit"].lower().rstrip("b")
     step = 1024 if unit.endswith("i") else 1000
-    return int(_positive(match["number"], where, text, zero=zero) * step ** _POWERS[unit.rstrip("i")])
+    size = _positive(match["number"], where, text, zero=zero) * step ** _POWERS[unit.rstrip("i")]
+    return int(_positive(str(size), where, text, zero=zero))
 
 
 def _positive(number: str, where: str, text: str, *, zero: bool = False) -> float:

@@ -91,7 +91,7 @@ def test_sizes(text, size):
     assert parse_bytes(text) == size
 
 
-@pytest.mark.parametrize("text", ["big", "-1MB", "3 parsecs"])
+@pytest.mark.parametrize("text", ["big", "-1MB", "3 parsecs", "1e308TB"])
 def test_wrong_sizes(text):
     """A size has to be zero or more and of a known unit."""
     with pytest.raises(SpecError, match="--embed-data"):
