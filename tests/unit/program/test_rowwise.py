@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, fx
 
 from gnnexport.program.graphs import args_of
-from gnnexport.program.rowwise import commuting_arguments
+from gnnexport.program.rowwise import commuting_arguments, is_row_local
 from gnnexport.program.shapes import annotate
 
 aten = torch.ops.aten
@@ -74,3 +74,14 @@ def test_both_operands_of_a_product_of_matrices() -> None:
 def test_random_ops_are_left_alone() -> None:
     """What is drawn cannot be compared."""
     assert found(lambda graph, wide, flat: graph.call_function(aten.rand_like.default, (wide,))) is None
+
+
+def test_an_order_reversed_is_no_matter_of_each_row() -> None:
+    """The middle row stays where it is: the first one tells."""
+    graph = fx.Graph()
+    x = graph.placeholder("x")
+    graph.output(graph.call_function(torch.ops.aten.flip.default, (x, [0])))
+    module = fx.GraphModule(torch.nn.Module(), graph)
+    annotate(module, [(torch.randn(11, 2),), (torch.randn(17, 2),)])
+    (flipped,) = (node for node in graph.nodes if node.op == "call_function")
+    assert not is_row_local(flipped, [x])
