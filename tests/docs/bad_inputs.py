@@ -173,6 +173,12 @@ CASES = (
     Case("data", "too few labels", arrays(lambda g: {"y": g["y"][1:]})),
     Case("data", "edge weights too few", arrays(lambda g: {"edge_weight": np.ones(3, np.float32)})),
     Case("data", "graph ids that descend", arrays(lambda g: {"batch": np.arange(60)[::-1].copy()})),
+    Case(
+        "data",
+        "a set of graphs in mode batched",
+        arrays(lambda g: {"batch": np.zeros(60, np.int64), "num_graphs": np.array(1)}),
+        "export model.pt --mode batched",
+    ),
     Case("bundle", "one byte of the model changed", edited("model.onnx", _flip), BUNDLE),
     Case("bundle", "one byte of the vectors changed", edited("golden.npz", _flip), BUNDLE),
     Case("bundle", "of a newer schema", edited("manifest.json", _newer), BUNDLE),
