@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from ctypes import Structure, byref, c_int64, c_uint64, c_void_p
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -73,6 +73,7 @@ def expand(
     fanout: int | None = None,
     seed: int = 0,
     num_src: int | None = None,
+    slots: bool = True,
     threads: int = 0,
 ) -> Block:
     """Return the neighbours of some targets, all of them or some drawn.
@@ -85,6 +86,7 @@ def expand(
         fanout: most slots of a target, drawn uniformly without replacement and left in order; `None` for all.
         seed: of the draws.
         num_src: how many sources there are; as many as nodes unless told.
+        slots: tell where slots stand; without it `Block.slots` is empty where all of them are taken.
         threads: to use; 0 for all.
 
     Raises:
@@ -94,8 +96,8 @@ def expand(
     if fanout is not None and fanout < 0:
         raise KernelError.at(_WHERE, f"a fan-out of {fanout}", "Pass 0 or more, or None for all neighbours")
     if why_missing() is not None:
-        found = neighbours_numpy.expand(start, length, col, targets, fanout, seed % _SEEDS, sources)
-        return Block(*found)
+        block = Block(*neighbours_numpy.expand(start, length, col, targets, fanout, seed % _SEEDS, sources))
+        return block if slots or fanout is not None else replace(block, slots=block.slots[:0])
     start, length, col, targets = (np.ascontiguousarray(part, np.int64) for part in (start, length, col, targets))
     if len(start) != len(length):
         raise KernelError.at(_WHERE, f"{len(start)} starts and {len(length)} lengths", "Pass one of each for a node")
@@ -105,9 +107,12 @@ def expand(
     rowptr = np.empty(len(targets) + 1, np.int64)
     call = _functions()
     check(call.count(request, rowptr.ctypes.data))
-    found_col, slots = np.empty((2, int(rowptr[-1])), np.int64)
-    check(call.expand(request, rowptr.ctypes.data, found_col.ctypes.data, slots.ctypes.data, threads_of(threads)))
-    return Block(rowptr, found_col, slots)
+    count = int(rowptr[-1])
+    found = np.empty(count, np.int64)
+    places = np.empty(count if slots or fanout is not None else 0, np.int64)
+    into = places.ctypes.data if len(places) == count else None
+    check(call.expand(request, rowptr.ctypes.data, found.ctypes.data, into, threads_of(threads)))
+    return Block(rowptr, found, places)
 
 
 def number(ids: Ids, marks: Marks) -> tuple[Ids, Ids]:

@@ -140,11 +140,19 @@ bool expand_one(const gnx_request &request, int64_t place, const int64_t *rowptr
   const int64_t start = rows.start[row], length = rows.length[row];
   if (start < 0 || length < 0 || start > rows.num_slots || length > rows.num_slots - start) return false;
   if (count != drawn_of(request, length)) return false;
+  bool fits = true;
+  if (!slots) {
+    for (int64_t slot = 0; slot < length; ++slot) {
+      const int64_t source = rows.col[start + slot];
+      fits &= source >= 0 && source < rows.num_src;
+      col[first + slot] = source;
+    }
+    return fits;
+  }
   if (count < length)
     draw({request.seed, row}, length, count, slots + first);
   else
     for (int64_t slot = 0; slot < length; ++slot) slots[first + slot] = slot;
-  bool fits = true;
   for (int64_t slot = first; slot < first + count; ++slot) {
     slots[slot] += start;
     const int64_t source = rows.col[slots[slot]];
@@ -163,7 +171,7 @@ int32_t expand(const gnx_request &request, const int64_t *rowptr, int64_t *col, 
   if (rowptr[0] != 0 || total < 0 || total > INT64_MAX / 64) return GNX_INDEX;
   for (int64_t place = 0; place < num_targets; ++place)
     if (rowptr[place] > rowptr[place + 1]) return GNX_INDEX;
-  if (total > 0 && (!col || !slots)) return GNX_NULL;
+  if (total > 0 && (!col || (!slots && request.fanout >= 0))) return GNX_NULL;
   std::atomic<bool> fits{true}, in_memory{true};
   const size_t tasks = static_cast<size_t>((num_targets + total) / TASK_POSITIONS + 1);
   for_each(threads, tasks, [&](size_t task) {

@@ -49,6 +49,20 @@ def same(left: Block, right: Block) -> None:
 
 
 @pytest.mark.usefixtures("way")
+def test_places_are_told_where_they_are_asked_for() -> None:
+    """Without them the neighbours are the same; of those drawn they are known anyway."""
+    start, length, col = structure([3, 0, 5, 1], 4)
+    targets = np.array([2, 1, 0, 2])
+    told, untold = (expand(start, length, col, targets, slots=slots) for slots in (True, False))
+    np.testing.assert_array_equal(untold.col, told.col)
+    np.testing.assert_array_equal(untold.rowptr, told.rowptr)
+    assert len(untold.slots) == 0
+    same(expand(start, length, col, targets, fanout=2, slots=False), expand(start, length, col, targets, fanout=2))
+    with pytest.raises(KernelError):
+        expand(start, length, np.full_like(col, 9), targets, slots=False)
+
+
+@pytest.mark.usefixtures("way")
 def test_all_neighbours_in_order() -> None:
     """Without a fan-out a target has every slot of its row, in order, as often as it is asked for."""
     start, length, col = structure([3, 0, 5, 1], 4)

@@ -47,10 +47,12 @@ class Adjacency:
         """Return where the slots of some rows stand, row after row."""
         return ranges(self._start.array[rows], self._length.array[rows])
 
-    def neighbours(self, rows: Ids, fanout: int | None = None, seed: int = 0, threads: int = 0) -> Block:
+    def neighbours(
+        self, rows: Ids, fanout: int | None = None, seed: int = 0, *, slots: bool = True, threads: int = 0
+    ) -> Block:
         """Return the slots of some rows, or some of them drawn; see `gnnexport.native.neighbours`."""
         start, length = self._start.array, self._length.array
-        return expand(start, length, self.col, rows, fanout=fanout, seed=seed, threads=threads)
+        return expand(start, length, self.col, rows, fanout=fanout, seed=seed, slots=slots, threads=threads)
 
     def add_nodes(self, count: int) -> None:
         """Add rows without slots."""

@@ -156,7 +156,8 @@ class Computation:
         if spec.structure is not None:
             rows = self._chain.structures[spec.structure].adjacency
             seed = (self._terms.seed + spec.depth * _SEED_STEP) % _SEEDS
-            level.block = rows.neighbours(targets, self._terms.fanouts.get(spec.depth), seed, self._threads)
+            fanout, slots = self._terms.fanouts.get(spec.depth), any(link.inputs("slot_values"))
+            level.block = rows.neighbours(targets, fanout, seed, slots=slots, threads=self._threads)
             if self._through(link):
                 level.col = level.block.col
             else:

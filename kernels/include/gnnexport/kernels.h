@@ -204,7 +204,8 @@ typedef struct gnx_request {
 /* Where the neighbours of each target begin, and where the last end: [num_targets + 1]. */
 GNX_API int32_t gnx_count_neighbours(const gnx_request *request, int64_t *rowptr);
 
-/* Sources `col` and places `slots` in rows.col of the neighbours counted before, both [rowptr[num_targets]]. */
+/* Sources `col` and places `slots` in rows.col of the neighbours counted before, both [rowptr[num_targets]]. Where all
+ * slots are taken, places may be left out: null. */
 GNX_API int32_t gnx_expand(const gnx_request *request, const int64_t *rowptr, int64_t *col, int64_t *slots,
                            const gnx_threads *threads);
 
