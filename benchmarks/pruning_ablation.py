@@ -84,7 +84,6 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=None, help="step size of retraining")
     parser.add_argument("--folder", type=Path, default=None, help="where trained models are kept between runs")
     given = parser.parse_args()
-    given.no_accuracy = False
     torch.set_num_threads(given.threads)
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as scratch:

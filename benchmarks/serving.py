@@ -152,6 +152,7 @@ class Case:
         torch.save(self.model, self.file)
         self.task = Task(epochs=given.retrain, patience=given.retrain)
         self.programs: dict[str, Program] = {}
+        self.untrained: bool = getattr(given, "no_accuracy", False)
 
     def source(self, mode: str) -> Source:
         """Load the model as `compress` does."""
@@ -168,12 +169,12 @@ class Case:
         program = self.simplified(scheme)
         data = self.data.hide("test")
         trainer = Trainer(data, self.task)
-        if keep == 1 and self.given.no_accuracy:
+        if keep == 1 and self.untrained:
             return program
         if keep == 1:  # has as many epochs as the pruned ones
             return trainer.fit(program, seed=self.seed, lr=self.given.lr)[0]
         ctx = PassContext(data, trainer, self.seed, scheme)  # type: ignore[arg-type]
-        options = {"lr": self.given.lr, "retrain": not self.given.no_accuracy, **options}
+        options = {"lr": self.given.lr, "retrain": not self.untrained, **options}
         item = PruneChannels(keep=keep, scheme=scheme, **options)  # type: ignore[arg-type]
         return item.run(program, ctx)
 

@@ -22,6 +22,7 @@ DEFAULTS: dict[str, Any] = {
     "builder": None,
     "code": None,
     "embed_data": "64MB",
+    "store": None,
     "decisions": None,
     "dry_run": False,
 }
@@ -37,7 +38,7 @@ def last_call(api: FakeApi) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
 def test_compress_leaves_the_choice_to_the_sidecar(api: FakeApi) -> None:
     """Without options everything is unset, so that gnnexport.toml decides."""
     assert app.run(["compress", "model.pt"]) == 0
-    unset = {**DEFAULTS, "passes": None, "recipe": None, "max_drop": None}
+    unset = {**DEFAULTS, "passes": None, "recipe": None, "max_drop": None, "memory": None}
     assert last_call(api) == ("compress", ("model.pt",), unset)
 
 
@@ -46,7 +47,8 @@ def test_compress_hands_every_option_on(api: FakeApi) -> None:
     line = (
         "compress m.pt --target ort,onnx --passes a{k=1} --passes b --recipe r.toml --data d.npz "
         "--input x=N,4 --mode full --max-drop 0.5pp --min-speedup 2 --time-budget 10m -o out --seed 3 --force --trust "
-        "--builder pkg:make --code train.py --embed-data 1MB --decisions old/decisions.json --dry-run"
+        "--builder pkg:make --code train.py --embed-data 1MB --store 2MB --memory 3GB "
+        "--decisions old/decisions.json --dry-run"
     )
     assert app.run(line.split()) == 0
     assert last_call(api)[2] == {
@@ -66,6 +68,8 @@ def test_compress_hands_every_option_on(api: FakeApi) -> None:
         "builder": "pkg:make",
         "code": "train.py",
         "embed_data": "1MB",
+        "store": "2MB",
+        "memory": "3GB",
         "decisions": "old/decisions.json",
         "dry_run": True,
     }

@@ -94,7 +94,7 @@ def test_an_accuracy_budget_without_data_is_inconclusive(pooled: Path, capsys: p
     ("options", "code", "words"),
     [
         (["--mode", "full"], 2, "mode 'full' needs the graph"),
-        (["--mode", "batched"], 6, "not available in this version"),
+        (["--mode", "batched"], 2, "serves a graph that it has to know"),
         (["--mode", "fast"], 2, "unknown mode 'fast'"),
         (["--input", "x=N,7"], 2, "was trained on"),
         (["--input", "x=E,6"], 2, "Write x=N,16"),

@@ -55,8 +55,8 @@ def test_command_line_beats_recipe_beats_sidecar(model: Path, tmp_path: Path) ->
 def test_the_mode_of_a_recipe_counts(model: Path, tmp_path: Path) -> None:
     """A recipe names the mode as it names the target, and the option beats it."""
     recipe = tmp_path / "recipe.toml"
-    recipe.write_text('schema = 1\npasses = ["none"]\nmode = "batched"\n')
-    with pytest.raises(UnsupportedError, match="mode 'batched' is not available"):
+    recipe.write_text('schema = 1\npasses = ["none"]\ntarget = "trt"\nmode = "batched"\n')
+    with pytest.raises(UnsupportedError, match="builds no engines for the blocks of mode batched"):
         api.compress(fresh(model), recipe=recipe, dry_run=True)
     assert api.compress(fresh(model), recipe=recipe, mode="full", dry_run=True).exit_code in (0, 7)
 
@@ -107,7 +107,7 @@ def test_keep_one_changes_no_output(model: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [
-        ({"mode": "batched"}, UnsupportedError, "not available"),
+        ({"mode": "batched", "target": "trt"}, UnsupportedError, "builds no engines"),
         ({"mode": "fast"}, UsageError, "Known: batched, full, graphs"),
         ({"target": "ort,ort"}, UsageError, "given twice"),
         ({"target": "tensorrt"}, UsageError, "unknown name 'tensorrt'"),
