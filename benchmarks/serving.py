@@ -11,6 +11,7 @@ timed side by side on the same requests: neighbours are looked for, rows gathere
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import tempfile
 import time
@@ -25,7 +26,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from benchmarks.figures import busy, markdown, options, save
+from benchmarks.figures import RESULTS, busy, markdown, options, save
 from benchmarks.paper_sage import PaperSage
 from benchmarks.real_data import require
 from benchmarks.training import train_model
@@ -50,6 +51,9 @@ from gnnexport.training.task import Task
 from gnnexport.training.trainer import Trainer
 
 KEEPS = (0.5, 0.25, 0.125)
+CHOSEN = {"full": 0.25, "batched": 0.125}
+"""What further seeds than the first are pruned to."""
+
 SCHEMES = ("full", "batched")
 BATCHES = (1, 32, 512)
 REQUESTS = 64
@@ -274,7 +278,7 @@ def run_case(name: str, seed: int, given: argparse.Namespace, folder: Path) -> t
     pruned, timed = [], []
     for scheme in SCHEMES:
         bundles: dict[float, Path] = {}
-        for keep in (1, *given.keeps):
+        for keep in (1, *(given.keeps if seed == 0 else [CHOSEN[scheme]])):
             program = case.pruned(scheme, keep) if keep != 1 or given.no_accuracy else unpruned
             if not given.no_accuracy:
                 pruned.append(case.figures(program, scheme, keep, before))
@@ -323,11 +327,21 @@ def timing_table(rows: list[Timed]) -> str:
     return markdown(heads, cells)
 
 
+def _earlier(path: Path, given: argparse.Namespace) -> list[Pruned]:
+    """Return what was found before of seeds or data that this run leaves out."""
+    if not given.first_seed or not path.is_file():
+        return []
+    rows = [Pruned(**row) for row in json.loads(path.read_text())["pruned"]]
+    again = range(given.first_seed, given.seeds)
+    return [row for row in rows if row.data not in given.data or row.seed not in again]
+
+
 def main() -> None:
     """Run all data sets and seeds asked for, print the tables, and write them as JSON."""
     parser = options((__doc__ or "").splitlines()[0], budget_s=10.0)
     parser.add_argument("--data", nargs="+", default=["amazon_computers", "coauthor_cs", "github_social"])
-    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--seeds", type=int, default=1, help="all but the first at the chosen point alone")
+    parser.add_argument("--first-seed", type=int, default=0, help="rows of other seeds stay as they were written")
     parser.add_argument("--keeps", nargs="+", type=float, default=list(KEEPS))
     parser.add_argument("--hidden", type=int, default=256)
     parser.add_argument("--epochs", type=int, default=60)
@@ -340,20 +354,20 @@ def main() -> None:
     )
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    pruned: list[Pruned] = []
+    name = "serving_timing" if given.no_accuracy else "serving"
+    pruned = _earlier(given.output or RESULTS / f"{name}.json", given)
     timed: list[Timed] = []
     with tempfile.TemporaryDirectory() as scratch:
         given.folder = given.folder or Path(scratch)
         given.folder.mkdir(parents=True, exist_ok=True)
-        for name in given.data:
-            for seed in range(given.seeds):
-                more = run_case(name, seed, given, Path(scratch))
+        for data in given.data:
+            for seed in range(given.first_seed, given.seeds):
+                more = run_case(data, seed, given, Path(scratch))
                 pruned, timed = pruned + more[0], timed + more[1]
     print(accuracy_table(pruned) if pruned else "accuracy not measured")
     print(timing_table(timed) if timed else "latency not measured")
     notes = busy(given.threads)
     found = {"pruned": [asdict(row) for row in pruned], "timed": [asdict(row) for row in timed], "notes": notes}
-    name = "serving_timing" if given.no_accuracy else "serving"
     save(found, name, argparse.Namespace(output=given.output, threads=given.threads))
 
 
