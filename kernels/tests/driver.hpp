@@ -47,6 +47,7 @@ void run_sort();
 void run_edges();
 void run_linear();
 void run_neighbours();
+void run_packed();
 void run_spread();
 void run_nothing();
 void run_races();

@@ -160,6 +160,7 @@ int main() {
     }
     run_path();
     run_linear();
+    run_packed();
     std::printf("%s: %ld calls\n", path, calls);
   }
   run_sort();

@@ -218,6 +218,37 @@ GNX_API int32_t gnx_number(const int64_t *ids, int64_t count, int32_t *marks, in
 GNX_API int32_t gnx_gather_rows(const float *table, int64_t num_rows, int64_t width, const int64_t *ids, int64_t count,
                                 float *out, const gnx_threads *threads);
 
+/* Rows of numbers of 1, 2, 4 or 8 bits, each row with a width and a step of its own: a number n stands for n * step.
+ *
+ * A row of `columns` numbers of b bits takes ceil(columns * b / 8) bytes, its first number in the lowest bits of the
+ * first byte; row stands behind row. Stored is n + zero, where zero is 0, or 2^(b - 1) with `is_signed`. Where row i
+ * begins follows from the byte with which its group of 64 rows begins, anchors[i / 64], and from the widths of the rows
+ * before it in the group. Without `codes` all rows have 8 bits; then there are no anchors, and each row may have a zero
+ * of its own, 0 or 128. */
+typedef struct gnx_packed {
+  uint8_t *payload;        /* [payload_bytes], written by gnx_pack_rows alone */
+  const uint8_t *codes;    /* [ceil(num_rows / 4)], or null: two bits a row, the first row lowest; b = 1 << code */
+  const uint64_t *anchors; /* [ceil(num_rows / 64)], or null without codes */
+  const float *step;       /* [num_rows], positive */
+  const uint8_t *zero;     /* [num_rows], or null; only without codes */
+  int64_t num_rows, columns, payload_bytes;
+  int32_t is_signed; /* not read where there is `zero` */
+} gnx_packed;
+
+/* Round the rows of x [count, columns] and store them: row i as row ids[i], which are distinct, or as row i where `ids`
+ * is null. With z = x * (1 / step) and Q the largest number of the row, 2^b - 1 or with a zero 2^(b - 1) - 1:
+ * n = floor(min(max(z, 0), Q) + 0.5), or with a zero n = sign(z) * floor(min(|z|, Q) + 0.5). */
+GNX_API int32_t gnx_pack_rows(const gnx_packed *rows, const int64_t *ids, int64_t count, const float *x,
+                              const gnx_threads *threads);
+
+/* out[i] = n * step of row ids[i], or of row i: out is [count, columns]. */
+GNX_API int32_t gnx_unpack_rows(const gnx_packed *rows, const int64_t *ids, int64_t count, float *out,
+                                const gnx_threads *threads);
+
+/* The same without the step: n, and n + 128 where the row has a zero, as products of u8 and s8 take them. */
+GNX_API int32_t gnx_unpack_levels(const gnx_packed *rows, const int64_t *ids, int64_t count, uint8_t *out,
+                                  const gnx_threads *threads);
+
 #ifdef __cplusplus
 }
 #endif
