@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from benchmarks.figures import markdown, options, save
-from benchmarks.serving import SCHEMES, Case
+from benchmarks.serving import SCHEMES, Case, training_options
 
 KEEP = 0.25
 DISTIL = 0.5
@@ -78,11 +78,7 @@ def main() -> None:
     parser = options((__doc__ or "").splitlines()[0])
     parser.add_argument("--data", nargs="+", default=["amazon_computers"])
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--hidden", type=int, default=256)
-    parser.add_argument("--epochs", type=int, default=60)
-    parser.add_argument("--retrain", type=int, default=20, help="epochs of retraining")
-    parser.add_argument("--lr", type=float, default=None, help="step size of retraining")
-    parser.add_argument("--folder", type=Path, default=None, help="where trained models are kept between runs")
+    training_options(parser, retrain=20)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     rows: list[Row] = []

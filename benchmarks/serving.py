@@ -327,6 +327,15 @@ def timing_table(rows: list[Timed]) -> str:
     return markdown(heads, cells)
 
 
+def training_options(parser: argparse.ArgumentParser, retrain: int) -> None:
+    """Add how models are trained and retrained, and where they are kept."""
+    parser.add_argument("--hidden", type=int, default=256)
+    parser.add_argument("--epochs", type=int, default=60)
+    parser.add_argument("--retrain", type=int, default=retrain, help="epochs of retraining")
+    parser.add_argument("--lr", type=float, default=None, help="step size of retraining")
+    parser.add_argument("--folder", type=Path, default=None, help="where trained models are kept between runs")
+
+
 def _earlier(path: Path, given: argparse.Namespace) -> list[Pruned]:
     """Return what was found before of seeds or data that this run leaves out."""
     if not given.first_seed or not path.is_file():
@@ -343,11 +352,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1, help="all but the first at the chosen point alone")
     parser.add_argument("--first-seed", type=int, default=0, help="rows of other seeds stay as they were written")
     parser.add_argument("--keeps", nargs="+", type=float, default=list(KEEPS))
-    parser.add_argument("--hidden", type=int, default=256)
-    parser.add_argument("--epochs", type=int, default=60)
-    parser.add_argument("--retrain", type=int, default=40, help="epochs of retraining")
-    parser.add_argument("--lr", type=float, default=None, help="step size of retraining")
-    parser.add_argument("--folder", type=Path, default=None, help="where trained models are kept between runs")
+    training_options(parser, retrain=40)
     parser.add_argument("--no-timing", action="store_true", help="measure accuracy alone")
     parser.add_argument(
         "--no-accuracy", action="store_true", help="time alone, without retraining: widths are the same"

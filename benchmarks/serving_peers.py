@@ -29,7 +29,7 @@ from benchmarks import figures, peer_ways
 from benchmarks.paper_sage import PaperSage
 from benchmarks.peer_ways import Asked, Rows, Way
 from benchmarks.room import LeftOut
-from benchmarks.serving import Case, requests
+from benchmarks.serving import Case, requests, training_options
 from gnnexport.measure.timing import compare
 from gnnexport.program.program import Program
 from gnnexport.runtime.runner import Runner, load
@@ -189,11 +189,7 @@ def main() -> None:
     parser.add_argument("--data", default="amazon_computers")
     parser.add_argument("--sizes", nargs="+", type=int, default=SIZES, help="nodes of a request")
     parser.add_argument("--keep", type=float, default=0.25, help="share of the channels that stays")
-    parser.add_argument("--hidden", type=int, default=256)
-    parser.add_argument("--epochs", type=int, default=60)
-    parser.add_argument("--retrain", type=int, default=40, help="epochs of retraining")
-    parser.add_argument("--lr", type=float, default=None, help="step size of retraining")
-    parser.add_argument("--folder", type=Path, default=None, help="where trained models are kept between runs")
+    training_options(parser, retrain=40)
     given = parser.parse_args()
     if given.quick:
         given.sizes, given.budget, given.hidden, given.epochs, given.retrain = QUICK_SIZES, 0.0, 16, 2, 1
@@ -206,7 +202,7 @@ def main() -> None:
         "data": given.data, "hidden": given.hidden, "keep": given.keep, "f1_micro": f1,
         "notes": figures.busy(given.threads), "tables": [asdict(table) for table in tables],
     }  # fmt: skip
-    figures.save(found, "serving_peers", given)
+    figures.save(found, f"serving_peers_{given.data}", given)
 
 
 if __name__ == "__main__":

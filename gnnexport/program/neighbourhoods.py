@@ -18,6 +18,7 @@ from torch import Tensor, fx
 
 from gnnexport.errors import UnsupportedError
 from gnnexport.native.neighbours import Block, expand, number
+from gnnexport.program.draws import unfair
 from gnnexport.program.graphs import args_of, module_of, output_node
 from gnnexport.program.hops import Hops, Space, find_hops
 from gnnexport.program.inputs import Role
@@ -37,8 +38,6 @@ _MEND = "Use the whole graph"
 _INT64_BYTES = 8
 _SLOT_BYTES = 6 * _INT64_BYTES
 """Of one slot while it is found, numbered and copied."""
-_FAIR = ("mean", "max", "min")
-"""Reductions in which drawn neighbours stand for all of them."""
 
 
 @dataclass(frozen=True)
@@ -265,7 +264,7 @@ def find_neighbourhoods(
     csrs = {rowptr: _csr(rowptr, parts, whole) for rowptr, parts in names.items()}
     output: fx.Node = args_of(output_node(known.body.graph))[0]
     scaled: set[str] = set()
-    sampling = next((reason for node in hops.steps if (reason := _unfair(node, scaled)) is not None), None)
+    sampling = next((reason for node in hops.steps if (reason := unfair(node, scaled)) is not None), None)
     values = hops.structure_values
     return Neighbourhoods(
         features={item.name: inputs[item.name] for item in program.features},
@@ -339,38 +338,6 @@ def _owner(program: Program, names: Mapping[str, Mapping[str, str]], value: str)
     if len(owners) != 1:
         raise _refused(f"'{value}' belongs to {len(owners)} structures")
     return owners[0]
-
-
-def _unfair(node: fx.Node, scaled: set[str]) -> str | None:
-    """Tell why a reduction of drawn neighbours is no fair one of all; enters weights that are to be scaled."""
-    if node.target is gnn.aggregate.default:
-        reduce, weight = args_of(node)[4], args_of(node)[3]
-    elif node.target is gnn.reduce_edges.default:
-        reduce, weight = args_of(node)[2], args_of(node)[0]
-    else:
-        return None
-    if reduce in _FAIR or (isinstance(weight, fx.Node) and _attention(weight)):
-        return None
-    if reduce == "sum" and isinstance(weight, fx.Node) and _only_weighs(weight):
-        scaled.add(str(weight.target))
-        return None
-    return f"{module_of(node)} takes the {reduce} over its neighbours, which is another one over some of them"
-
-
-def _only_weighs(value: fx.Node) -> bool:
-    """Tell whether a value of the graph is read as the weight of sums alone."""
-    return value.op == "placeholder" and all(
-        user.target is gnn.aggregate.default and args_of(user)[4] == "sum" and value not in args_of(user)[:3]
-        for user in value.users
-    )
-
-
-def _attention(value: fx.Node) -> bool:
-    """Tell whether values of slots come out of a softmax, which adds up to one however many neighbours there are."""
-    if value.target is gnn.edge_softmax.default:
-        return True
-    steps = (gnn.aggregate.default, gnn.reduce_edges.default)
-    return value.target not in steps and any(_attention(item) for item in value.all_input_nodes)
 
 
 def _row_bytes(value: Tensor) -> int:

@@ -12,6 +12,7 @@ from torch import fx
 
 from gnnexport.bundle.stages import StageInput
 from gnnexport.errors import UnsupportedError
+from gnnexport.program.draws import unfair
 from gnnexport.program.graphs import args_of, module_of, rebuild
 from gnnexport.program.hops import STEPS, Space
 from gnnexport.program.program import EXAMPLE_NODES
@@ -20,9 +21,6 @@ from gnnexport.program.stages import FEATURES, STRUCTURE, CutProgram, Record, so
 
 aten = torch.ops.aten
 gnn = torch.ops.gnn
-
-_FAIR = ("mean", "max", "min")
-"""Reductions that neighbours drawn at random stand for as they are."""
 
 
 @dataclass(frozen=True)
@@ -237,13 +235,7 @@ class _Writer:
         """Tell whether sums over neighbours drawn at random stand for the whole sums, and which weights to scale."""
         scaled: set[str] = set()
         for node in self.graph.nodes:
-            if node.target is gnn.reduce_edges.default and args_of(node)[2] not in _FAIR:
-                return f"{module_of(node)} sums over its neighbours", frozenset()
-            if node.target is not gnn.aggregate.default or args_of(node)[4] in _FAIR:
-                continue
-            weight = args_of(node)[3]
-            if isinstance(weight, fx.Node) and weight.op == "placeholder" and len(weight.users) == 1:
-                scaled.add(str(weight.target))
-            elif not isinstance(weight, fx.Node) or weight.target is not gnn.edge_softmax.default:
-                return f"{module_of(node)} sums over its neighbours", frozenset()
+            reason = unfair(node, scaled)
+            if reason is not None:
+                return reason, frozenset()
         return None, frozenset(scaled)

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from gnnexport.errors import MissingExtraError, NotRunnableError, UnsupportedErr
 from gnnexport.native.library import ABI, how_to_mend, why_missing
 from gnnexport.runtime.backend import Backend
 from gnnexport.runtime.batched.backend import BatchedBackend
+from gnnexport.runtime.batched.change import Update
 from gnnexport.runtime.batched.model import BatchedModel
 from gnnexport.runtime.batched.opening import open_chain
 from gnnexport.runtime.batched.prediction import Prediction
@@ -180,29 +181,17 @@ class Runner:
         """
         return self._batched().predict(node_ids, fanout=fanout, seed=seed, staleness=staleness)
 
-    def update(
-        self,
-        *,
-        edges: Any = None,
-        edge_weight: Any = None,
-        edge_attr: Any = None,
-        removed_edges: Any = None,
-        features: tuple[Any, Any] | None = None,
-        new_features: Any = None,
-    ) -> int:
-        """Change the graph, in mode `batched`, and return its version from now on; see `BatchedModel.update`.
+    def update(self, **change: Unpack[Update]) -> int:
+        """Change the graph, in mode `batched`, and return its version from now on.
+
+        Args:
+            change: `edges`, `edge_weight`, `edge_attr`, `removed_edges`, `features`, `new_features`, as far as they
+                change; see `Update`.
 
         Raises:
             UsageError: the bundle is in another mode, or the change does not fit; nothing is changed then.
         """
-        return self._batched().update(
-            edges=edges,
-            edge_weight=edge_weight,
-            edge_attr=edge_attr,
-            removed_edges=removed_edges,
-            features=features,
-            new_features=new_features,
-        )
+        return self._batched().update(**change)
 
     def warm(self, node_ids: Any = None) -> int:
         """Fill the store, in mode `batched`, and return how many rows were computed; see `BatchedModel.warm`.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,27 @@ Rows = NDArray[np.float32]
 
 _NONE = np.zeros(0, np.int64)
 _AGAIN = "Make the bundle again from the grown graph"
+
+
+class Update(TypedDict, total=False):
+    """What `update` takes: a change of the graph or of its features.
+
+    Args:
+        edges: int64 [2, edges] that come, a row of sources and a row of destinations; new nodes among them.
+        edge_weight: float32 [edges], where the model reads weights.
+        edge_attr: float32 [edges, …], where the model reads features of edges.
+        removed_edges: int64 [2, edges] that go; of several between two nodes the first ones. They go before others
+            come.
+        features: ids of nodes, and float32 [nodes, features] in the place of what they had.
+        new_features: float32 [new nodes, features]; the ids that follow those there are.
+    """
+
+    edges: Any
+    edge_weight: Any
+    edge_attr: Any
+    removed_edges: Any
+    features: tuple[Any, Any] | None
+    new_features: Any
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from threading import Lock
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gnnexport.errors import UsageError, nearest
 from gnnexport.runtime.batched.chain import Chain
-from gnnexport.runtime.batched.change import check_change, make_change
+from gnnexport.runtime.batched.change import Update, check_change, make_change
 from gnnexport.runtime.batched.computation import Computation, Terms
 from gnnexport.runtime.batched.lock import ReadersWriter
 from gnnexport.runtime.batched.prediction import Prediction
@@ -89,26 +89,11 @@ class BatchedModel:
             outputs = {last.spec.output: rows.reshape(len(wanted), *last.tail)}
             return Prediction(outputs, self._version, computation.computed, computation.found)
 
-    def update(
-        self,
-        *,
-        edges: Any = None,
-        edge_weight: Any = None,
-        edge_attr: Any = None,
-        removed_edges: Any = None,
-        features: tuple[Any, Any] | None = None,
-        new_features: Any = None,
-    ) -> int:
+    def update(self, **change: Unpack[Update]) -> int:
         """Change the graph or its features: all of it, or on an error nothing.
 
         Args:
-            edges: int64 [2, edges] that come, a row of sources and a row of destinations; new nodes among them.
-            edge_weight: float32 [edges], where the model reads weights.
-            edge_attr: float32 [edges, …], where the model reads features of edges.
-            removed_edges: int64 [2, edges] that go; of several between two nodes the first ones. They go before
-                others come.
-            features: ids of nodes, and float32 [nodes, features] in the place of what they had.
-            new_features: float32 [new nodes, features]; the ids that follow those there are.
+            change: see `Update`.
 
         Returns:
             The version of the graph from now on.
@@ -116,13 +101,12 @@ class BatchedModel:
         Raises:
             UsageError: it does not fit the graph, or the bundle does not say how the model follows it.
         """
-        given = {"edges": edges, "edge_weight": edge_weight, "edge_attr": edge_attr, "removed_edges": removed_edges}
         with self._lock.writing():
             self._check_whole()
-            change = check_change(self._where, self._chain, **given, features=features, new_features=new_features)
+            checked = check_change(self._where, self._chain, **change)
             # Memory that runs out, or an interrupt, leaves a graph that is neither the old nor the new one.
             self._broken = True
-            make_change(self._chain, change, self._version + 1)
+            make_change(self._chain, checked, self._version + 1)
             self._broken = False
             self._version += 1
             return self._version
