@@ -56,6 +56,8 @@ class Pass(ABC):
     stage: ClassVar[Stage]
     ladder: ClassVar[tuple[str, ...]] = ()
     """Options that the pipeline `auto` tries in turn until one is kept, the strongest first."""
+    turn: ClassVar[int] = 0
+    """Passes with a lower number are tried first by `auto`: what makes the model smaller, then narrower numbers."""
     measured: ClassVar[bool] = False
     """Kept only where the target runs measurably faster with it. Such a pass is of the stage `FINALISE`, runs after all
     others, and returns the very Program that it was given, with a note that says why, where it finds nothing to gain.

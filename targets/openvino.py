@@ -14,9 +14,11 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from gnnexport.errors import UnsupportedError
+from gnnexport.errors import Problem, UnsupportedError
 from gnnexport.native.openvino_extension import extension
+from gnnexport.program.halves import half_of
 from gnnexport.program.inputs import Mode
+from gnnexport.program.program import Program
 from gnnexport.runtime.openvino import DEVICE, import_openvino, infer, open_core, reason, settings
 from gnnexport.targets.contract import Artefact, DialectModel, EmitContext
 from gnnexport.targets.onnx import schemas
@@ -47,6 +49,13 @@ class OpenVinoTarget(NativeTarget):
 
     aggregate: Lowering = "auto"
     """Lowering of aggregation; `auto` picks by timing on OpenVINO."""
+
+    def check(self, program: Program, mode: Mode = "full") -> list[Problem]:
+        """Name each op that cannot be translated, and rows of fp16: OpenVINO's processors have no such numbers."""
+        rounded = [node.name for node in program.body.graph.nodes if half_of(node) == "fp16"]
+        what = "computes fp16 in float32, so that rows rounded to it would not be"
+        problems = [Problem(WHERE, what, "Use cast{to=bf16}, or cast{to=fp16,rows=false}")] if rounded else []
+        return super().check(program, mode) + problems
 
     def emit(self, dialect: DialectModel, folder: Path, ctx: EmitContext) -> Artefact:
         """Bake the graph in where it is fixed, lower the dialect or leave it to our kernels, and convert that.

@@ -70,14 +70,57 @@ class Sizes(Record):
     metadata_bytes: int | None = None
 
 
+class QuantisedOperand(Record):
+    """A value that a pass quantised or cast, and what became of it on the target.
+
+    Args:
+        name: of the value in the Program.
+        kind: `input` of a linear map, `features` where that is what a request brings, `aggregated`, `attention`, or
+            `weight`.
+        per: what shares a step: `node`, `row`, `column`, `channel`, `group`, `tensor`; `number` of a float of 16 bits.
+        count: numbers in it.
+        bits: of a number, as the pass has it: the mean where rows differ.
+        stored: bits that a number takes in the containers it is kept in.
+        executed: bits that the arithmetic runs on.
+        arithmetic: which that is, in words.
+        size_bytes: numbers, steps and widths, as stored.
+    """
+
+    name: str
+    kind: str
+    per: str
+    count: int
+    bits: float
+    stored: float
+    executed: float
+    arithmetic: str
+    size_bytes: int
+
+
 class Bits(Record):
-    """Bit widths, as the method counts them, as stored, as executed, and as only simulated."""
+    """Bit widths, as the method counts them, as stored, as executed, and as only simulated.
+
+    Weights are among the operands, and in no other number here: their bytes are those of the model's files.
+
+    Args:
+        average_paper: mean over the quantised inputs of linear maps of the mean over their rows; raw features left out.
+        ratio_paper: 32 over that; steps, widths and other operands do not count in it.
+        stored: bits a number takes in its containers, over all quantised features.
+        executed: bits the arithmetic runs on, over the same numbers.
+        simulated: mean width of those that are quantised in value and computed in float; null where there are none.
+        feature_bytes: the same numbers with their steps, widths and indices.
+        ratio_bytes: their bytes as float32 over that.
+        operands: one by one.
+    """
 
     average_paper: float | None = None
+    ratio_paper: float | None = None
     stored: float | None = None
     executed: float | None = None
     simulated: float | None = None
     feature_bytes: int | None = None
+    ratio_bytes: float | None = None
+    operands: tuple[QuantisedOperand, ...] = ()
 
 
 class Sparsity(Record):

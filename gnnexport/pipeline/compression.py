@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from gnnexport import spec
 from gnnexport.errors import UnsupportedError
 from gnnexport.measure.budgets import Budget
+from gnnexport.measure.intervals import Interval
 from gnnexport.passes.contract import Pass, PassContext, Stage
 from gnnexport.pipeline.emission import Emitter
 from gnnexport.pipeline.measured import Measured
@@ -23,7 +24,8 @@ class Auto:
     """Try the compressing passes in turn and keep what pays.
 
     A compressing pass is kept when the metric on validation nodes stays within the budget and the target got
-    measurably faster, or the model's files smaller. Where the target cannot run, only their size is left to judge by.
+    measurably faster, or the model's files smaller, and neither got worse. Where the target cannot run, only their size
+    is left to judge by.
     Passes that change no output come last, and are kept when measured faster.
 
     Args:
@@ -79,16 +81,32 @@ class Auto:
         with ExitStack() as stack:
             old, new = (stack.enter_context(scratch_form(self.emitter, program)) for program in (before, after))
             faster = speedup(self.emitter, old, new, self.deadline)
-            smaller = new.emission.size_bytes < old.emission.size_bytes
-            sizes = f"{old.emission.size_bytes} to {new.emission.size_bytes} bytes"
-            if isinstance(faster, str):
-                found = "kept: smaller" if smaller else "dropped: not smaller"
-                return smaller, f"{found}: {sizes}; judged by size only, latency not measured: {faster}"
-            if faster.low is not None and faster.low > 1:
-                return True, f"kept: {faster.value:.2f} times faster"
-            if smaller and (faster.high is None or faster.high >= 1):
-                return True, f"kept: not measurably faster, but smaller: {sizes}"
-            return False, f"dropped: neither measurably faster nor smaller ({faster.value:.2f} times, {sizes})"
+            return worth(faster, old.emission.size_bytes, new.emission.size_bytes)
+
+
+def worth(faster: Interval | str, old_bytes: int, new_bytes: int) -> tuple[bool, str]:
+    """Tell whether a setting is recommended, and why: never one that is measurably slower, or larger.
+
+    Args:
+        faster: how many times faster the model is with it, or why that was not measured.
+        old_bytes: of the model's files without it.
+        new_bytes: of those with it.
+    """
+    sizes = f"{old_bytes} to {new_bytes} bytes"
+    if isinstance(faster, str):
+        smaller = new_bytes < old_bytes
+        found = "kept: smaller" if smaller else "dropped: not smaller"
+        return smaller, f"{found}: {sizes}; judged by size only, latency not measured: {faster}"
+    times = f"{faster.value:.2f} times"
+    if faster.high is not None and faster.high < 1:
+        return False, f"dropped: measurably slower ({times}, {sizes})"
+    if new_bytes > old_bytes:
+        return False, f"dropped: larger ({times}, {sizes})"
+    if faster.low is not None and faster.low > 1:
+        return True, f"kept: {times} faster"
+    if new_bytes < old_bytes:
+        return True, f"kept: not measurably faster, but smaller: {sizes}"
+    return False, f"dropped: neither measurably faster nor smaller ({times}, {sizes})"
 
 
 def run_given(start: Program, passes: Sequence[Pass], ctx: PassContext, progress: Callable[[str], None]) -> Stepped:

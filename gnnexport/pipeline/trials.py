@@ -58,8 +58,8 @@ def speedup(emitter: Emitter, old: Form, new: Form, deadline: float) -> Interval
 
 
 def ladders(stage: Stage) -> list[list[Pass]]:
-    """Return for each pass of a stage the settings to try, the strongest first."""
-    classes = [cls for cls in pass_classes().values() if cls.stage is stage]
+    """Return for each pass of a stage the settings to try, the strongest first; passes by their turn, then by name."""
+    classes = sorted((cls for cls in pass_classes().values() if cls.stage is stage), key=lambda cls: cls.turn)
     return [[spec.build(cls, spec.parse(f"{cls.name}{{{options}}}")) for options in cls.ladder] for cls in classes]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from gnnexport.bundle.report_schema import LawResult, Measurement, Report
+from gnnexport.bundle.report_schema import Bits, LawResult, Measurement, Report
 from gnnexport.conformance.laws import LAWS
 from gnnexport.measure.metrics import find
 from gnnexport.report.quantities import NOT_MEASURED, count, milliseconds, share, size, throughput
@@ -22,7 +22,9 @@ class Table:
 
 def tables(report: Report) -> tuple[Table, ...]:
     """Make every table that has something in it."""
-    made = (_measurements(report), _sizes(report), _laws(report), _steps(report), _lowerings(report))
+    made = (
+        _measurements(report), _sizes(report), *_bits(report), _laws(report), _steps(report), _lowerings(report)
+    )  # fmt: skip
     return tuple(table for table in made if table.rows)
 
 
@@ -80,6 +82,35 @@ def _sizes(report: Report) -> Table:
     parts = {} if sizes is None else sizes.model_dump()
     rows = tuple((name.removesuffix("_bytes"), size(value)) for name, value in parts.items() if isinstance(value, int))
     return Table("Where the bytes go", ("part", "size"), rows)
+
+
+def _bits(report: Report) -> tuple[Table, Table]:
+    """Show the bits in all, and operand by operand."""
+    bits = report.result.bits or Bits()
+    lines = (
+        ("average bits, as papers count", bits.average_paper, "the inputs of layers alone, without steps and widths"),
+        ("32 / average bits", bits.ratio_paper, "the ratio that papers give"),
+        ("bits stored", bits.stored, "a number of the features takes in its containers"),
+        ("bits executed", bits.executed, "what the arithmetic on them runs on"),
+        ("bits simulated", bits.simulated, "of those that are computed in float"),
+        ("float32 bytes / bytes", bits.ratio_bytes, f"true bytes, {size(bits.feature_bytes)} with steps and widths"),
+    )
+    rows = tuple((name, f"{value:.2f}", about) for name, value, about in lines if value is not None)
+    operands = tuple(
+        (
+            item.name,
+            item.kind,
+            item.per,
+            count(item.count),
+            f"{item.bits:.3g}",
+            f"{item.stored:.3g}",
+            f"{item.executed:.3g}: {item.arithmetic}",
+            size(item.size_bytes),
+        )
+        for item in bits.operands
+    )
+    columns = ("operand", "kind", "a step for each", "numbers", "bits", "stored", "executed", "size")
+    return Table("Bits", ("", "", "of what"), rows), Table("Quantised operands", columns, operands)
 
 
 def _laws(report: Report) -> Table:

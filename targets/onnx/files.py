@@ -10,6 +10,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common as passes
 
 from gnnexport.program.inputs import Mode
+from gnnexport.targets.onnx.halves import store_halves
 from gnnexport.targets.onnx.tape import OF_GRAPH
 
 MODEL_FILE = "model.onnx"
@@ -22,13 +23,14 @@ _SMALL_BYTES = 1024
 
 
 def write(model: ir.Model, folder: Path, external_bytes: int = EXTERNAL_BYTES) -> tuple[str, ...]:
-    """Write and check the model; return the names of the files.
+    """Write and check the model, weights that 16 bits hold exactly in 16 bits; return the names of the files.
 
     Args:
         model: in standard operators.
         folder: exists already.
         external_bytes: initialisers above this many bytes in all go to a file of their own.
     """
+    store_halves(model)
     _tidy(model)
     path = folder / MODEL_FILE
     total = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)

@@ -16,6 +16,7 @@ from gnnexport.targets.onnx import schemas
 from gnnexport.targets.onnx.attention import fuse_attention
 from gnnexport.targets.onnx.choice import NATIVE, Choices
 from gnnexport.targets.onnx.epilogues import fuse_epilogues
+from gnnexport.targets.onnx.halves import gather_halves
 from gnnexport.targets.onnx.linear import fuse_linear, fuse_own, take_layers
 from gnnexport.targets.onnx.lower import REDUCING
 from gnnexport.targets.onnx.operators import dialect_nodes, read
@@ -70,6 +71,7 @@ def keep_native(graph: ir.Graph, path: str) -> None:
     if path == "amx" and reduces:  # no model needs the kernels for its layers alone
         take_layers(graph)
         fuse_epilogues(graph, [schemas.LINEAR])
+    gather_halves(graph)
     _narrow(graph)
     for node in dialect_nodes(graph):
         if node.op_type == schemas.GATHER_SOURCE:

@@ -27,6 +27,8 @@ ACTIVATION = "activation"
 SLOPE = "slope"
 
 _FLOATS = ("T", ["tensor(float)", "tensor(double)", "tensor(float16)", "tensor(bfloat16)"], "features")
+_ROWS = ("R", _FLOATS[1], "rows, which may be narrower than what is made of them")
+_TYPES = {"f32": "tensor(float)"}
 _INDICES = ("I", ["tensor(int64)", "tensor(int32)"], "indices")
 
 
@@ -45,9 +47,10 @@ def register() -> None:
         OpSchema.Attribute("scale", onnx.helper.make_attribute("scale", 1.0), "of dot"),
     ]
     _register(CSR, ["dst:I", "num_dst:I"], [], outputs=["rowptr:I", "perm:I"])
-    _register(AGGREGATE, ["x:T", "rowptr:I", "col:I", "weight:T?", "root:T?", "bias:T?"], [reduce, *after])
+    # Rows of any width give float32, which is what a file with such a node holds.
+    _register(AGGREGATE, ["x:R", "rowptr:I", "col:I", "weight:T?", "root:T?", "bias:T?"], [reduce, *after], ["out:f32"])
     layers = ["matrix:T", "own:T?", "own_matrix:T?", "root:T?", "bias:T?"]
-    _register(AGGREGATE_LINEAR, ["x:T", "rowptr:I", "col:I", "weight:T?", *layers], [reduce, *after])
+    _register(AGGREGATE_LINEAR, ["x:R", "rowptr:I", "col:I", "weight:T?", *layers], [reduce, *after], ["out:f32"])
     _register(LINEAR, ["x:T", "matrix:T", "root:T?", "bias:T?"], after)
     _register(REDUCE_EDGES, ["messages:T", "rowptr:I", "root:T?", "bias:T?"], [reduce, *after])
     terms = ["source:T?", "destination:T?", "edge:T?", "edge_value:T?", "att:T?", "root:T?", "bias:T?"]
@@ -69,7 +72,7 @@ def _register(
     name: str, inputs: list[str], attributes: list[OpSchema.Attribute], outputs: Sequence[str] = ("out:T",)
 ) -> None:
     texts = (*inputs, *outputs)
-    constraints = [item for item in (_FLOATS, _INDICES) if any(item[0] in text.partition(":")[2] for text in texts)]
+    constraints = [item for item in (_FLOATS, _ROWS, _INDICES) if any(item[0] == text.partition(":")[2].rstrip("?") for text in texts)]
     onnx.defs.register_schema(
         OpSchema(
             name,
@@ -87,4 +90,5 @@ def _parameter(text: str) -> OpSchema.FormalParameter:
     name, _, kind = text.partition(":")
     option = OpSchema.FormalParameterOption
     chosen = option.Optional if kind.endswith("?") else option.Single
-    return OpSchema.FormalParameter(name, kind.rstrip("?"), param_option=chosen)
+    plain = kind.rstrip("?")
+    return OpSchema.FormalParameter(name, _TYPES.get(plain, plain), param_option=chosen)

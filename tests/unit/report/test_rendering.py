@@ -1,12 +1,14 @@
 import pytest
 
 from gnnexport.bundle.report_schema import (
+    Bits,
     Candidate,
     DataInfo,
     Latency,
     Lowering,
     Measurement,
     MetricValue,
+    QuantisedOperand,
     Report,
     Result,
     Sizes,
@@ -99,6 +101,23 @@ def test_sets_of_graphs_and_errors(render):
     assert "mae, lower is better" in text
     assert "0.5123" in text
     assert "51.2" not in text
+
+
+@pytest.mark.parametrize("render", [to_markdown, to_text])
+def test_bits_are_told_apart(render):
+    """What is stored, executed and only simulated stands side by side, with both ways to count a ratio."""
+    operands = (
+        QuantisedOperand(
+            name="relu", kind="input", per="node", count=43_328, bits=1.7, stored=1.9, executed=8,
+            arithmetic="u8 x s8", size_bytes=21_500,
+        ),
+    )  # fmt: skip
+    bits = Bits(average_paper=1.7, ratio_paper=18.82, stored=1.9, executed=8, simulated=4.0, feature_bytes=21_500,
+                ratio_bytes=8.06, operands=operands)  # fmt: skip
+    text = render(REPORT.model_copy(update={"result": REPORT.result.model_copy(update={"bits": bits})}))
+    for word in ("1.70", "18.82", "1.90", "8.00", "8.06", "21.5 kB", "4.00", "43,328", "relu"):
+        assert word in text
+    assert "Bits" not in render(REPORT)
 
 
 def test_an_empty_report_renders():
