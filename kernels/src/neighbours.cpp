@@ -142,7 +142,7 @@ bool expand_one(const gnx_request &request, int64_t place, const int64_t *rowptr
   if (count != drawn_of(request, length)) return false;
   bool fits = true;
   if (!slots) {
-    for (int64_t slot = 0; slot < length; ++slot) {
+    for (int64_t slot = 0; slot < count; ++slot) {
       const int64_t source = rows.col[start + slot];
       fits &= source >= 0 && source < rows.num_src;
       col[first + slot] = source;
