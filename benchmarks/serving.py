@@ -242,7 +242,7 @@ def time_batched(case: Case, bundles: dict[float, Path], given: argparse.Namespa
             found += [_timed(case, "batched", keep, batch, store, timings) for keep in runners]
         for runner in runners.values():
             runner.close()
-    return found
+    return [_with_memory(row, bundles) for row in found]
 
 
 def time_full(case: Case, bundles: dict[float, Path], given: argparse.Namespace) -> list[Timed]:
@@ -253,10 +253,14 @@ def time_full(case: Case, bundles: dict[float, Path], given: argparse.Namespace)
     timings = compare(contenders, budget_s=2 * given.budget)
     for runner in runners.values():
         runner.close()
-    memory = {keep: peak_memory_bytes(path) for keep, path in bundles.items()}
     whole = case.data.num_nodes
-    rows = [_timed(case, "full", keep, whole, False, timings) for keep in bundles]
-    return [replace(row, peak_memory_bytes=memory[row.keep]) for row in rows]
+    return [_with_memory(_timed(case, "full", keep, whole, False, timings), bundles) for keep in bundles]
+
+
+def _with_memory(row: Timed, bundles: dict[float, Path]) -> Timed:
+    """Add what a process takes that does nothing else: of requests, with those of 512 nodes alone."""
+    asked = row.scheme == "full" or (row.batch == BATCHES[-1] and not row.store)
+    return replace(row, peak_memory_bytes=peak_memory_bytes(bundles[row.keep])) if asked else row
 
 
 def _timed(case: Case, scheme: str, keep: float, batch: int, store: bool, timings: dict[str, Timing]) -> Timed:

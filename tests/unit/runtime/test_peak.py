@@ -1,3 +1,6 @@
+from types import SimpleNamespace
+
+import numpy as np
 from numpy.lib.npyio import NpzFile
 
 from gnnexport.bundle.reader import Bundle, open_bundle
@@ -50,3 +53,11 @@ def test_systems_without_a_status_file(tmp_path):
     assert read_peak(tmp_path / "status") is None
     (tmp_path / "status").write_text("Name:\tpython\nVmHWM:\t  12 kB\n")
     assert read_peak(tmp_path / "status") == 12288
+
+
+def test_request_made_up_for_some_nodes():
+    """Of a graph with fewer nodes than a request asks about, all answer, some of them more than once."""
+    manifest = SimpleNamespace(mode="batched", graph=SimpleNamespace(nodes=5))
+    ids = peak.made_up(manifest)["node_ids"]
+    assert ids.dtype == np.int64
+    assert set(ids.tolist()) == set(range(5))
