@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from gnnexport.errors import Problem
 from gnnexport.program.inputs import Mode
 from gnnexport.program.program import Program
+from gnnexport.targets.onnx.executed import Operand
 
 Prepare = Literal["baked", "model", "runtime"]
 """Who computes what depends on the graph alone: nobody any more, the model itself, or the runtime in front of it."""
@@ -74,6 +75,8 @@ class Artefact:
         prepare: who computes what depends on the graph alone.
         native: the model calls our own kernels, which have to be installed where it runs.
         inputs: names of what the model reads.
+        halves: of each value that the Program rounds to 16 bits, in its order: rows of 16 bits are gathered of it.
+        operands: what is quantised, and the arithmetic that each is computed with.
     """
 
     model_file: str
@@ -85,6 +88,8 @@ class Artefact:
     prepare: Prepare = "baked"
     native: bool = False
     inputs: tuple[str, ...] = ()
+    halves: tuple[bool, ...] = ()
+    operands: tuple[Operand, ...] = ()
 
 
 class Target(ABC):

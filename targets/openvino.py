@@ -26,6 +26,7 @@ from gnnexport.targets.onnx.batches import repeat_for_batches
 from gnnexport.targets.onnx.choice import Choices, Lowering, Timer
 from gnnexport.targets.onnx.files import MODEL_FILE as ONNX_FILE
 from gnnexport.targets.onnx.files import write
+from gnnexport.targets.onnx.halves import gathered_halves
 from gnnexport.targets.onnx.native_target import NativeTarget
 from gnnexport.targets.onnx.tape import OF_GRAPH
 
@@ -81,11 +82,13 @@ class OpenVinoTarget(NativeTarget):
             files=files,
             decisions=choices.record(self.threads or ctx.threads),
             sizes=_sizes_by_origin(converted, model, total, dialect.mode),
-            lowering=tuple(choices.rows),
+            lowering=choices.report,
             requirements={"openvino": f">={OLDEST}", "versions": {"openvino": engine.__version__.partition("-")[0]}},
             prepare="baked" if dialect.mode == "full" else "model",
             native=choices.calls_kernels,
             inputs=tuple(str(value.name) for value in model.graph.inputs),
+            halves=gathered_halves(model.graph),
+            operands=choices.operands,
         )
 
     def lowered(self, dialect: DialectModel, ctx: EmitContext) -> tuple[ir.Model, Choices]:

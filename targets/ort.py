@@ -19,6 +19,7 @@ class OrtTarget(NativeTarget):
 
     name: ClassVar[str] = "ort"
     prepares_edges: ClassVar[bool] = True
+    has_narrow: ClassVar[bool] = False
 
     def emit(self, dialect: DialectModel, folder: Path, ctx: EmitContext) -> Artefact:
         """Write the model, and say which ONNX Runtime it needs and how many threads were decided.

@@ -17,6 +17,7 @@ from gnnexport.native.library import PATHS, path_name
 from gnnexport.targets.contract import EmitContext
 from gnnexport.targets.onnx import schemas
 from gnnexport.targets.onnx.dense import dense_applies
+from gnnexport.targets.onnx.executed import Operand
 from gnnexport.targets.onnx.lower import lower_one
 from gnnexport.targets.onnx.operators import Operator
 from gnnexport.targets.onnx.order import natural
@@ -70,15 +71,19 @@ class Choices:
         ctx: threads, time and decisions to replay.
         run: opens a model to be timed, or `None` where nothing can be timed.
         native: our own kernels may be chosen.
+        quantised: the form of a quantised model that was asked for, or `auto`.
+        operands: of a quantised model, as it was lowered.
     """
 
     forced: Lowering
     ctx: EmitContext
     run: Timer | None
     native: bool = False
+    quantised: str = "auto"
     decisions: dict[str, str] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
     spent_s: float = 0.0
+    operands: tuple[Operand, ...] = ()
 
     @property
     def kernels(self) -> str:
@@ -87,9 +92,14 @@ class Choices:
         return str(replayed) if replayed in PATHS else path_name()
 
     @property
+    def report(self) -> tuple[dict[str, Any], ...]:
+        """Rows of the report's `lowering`: what was chosen, and what it means for each quantised operand."""
+        return (*self.rows, *(operand.row() for operand in self.operands))
+
+    @property
     def calls_kernels(self) -> bool:
         """Whether the kernels were chosen for anything."""
-        return NATIVE in self.decisions.values()
+        return not {NATIVE, "narrow", "narrow-sums"}.isdisjoint(self.decisions.values())
 
     def record(self, threads: int) -> dict[str, Any]:
         """Return all that was decided, as `decisions.json` holds it; `threads` are those that inference may use."""

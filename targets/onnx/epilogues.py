@@ -62,7 +62,7 @@ def _take(node: ir.Node, reader: ir.Node, value: ir.Value, found: _Found) -> boo
     if reader.op_type == "Add":
         other = reader.inputs[1] if reader.inputs[0] is value else reader.inputs[0]
         return other is not None and other is not value and _take_term(value, other, found)
-    activation = _activation(reader)
+    activation = activation_of(reader)
     if activation is None or (node.op_type == schemas.ATTENTION and schemas.SLOPE in activation):
         return False
     found.attributes = activation
@@ -70,7 +70,7 @@ def _take(node: ir.Node, reader: ir.Node, value: ir.Value, found: _Found) -> boo
 
 
 def _take_term(value: ir.Value, other: ir.Value, found: _Found) -> bool:
-    if is_constant(other) and found.bias is None and _is_row_of(other, value):
+    if is_constant(other) and found.bias is None and is_row_of(other, value):
         found.bias = other
         return True
     if found.root is None and same_sizes(other, value):
@@ -79,7 +79,8 @@ def _take_term(value: ir.Value, other: ir.Value, found: _Found) -> bool:
     return False
 
 
-def _activation(node: ir.Node) -> dict[str, str | float] | None:
+def activation_of(node: ir.Node) -> dict[str, str | float] | None:
+    """Return the attributes of an operator that does what a node does; `None` where it is no activation of ours."""
     if node.op_type == "Relu":
         return {schemas.ACTIVATION: "relu"}
     if node.op_type == "LeakyRelu":
@@ -90,7 +91,7 @@ def _activation(node: ir.Node) -> dict[str, str | float] | None:
     return None
 
 
-def _is_row_of(bias: ir.Value, value: ir.Value) -> bool:
+def is_row_of(bias: ir.Value, value: ir.Value) -> bool:
     """Tell whether a constant has one number for each column of a matrix."""
     if bias.shape is None or value.shape is None or len(value.shape) != 2:
         return False

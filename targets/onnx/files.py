@@ -11,6 +11,7 @@ from onnx_ir.passes import common as passes
 
 from gnnexport.program.inputs import Mode
 from gnnexport.targets.onnx.halves import store_halves
+from gnnexport.targets.onnx.quantisers import OF_LEVELS
 from gnnexport.targets.onnx.tape import OF_GRAPH
 
 MODEL_FILE = "model.onnx"
@@ -49,11 +50,13 @@ def sizes_by_origin(
 ) -> dict[str, int]:
     """Return the bytes of weights, of the graph, of features, and of all else in the files of some models.
 
-    In mode `graphs` the files hold no graph: constants that are no weights belong to the rest.
+    In mode `graphs` the files hold no graph: constants that are no weights belong to the rest. So do steps and widths.
     """
     graph = weights = 0
     for value in (value for model in models for value in model.graph.initializers.values()):
         assert value.const_value is not None
+        if value.meta.get(OF_LEVELS):
+            continue
         if value.meta.get(OF_GRAPH) or value.const_value.dtype in (ir.DataType.INT64, ir.DataType.INT32):
             graph += value.const_value.nbytes if mode == "full" else 0
         else:

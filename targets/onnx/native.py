@@ -31,8 +31,13 @@ _STRUCTURE = {
     schemas.EDGE_SOFTMAX: (1,),
     schemas.GATHER_DESTINATION: (1,),
     schemas.GATHER_SOURCE: (1,),
+    schemas.QUANTIZE: (),
+    schemas.NARROW_AGGREGATE: (1, 2),
+    schemas.NARROW_AGGREGATE_LINEAR: (1, 2),
 }
 """Inputs that hold the structure."""
+
+_NARROW = (schemas.NARROW_AGGREGATE, schemas.NARROW_AGGREGATE_LINEAR)
 
 _WITHOUT_FLOATS = (schemas.CSR, schemas.GATHER_SOURCE)
 
@@ -62,7 +67,7 @@ def keep_native(graph: ir.Graph, path: str) -> None:
         graph: with the dialect.
         path: instruction set that it is made for, one of `PATHS`; it runs on every other one too.
     """
-    reduces = any(node.op_type in REDUCING for node in dialect_nodes(graph))
+    reduces = any(node.op_type in (*REDUCING, *_NARROW) for node in dialect_nodes(graph))
     fuse_attention(graph)
     if path != "portable":  # whose products are slower than those of the engines
         fuse_linear(graph)

@@ -13,6 +13,8 @@ from gnnexport.errors import UnsupportedError
 from gnnexport.targets.onnx import schemas
 from gnnexport.targets.onnx.open_tape import BOOL, INT64, OpenTape, Operand, float_type, numbers, rank
 from gnnexport.targets.onnx.operators import dialect_nodes
+from gnnexport.targets.onnx.quantised_standard import expand_quantisers
+from gnnexport.targets.onnx.quantised_weights import fold_weights
 from gnnexport.targets.onnx.scatter import NEUTRAL, REDUCTION
 from gnnexport.targets.onnx.softmax import expand_softmax
 from gnnexport.targets.onnx.tables import Hubs, Tables, build, given, pointers
@@ -42,6 +44,8 @@ def lower_graphs(model: ir.Model, aggregate: Form = "ell", *, fallback: bool = T
         UnsupportedError: a structure that no operator of the dialect built.
     """
     model = model.clone()
+    fold_weights(model.graph)
+    expand_quantisers(model.graph)
     expand_softmax(model.graph)
     hubs: Hubs = "grow" if not fallback or aggregate == "scatter" else "branch" if branches else "blend"
     lowering = _Lowering(model.graph, aggregate, hubs)

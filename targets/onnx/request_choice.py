@@ -13,6 +13,8 @@ from gnnexport.targets.onnx.choice import NATIVE, Candidate, Choices, time_candi
 from gnnexport.targets.onnx.lower import REDUCING
 from gnnexport.targets.onnx.native import native_graphs
 from gnnexport.targets.onnx.operators import dialect_nodes
+from gnnexport.targets.onnx.prepared_edges import fuse_edges
+from gnnexport.targets.onnx.quantised_forms import Form, Formed, forms_for, is_quantised, lower_quantised, take_form
 from gnnexport.targets.onnx.request import FORMS, lower_graphs
 
 MOST_SCATTERED = 4_000_000
@@ -28,7 +30,9 @@ def dense_refused() -> Problem:
     return Problem("target", what, "Leave aggregate out, or set it to ell, scatter or native")
 
 
-def lower_chosen(dialect: DialectModel, choices: Choices, *, branches: bool, edges: bool = False) -> ir.Model:
+def lower_chosen(
+    dialect: DialectModel, choices: Choices, *, branches: bool, edges: bool = False, narrow: bool = False
+) -> ir.Model:
     """Return the lowered model; what was chosen is noted in `choices`.
 
     Args:
@@ -36,6 +40,7 @@ def lower_chosen(dialect: DialectModel, choices: Choices, *, branches: bool, edg
         choices: how to choose.
         branches: whether the runtime can be trusted with `If`.
         edges: whether its kernels prepare edges in one go.
+        narrow: whether they compute with few bits.
 
     Raises:
         UnsupportedError: the lowering asked for cannot serve graphs of any size.
@@ -51,7 +56,14 @@ def lower_chosen(dialect: DialectModel, choices: Choices, *, branches: bool, edg
     choices.decisions[key] = best
     candidates = [{"name": item.name, "latency_ms": item.latency_ms} for item in listed]
     choices.rows.append({"op": key, "chosen": best, "candidates": candidates})
-    return _lowered(dialect, best, choices, branches, edges)
+    if not is_quantised(dialect.model.graph):
+        return _lowered(dialect, best, choices, branches, edges)[0]
+    forms = forms_for(native=best == NATIVE, narrow=narrow)
+
+    def build(form: Form) -> tuple[ir.Model, Formed]:
+        return _lowered(dialect, best, choices, branches, edges, form)
+
+    return lower_quantised(dialect.model, choices, forms, build, dialect.sample)
 
 
 def describe(model: ir.Model) -> str:
@@ -64,14 +76,20 @@ def describe(model: ir.Model) -> str:
     return f"{reductions} reductions over {structures} structures of each request"
 
 
-def _lowered(dialect: DialectModel, name: str, choices: Choices, branches: bool, edges: bool) -> ir.Model:
+def _lowered(
+    dialect: DialectModel, name: str, choices: Choices, branches: bool, edges: bool, form: Form = "float"
+) -> tuple[ir.Model, Formed]:
+    model = dialect.model.clone()
+    if name == NATIVE and edges:
+        fuse_edges(model)
+    formed = take_form(model.graph, form, native=name == NATIVE)
     if name == NATIVE:
-        model = native_graphs(dialect.model, choices.kernels, edges=edges)
+        model = native_graphs(model, choices.kernels, edges=False)
     else:
-        model = lower_graphs(dialect.model, "scatter" if name == "scatter" else "ell", branches=branches)
+        model = lower_graphs(model, "scatter" if name == "scatter" else "ell", branches=branches)
     if dialect.mode == "batched":
         _drop_unread(model.graph)
-    return model
+    return model, formed
 
 
 def _drop_unread(graph: ir.Graph) -> None:
@@ -90,7 +108,7 @@ def _timed(dialect: DialectModel, choices: Choices, branches: bool, edges: bool)
     if choices.run is None or len(listed) == 1 or not dialect.sample:
         return listed[:1]
     runs = {
-        item.name: choices.run(_lowered(dialect, item.name, choices, branches, edges), dialect.sample)
+        item.name: choices.run(_lowered(dialect, item.name, choices, branches, edges)[0], dialect.sample)
         for item in listed
     }
     medians, noise = time_candidates(runs, choices.ctx.time_budget_s * TIMED_SHARE)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from gnnexport.targets.onnx import schemas
+from gnnexport.targets.onnx.quantisers import PER_NODE
 from gnnexport.targets.onnx.tape import sizes
 
 _ELEMENTWISE = """
@@ -72,6 +73,7 @@ def infer(graph: ir.Graph) -> Roles:
         if _static(value)[:1] != tuple(counts):
             raise NotRowWiseError(f"input '{value.name}' has no row for each node")
         roles.of[value] = NODES
+    roles.of.update((value, NODES) for value in graph.initializers.values() if value.meta.get(PER_NODE))
     pairs = _pairs(graph)
     for node in graph:
         role = _of_dialect(node, roles, pairs) if node.domain == schemas.DOMAIN else _of_standard(node, roles)
@@ -183,7 +185,7 @@ def _expect(node: ir.Node, position: int, role: Role, roles: Roles) -> None:
 
 
 def _matmul(node: ir.Node, role: Role, roles: Roles) -> bool:
-    left, right = node.inputs
+    left, right = node.inputs[:2]
     assert left is not None
     assert right is not None
     return left in roles.of and right not in roles.of and len(_static(left)) >= 2 and len(_static(right)) <= 2
@@ -234,6 +236,8 @@ def _input_axes(node: ir.Node, role: Role, roles: Roles) -> bool:
 def _gather(node: ir.Node, role: Role, roles: Roles) -> bool:
     data, index = node.inputs
     assert data is not None
+    if data.const_value is not None and data not in roles.of and index in roles.of:
+        return _integer(node, "axis", 0) == 0
     return data in roles.of and index not in roles.of and _integer(node, "axis", 0) % len(_static(data)) != 0
 
 
@@ -267,6 +271,7 @@ def _integer(node: ir.Node, name: str, default: int) -> int:
 _Check = Callable[[ir.Node, Role, Roles], bool]
 _CHECKS: dict[str, _Check] = {
     "MatMul": _matmul,
+    "MatMulInteger": _matmul,
     "Gemm": _gemm,
     "Reshape": _keeps_leading_size,
     "Flatten": _keeps_leading_size,

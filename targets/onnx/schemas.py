@@ -20,16 +20,24 @@ EDGE_SOFTMAX = "EdgeSoftmax"
 GATHER_SOURCE = "GatherSource"
 GATHER_DESTINATION = "GatherDestination"
 ATTENTION = "Attention"
+QUANTIZE = "Quantize"
+NARROW = "Narrow"
+NARROW_AGGREGATE = "NarrowAggregate"
+NARROW_LINEAR = "NarrowLinear"
+NARROW_AGGREGATE_LINEAR = "NarrowAggregateLinear"
 EDGES = "Edges"
 WEIGHTED_EDGES = "WeightedEdges"
 
 ACTIVATION = "activation"
 SLOPE = "slope"
+OPERAND = "operand"
+"""What a quantised operand is called in the Program."""
 
 _FLOATS = ("T", ["tensor(float)", "tensor(double)", "tensor(float16)", "tensor(bfloat16)"], "features")
 _ROWS = ("R", _FLOATS[1], "rows, which may be narrower than what is made of them")
-_TYPES = {"f32": "tensor(float)"}
 _INDICES = ("I", ["tensor(int64)", "tensor(int32)"], "indices")
+_EITHER = ("E", ["tensor(float)", "tensor(uint8)"], "rows, wide or narrow")
+_TYPES = {"f32": "tensor(float)", "u8": "tensor(uint8)", "s8": "tensor(int8)"}
 
 
 @functools.cache
@@ -66,13 +74,46 @@ def register() -> None:
     _register(EDGE_SOFTMAX, ["logits:T", "rowptr:I"], [])
     _register(GATHER_SOURCE, ["x:T", "col:I"], [])
     _register(GATHER_DESTINATION, ["x:T", "rowptr:I"], [])
+    _register_narrow(reduce, after)
+
+
+def _register_narrow(reduce: OpSchema.Attribute, after: list[OpSchema.Attribute]) -> None:
+    """Tell onnx about what quantises, and about what our kernels compute with few bits."""
+    kinds = OpSchema.AttrType
+    by = OpSchema.Attribute("by", kinds.STRING, "rows, columns or nearest", required=True)
+    _register(QUANTIZE, ["x:T", "step:T", "bits:T"], [by, _number("signed", 1), _text(OPERAND)])
+    width = [_number("bits", 8), _number("zero", 0)]
+    _register(NARROW, ["x:f32", "step:f32"], width, outputs=["out:u8"])
+    sums = ["x:u8", "rowptr:I", "col:I", "step:f32", "weight:f32?"]
+    _register(NARROW_AGGREGATE, [*sums, "scale:f32?", "root:f32?", "bias:f32?"], [reduce, *width, *after], ["out:f32"])
+    rows = ["row_step:f32", "row_bits:u8", "matrix:s8", "matrix_step:f32", "scale:f32?"]
+    own = ["own:f32?", "own_step:f32?", "own_bits:u8?", "own_matrix:s8?", "own_matrix_step:f32?"]
+    products = [*rows, *own, "root:f32?", "bias:f32?", "next_step:f32?"]
+    told = [_number(name, 0) for name in ("signed", "own_signed", "nearest", "next_bits", "next_zero")]
+    _register(NARROW_LINEAR, ["x:f32", *products], [*told, *after], ["out:E"])
+    of_sum = ["sum_scale:f32?", "sum_root:f32?", "sum_bias:f32?"]
+    slope = OpSchema.Attribute("sum_slope", onnx.helper.make_attribute("sum_slope", 0.0))
+    before = [_text("sum_activation", "identity"), slope]
+    _register(NARROW_AGGREGATE_LINEAR, [*sums, *of_sum, *products], [reduce, *width, *before, *told, *after], ["out:E"])
+
+
+def _number(name: str, default: int) -> OpSchema.Attribute:
+    return OpSchema.Attribute(name, onnx.helper.make_attribute(name, default))
+
+
+def _text(name: str, default: str = "") -> OpSchema.Attribute:
+    return OpSchema.Attribute(name, onnx.helper.make_attribute(name, default))
 
 
 def _register(
     name: str, inputs: list[str], attributes: list[OpSchema.Attribute], outputs: Sequence[str] = ("out:T",)
 ) -> None:
     texts = (*inputs, *outputs)
-    constraints = [item for item in (_FLOATS, _ROWS, _INDICES) if any(item[0] == text.partition(":")[2].rstrip("?") for text in texts)]
+    constraints = [
+        item
+        for item in (_FLOATS, _ROWS, _INDICES, _EITHER)
+        if any(text.partition(":")[2].rstrip("?") == item[0] for text in texts)
+    ]
     onnx.defs.register_schema(
         OpSchema(
             name,

@@ -22,14 +22,15 @@ class Constants:
         self._graph = graph
         self._known: dict[bytes, ir.Value] = {}
 
-    def add(self, array: NDArray[Any]) -> ir.Value:
-        """Return an initialiser that holds an array which stems from the graph's structure."""
-        array = np.ascontiguousarray(array)
-        digest = hashlib.sha256(f"{array.dtype}{array.shape}".encode())
+    def add(self, array: NDArray[Any], *, of_graph: bool = True) -> ir.Value:
+        """Return an initialiser that holds an array, which stems from the graph's structure unless told otherwise."""
+        array = np.ascontiguousarray(array).reshape(array.shape)
+        digest = hashlib.sha256(f"{array.dtype}{array.shape}{of_graph}".encode())
         digest.update(array.data)
         key = digest.digest()
         if key not in self._known:
-            names = (f"structure_{i}" for i in itertools.count(len(self._known)))
+            kind = "structure" if of_graph else "constant"
+            names = (f"{kind}_{i}" for i in itertools.count(len(self._known)))
             name = next(name for name in names if name not in self._graph.initializers)
             value = ir.Value(
                 name=name,
@@ -37,7 +38,8 @@ class Constants:
                 type=ir.TensorType(ir.DataType.from_numpy(array.dtype)),
                 const_value=ir.Tensor(array, name=name),
             )
-            value.meta[OF_GRAPH] = True
+            if of_graph:
+                value.meta[OF_GRAPH] = True
             self._graph.register_initializer(value)
             self._known[key] = value
         return self._known[key]
@@ -67,7 +69,7 @@ class Tape:
         op_type: str,
         inputs: Sequence[ir.Value | NDArray[Any] | None],
         dtypes: Sequence[ir.DataType],
-        shape: Sequence[int] | None = None,
+        shape: Sequence[int | ir.SymbolicDim] | None = None,
         **attributes: int | float | str | Sequence[int] | ir.Graph,
     ) -> list[ir.Value]:
         """Record a node with an output of each element type, all of one shape, or of a shape that is not known."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import onnx_ir as ir
 
@@ -20,8 +20,17 @@ from gnnexport.targets.onnx.choice import NATIVE, Choices, Lowering, Timer
 from gnnexport.targets.onnx.ell import BLOCK_BYTES
 from gnnexport.targets.onnx.empty import fill_empty
 from gnnexport.targets.onnx.files import MODEL_FILE, sizes_by_origin, write
+from gnnexport.targets.onnx.halves import gathered_halves
 from gnnexport.targets.onnx.lower import lower
 from gnnexport.targets.onnx.native import goes_native, keep_native
+from gnnexport.targets.onnx.quantised_forms import (
+    Form,
+    Formed,
+    forms_for,
+    is_quantised,
+    lower_quantised,
+    take_form,
+)
 from gnnexport.targets.onnx.request_choice import dense_refused, lower_chosen
 from gnnexport.targets.onnx.softmax import expand_softmax
 from gnnexport.targets.onnx.support import unsupported
@@ -43,9 +52,15 @@ class OnnxTarget(Target):
     """Lowering of aggregation; `auto` picks by timing where ONNX Runtime is installed, else by estimate."""
     threads: int | None = None
     """Threads that inference may use; all of the machine's by default."""
+    quantised: Literal["auto", "float", "integer", "narrow", "narrow-sums"] = "auto"
+    """How quantised operands are computed with: as the floats that they stand for, as whole numbers in the products of
+    layers, or by our kernels as packed rows of whole numbers; `auto` picks by timing."""
 
     has_kernels: ClassVar[bool] = False
     """Whether the runtime can call our own kernels."""
+
+    has_narrow: ClassVar[bool] = False
+    """Whether the runtime can call those that compute with few bits."""
 
     prepares_edges: ClassVar[bool] = False
     """Whether it can call those that prepare the edges of a request in one go."""
@@ -53,6 +68,8 @@ class OnnxTarget(Target):
     def __post_init__(self) -> None:
         if self.aggregate == NATIVE and not self.has_kernels:
             raise ValueError("aggregate=native needs a runtime that can call our kernels, as ort can")
+        if self.quantised in ("narrow", "narrow-sums") and not self.has_narrow:
+            raise ValueError(f"quantised={self.quantised} needs a runtime that can call our kernels, as ort can")
         if self.threads is not None and self.threads < 1:
             raise ValueError("threads must be at least 1")
 
@@ -74,7 +91,7 @@ class OnnxTarget(Target):
             files=files,
             decisions=choices.record(self.threads or ctx.threads),
             sizes=sizes_by_origin([model], folder, files, dialect.mode),
-            lowering=tuple(choices.rows),
+            lowering=choices.report,
             requirements={
                 "opset": model.graph.opset_imports[""],
                 "ir_version": model.ir_version,
@@ -83,23 +100,51 @@ class OnnxTarget(Target):
             prepare="baked" if dialect.mode == "full" else "model",
             native=choices.calls_kernels,
             inputs=tuple(str(value.name) for value in model.graph.inputs),
+            halves=gathered_halves(model.graph),
+            operands=choices.operands,
         )
 
     def lowered(self, dialect: DialectModel, ctx: EmitContext) -> tuple[ir.Model, Choices]:
         """Return the model in standard operators and how its lowerings were chosen."""
         native = self.may_go_native(dialect.model.graph, ctx.note)
-        choices = Choices(self.aggregate, ctx, self.timer(self.threads or ctx.threads), native)
+        choices = Choices(self.aggregate, ctx, self.timer(self.threads or ctx.threads), native, self.quantised)
         if dialect.mode != "full":
-            return lower_chosen(dialect, choices, branches=self.branches, edges=self.prepares_edges), choices
+            can = {"branches": self.branches, "edges": self.prepares_edges, "narrow": self.has_narrow}
+            return lower_chosen(dialect, choices, **can), choices
         model = bake(dialect)
         if native:
             fill_empty(model.graph)
-        if native and goes_native(model.graph, choices):
-            keep_native(model.graph, choices.kernels)
-            return model, choices
-        expand_softmax(model.graph)
-        lower(model.graph, choices, ctx.note, self.block_bytes)
+        if is_quantised(model.graph):
+            return self._lowered_quantised(model, dialect, choices), choices
+        self._finish(model, choices, native and goes_native(model.graph, choices), ctx.note)
         return model, choices
+
+    def _finish(self, model: ir.Model, choices: Choices, kernels: bool, note: Callable[[str], None]) -> None:
+        """Lower a baked model without quantisers, in place."""
+        if kernels:
+            keep_native(model.graph, choices.kernels)
+            return
+        expand_softmax(model.graph)
+        lower(model.graph, choices, note, self.block_bytes)
+
+    def _lowered_quantised(self, model: ir.Model, dialect: DialectModel, choices: Choices) -> ir.Model:
+        """Return a baked model in the form of its quantised operands that is fastest."""
+        plain = model.clone()
+        take_form(plain.graph, "float", native=choices.native)
+        kernels = choices.native and goes_native(plain.graph, choices)
+        told: dict[str, None] = {}
+
+        def build(form: Form) -> tuple[ir.Model, Formed]:
+            copy = model.clone()
+            formed = take_form(copy.graph, form, native=kernels)
+            self._finish(copy, choices, kernels, lambda line: told.setdefault(line))
+            return copy, formed
+
+        forms = forms_for(native=kernels, narrow=self.has_narrow)
+        lowered = lower_quantised(model, choices, forms, build, dialect.sample)
+        for line in told:
+            choices.ctx.note(line)
+        return lowered
 
     def may_go_native(self, graph: ir.Graph, note: Callable[[str], None]) -> bool:
         """Tell whether our own kernels may and can run what a model holds of the dialect."""

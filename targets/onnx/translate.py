@@ -20,6 +20,7 @@ from gnnexport.program.program import Program
 from gnnexport.targets.contract import DialectModel
 from gnnexport.targets.onnx import schemas
 from gnnexport.targets.onnx.axes import count_axes_from_front
+from gnnexport.targets.onnx.quantisers import name_operands
 from gnnexport.targets.onnx.translations import standard
 
 OPSET = 20
@@ -140,6 +141,7 @@ def export(
         logger.setLevel(level)
     assert program is not None
     count_axes_from_front(program.model.graph)
+    name_operands(program.model.graph)
     return program.model
 
 
@@ -183,8 +185,18 @@ def translations() -> dict[Any, Any]:
         del row
         return ops.GatherDestination(x, rowptr)
 
+    def quantise(by: str) -> Any:
+        def translated(x: Any, step: Any, bits: Any, signed: bool, local: bool) -> Any:
+            del local
+            return ops.Quantize(x, step, bits, by=by, signed=int(signed))
+
+        return translated
+
     return {
         **standard(),
+        gnn.quantize_rows.default: quantise("rows"),
+        gnn.quantize_columns.default: quantise("columns"),
+        gnn.quantize_nearest.default: quantise("nearest"),
         gnn.csr.default: csr,
         gnn.aggregate.default: aggregate,
         gnn.reduce_edges.default: reduce_edges,

@@ -1,0 +1,56 @@
+"""Let our kernels multiply quantised rows with quantised weights as whole numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from gnnexport.targets.onnx import schemas
+from gnnexport.targets.onnx.quantised_layers import QuantisedLayer, quantised_layer
+from gnnexport.targets.onnx.quantised_weights import keep_constants
+from gnnexport.targets.onnx.quantisers import Quantiser
+from gnnexport.targets.onnx.tape import Constants
+
+
+def narrow_layers(graph: ir.Graph) -> dict[str, str]:
+    """Rewrite linear layers of quantised rows and weights in place; return the arithmetic by operand."""
+    constants = Constants(graph)
+    found = {}
+    for node in list(graph):
+        layer = quantised_layer(node)
+        if layer is not None:
+            _rewrite(graph, constants, layer)
+            found[layer.rows.name] = "u8xs8"
+            quantise = layer.rows.node
+            if not list(layer.rows.out.uses()) and not layer.rows.out.is_graph_output():
+                graph.remove(quantise, safe=True)
+    return found
+
+
+def _entries(constants: Constants, rows: Quantiser) -> tuple[ir.Value, ir.Value]:
+    """Return the steps and widths that rows take; groups in the order of their reach, none that is never taken."""
+    count = max(len(rows.step), len(rows.bits))
+    step, bits = np.resize(rows.step, count), np.resize(rows.bits, count).astype(np.uint8)
+    if rows.by == "nearest":
+        chosen = rows.groups()[1]
+        step, bits = step[chosen], bits[chosen]
+    return keep_constants(constants, step), keep_constants(constants, bits)
+
+
+def _rewrite(graph: ir.Graph, constants: Constants, layer: QuantisedLayer) -> None:
+    by_row = layer.weight.by_row
+    assert by_row is not None
+    step, bits = _entries(constants, layer.rows)
+    matrix = keep_constants(constants, layer.weight.levels, None)
+    matrix.meta[schemas.OPERAND] = layer.weight.name
+    inputs = [layer.rows.x, step, bits, matrix, keep_constants(constants, by_row)]
+    attributes = {"signed": int(layer.rows.signed), "nearest": int(layer.rows.by == "nearest")}
+    node = layer.node
+    new = ir.node(schemas.NARROW_LINEAR, inputs, attributes, domain=schemas.DOMAIN, name=f"{node.name}_narrow")
+    old, out = node.outputs[0], new.outputs[0]
+    out.name, out.shape, out.type = f"{old.name}_product", old.shape, old.type
+    nodes = [new]
+    if layer.bias is not None:
+        biased = ir.Value(name=f"{old.name}_biased", shape=old.shape, type=old.type)
+        nodes.append(ir.Node("", "Add", [out, layer.bias], outputs=[biased], name=f"{node.name}_bias"))
+    ir.convenience.replace_nodes_and_values(graph, node, [node], nodes, [old], [nodes[-1].outputs[0]])
