@@ -20,6 +20,7 @@ from gnnexport.training.feeding import Feed
 from gnnexport.training.memory import default_limit
 from gnnexport.training.parts import Part, split_set
 from gnnexport.training.plan import plan_feed
+from gnnexport.training.regime import Regime
 from gnnexport.training.task import Task, compute_loss
 
 _SPLITS: tuple[Split, ...] = ("train", "val")
@@ -99,7 +100,7 @@ class Trainer:
 
     def fit(
         self, program: Program, *, seed: int, epochs: int | None = None, lr: float | None = None,
-        teacher: Program | None = None, distil: float = 0.5,
+        teacher: Program | None = None, distil: float = 0.5, regime: Regime | None = None,
     ) -> tuple[Program, History]:  # fmt: skip
         """Train a copy of the Program and return the best one seen, the given one included.
 
@@ -112,6 +113,8 @@ class Trainer:
             lr: step size; by default the task's.
             teacher: a Program to learn from besides the labels, as the one before pruning.
             distil: share of the loss that is the divergence from the teacher's answers, 0 to 1.
+            regime: what is done besides; weights that it does not admit are returned only where it admits none, and
+                then the last ones.
 
         Raises:
             UnsupportedError: when the Program behaves differently in training in ways it cannot reproduce, or the
@@ -121,33 +124,38 @@ class Trainer:
         _check_trainable(program)
         objective = Objective(self.task.loss, 0 if teacher is None else distil)
         program = program.clone()
-        parameters = [item for item in program.body.parameters() if item.requires_grad]
-        optimiser = torch.optim.Adam(parameters, lr=lr or self.task.lr, weight_decay=self.task.weight_decay)
+        regime = regime or Regime()
         feed = self._feed(program, seed, training=True)
+        regime.begin(program, feed)
+        optimiser = torch.optim.Adam(regime.groups(program, lr or self.task.lr, self.task.weight_decay))
         if feed.note:
             self.progress(f"training {feed.note}")
         taught = None if teacher is None or distil == 0 else self._taught(teacher.clone(), feed)
         metric, loss = self._judge(program, feed, "val")
         history = History(0, [metric], [])
-        best, best_epoch, best_state = self._rank(metric, loss), 0, copy.deepcopy(program.body.state_dict())
+        best = _Best(program)
+        best.see(0, self._rank(metric, loss), admitted=regime.admits())
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             for epoch in range(1, (self.task.epochs if epochs is None else epochs) + 1):
-                history.train_loss.append(self._epoch(program, feed.steps(taught), objective, optimiser))
+                regime.begin_epoch(program)
+                history.train_loss.append(self._epoch(program, feed.steps(taught), objective, optimiser, regime))
                 metric, loss = self._judge(program, feed, "val")
                 history.validation.append(metric)
-                if self._rank(metric, loss) > best:
-                    best, best_epoch = self._rank(metric, loss), epoch
-                    best_state = copy.deepcopy(program.body.state_dict())
-                elif epoch - best_epoch >= self.task.patience:
+                best.see(epoch, self._rank(metric, loss), admitted=regime.admits())
+                if best.age(epoch) >= self.task.patience:
                     break
                 if self._is_over():
                     self.progress(f"time budget spent at epoch {epoch}")
                     break
                 if epoch % 20 == 0:
                     self.progress(f"epoch {epoch}: validation {self.task.metric} {metric:.4f}")
-        program.body.load_state_dict(best_state)
+        best_epoch = best.restore(len(history.train_loss))
         return program.train(False), History(best_epoch, history.validation, history.train_loss, feed.note)
+
+    def feed(self, program: Program) -> Feed:
+        """Return how a Program is fed in training."""
+        return self._feed(program, training=True)
 
     @cached_property
     def _validation(self) -> Sequence[GraphData]:
@@ -182,16 +190,19 @@ class Trainer:
         return self.deadline is not None and time.perf_counter() > self.deadline
 
     def _epoch(
-        self, program: Program, parts: Iterable[Part], objective: Objective, optimiser: torch.optim.Optimizer
-    ) -> float:
+        self, program: Program, parts: Iterable[Part], objective: Objective, optimiser: torch.optim.Optimizer,
+        regime: Regime,
+    ) -> float:  # fmt: skip
         """Take a step on each part until time is over, one at least, and return the mean loss of the rows."""
         program.train(True)
         total = rows = 0.0
         for part in parts:
             optimiser.zero_grad(set_to_none=True)
             loss = objective.of(part.run(program), part.y, part.teacher)
-            loss.backward()
+            penalty = regime.penalty()
+            (loss if penalty is None else loss + penalty).backward()
             optimiser.step()
+            regime.project()
             total, rows = total + float(loss.detach()) * len(part.y), rows + len(part.y)
             if self._is_over():
                 break
@@ -202,6 +213,33 @@ class Trainer:
         output, y = _answers(program, feed, split)
         metric = metrics.evaluate(self.task.metric, y.numpy(), output.numpy())
         return metric, float(compute_loss(self.task.loss, output, y))
+
+
+class _Best:
+    """Keeps the best weights that were seen of one Program."""
+
+    def __init__(self, program: Program) -> None:
+        self._program = program
+        self._rank: tuple[float, float] | None = None
+        self._epoch = 0
+        self._state: dict[str, Tensor] = {}
+
+    def see(self, epoch: int, rank: tuple[float, float], *, admitted: bool) -> None:
+        """Keep the weights as they are where they are better than all before, and may be kept."""
+        if admitted and (self._rank is None or rank > self._rank):
+            self._rank, self._epoch = rank, epoch
+            self._state = copy.deepcopy(self._program.body.state_dict())
+
+    def age(self, epoch: int) -> int:
+        """Return for how many epochs there was nothing better, once there is something."""
+        return 0 if self._rank is None else epoch - self._epoch
+
+    def restore(self, last: int) -> int:
+        """Bring the best weights back and return their epoch; where none was kept, the last ones stay."""
+        if self._rank is None:
+            return last
+        self._program.body.load_state_dict(self._state)
+        return self._epoch
 
 
 def _answers(program: Program, feed: Feed, split: Split) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,1 @@
+"""Quantisation-aware training: calibrate, learn steps and widths, snap widths to containers."""
