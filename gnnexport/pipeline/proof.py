@@ -11,6 +11,7 @@ import numpy as np
 from gnnexport.bundle.evaluation import EvalData
 from gnnexport.bundle.reader import open_bundle
 from gnnexport.bundle.report_schema import (
+    Bits,
     Budgets,
     DataInfo,
     Drop,
@@ -29,6 +30,7 @@ from gnnexport.measure.budgets import parse_budget
 from gnnexport.measure.environment import busy_note, describe_environment
 from gnnexport.measure.records import latency_record, nodes_per_second, ratio_record
 from gnnexport.measure.timing import Timing, compare, ratio
+from gnnexport.pipeline.bits import count_bits
 from gnnexport.pipeline.divergence import blame
 from gnnexport.pipeline.emission import Emission, Emitter
 from gnnexport.pipeline.source import Source, unread_note
@@ -98,6 +100,8 @@ class Prover:
         notes += [*stand_in_note(engine, not_run), *busy_note(self.threads)]
         final = self._measurement(result, engine, timings.get(RESULT), metric)
         measured = final if same else self._measurement(exported, engine, timings.get(EXPORTED), plain_metric)
+        speedup = _speedup(timings, same)
+        notes += worse(speedup.against_exported, measured.size_bytes, final.size_bytes)
         return Report(
             model={"name": self.source.path.name, "class": self.source.class_name, "sha256": self.source.digest()},
             data=self._data(request),
@@ -106,10 +110,10 @@ class Prover:
             baseline=self._baseline(timings, result.emission.evaluation),
             exported=measured,
             result=Result(
-                **{**final.model_dump(), "sizes": result.emission.sizes},
+                **{**final.model_dump(), "sizes": result.emission.sizes, "bits": self._bits(result)},
             ),
             drop=drop,
-            speedup=_speedup(timings, same),
+            speedup=speedup,
             parity=parity,
             laws=laws,
             engine_not_run=not_run,
@@ -211,6 +215,9 @@ class Prover:
             runner=engine,
         )
 
+    def _bits(self, form: Form) -> Bits | None:
+        return count_bits(form.emission.program, self.source.data.inputs, form.emission.artefact)
+
     def _cost(self, program: Program) -> Cost:
         """Count what the typical request costs."""
         if self.source.targets is not None:
@@ -227,6 +234,16 @@ class Prover:
             nodes_per_second=nodes_per_second(self._answered, timings[BASELINE]),
             runner=self.baseline.name,
         )
+
+
+def worse(speedup: Ratio | None, exported_bytes: int | None, result_bytes: int | None) -> list[str]:
+    """Say where the result is measurably slower, or larger, than the model that nothing compressed."""
+    notes = []
+    if speedup is not None and speedup.ci95 is not None and speedup.ci95[1] < 1:
+        notes.append(f"slower than the uncompressed export: {speedup.value:.2f} times as fast")
+    if exported_bytes is not None and result_bytes is not None and result_bytes > exported_bytes:
+        notes.append(f"larger than the uncompressed export: {exported_bytes:,} to {result_bytes:,} bytes")
+    return notes
 
 
 def _speedup(timings: Mapping[str, Timing], same: bool) -> Speedup:

@@ -9,11 +9,13 @@ import torch
 from torch import fx
 
 from gnnexport.errors import UnsupportedError
+from gnnexport.program.dialect import dynamic as _dynamic  # noqa: F401  registers an op named below
 from gnnexport.program.graphs import args_of, module_of
 
 aten = torch.ops.aten
+gnn = torch.ops.gnn
 
-_TRAINING_ARGUMENT: dict[Any, int] = {aten.dropout.default: 2, aten.batch_norm.default: 5}
+_TRAINING_ARGUMENT: dict[Any, int] = {aten.dropout.default: 2, aten.batch_norm.default: 5, gnn.protect.default: 4}
 _NO_FUNCTIONAL_NAMESAKE: dict[Any, Any] = {
     aten.pow_.Scalar: aten.pow.Tensor_Scalar,
     aten.pow_.Tensor: aten.pow.Tensor_Tensor,

@@ -8,7 +8,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, fx
 
-from gnnexport.program.dialect import quantize as _quantize  # noqa: F401  registers the ops that are looked for
+from gnnexport.program.dialect import dynamic as _dynamic  # noqa: F401  registers the ops that are looked for
+from gnnexport.program.dialect import quantize as _quantize  # noqa: F401
 from gnnexport.program.graphs import args_of, calls, parameter_of, rebuild, replace_tensor
 from gnnexport.program.program import Program
 from gnnexport.program.shapes import DTYPE, like, rank_of
@@ -20,7 +21,11 @@ Half = Literal["bf16", "fp16"]
 
 DTYPES: Mapping[Half, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
-_QUANTISERS = {gnn.quantize_rows.default, gnn.quantize_columns.default, gnn.quantize_nearest.default}
+FEWEST = 256
+"""Numbers from which storing them in half the bytes outweighs the node of a file that widens them."""
+
+_QUANTISERS = {gnn.quantize_rows.default, gnn.quantize_columns.default, gnn.quantize_nearest.default,
+               gnn.quantize_dynamic.default}  # fmt: skip
 
 
 def matrices(program: Program) -> list[fx.Node]:

@@ -254,7 +254,8 @@ def insert(
             parameter = graph.get_attr(name)
         parameter.meta |= {SHAPES: (tuple(value.shape),) * len(operand.value.meta[SHAPES]), DTYPE: torch.float32}
         given.append(parameter)
-    start = _first_call(graph) if operand.value.op in ("placeholder", "get_attr") else operand.value.next
+    first = _first_call(graph)
+    start = first if operand.value < first else operand.value.next
     with graph.inserting_before(start):
         source = _heads_in_front(graph, operand)
         call = like(graph.call_function(target, (source, *given, signed, local)), source)

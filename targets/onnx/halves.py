@@ -8,15 +8,13 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from gnnexport.program.halves import FEWEST
 from gnnexport.targets.onnx import schemas
 from gnnexport.targets.onnx.matching import producer
 from gnnexport.targets.onnx.operators import dialect_nodes
 from gnnexport.targets.onnx.tape import OF_GRAPH
 
 _HALVES = (ir.DataType.BFLOAT16, ir.DataType.FLOAT16)
-
-_FEWEST = 256
-"""Numbers from which storing them in half the bytes outweighs the node that widens them."""
 
 
 def store_halves(model: ir.Model) -> int:
@@ -30,7 +28,7 @@ def store_halves(model: ir.Model) -> int:
     graph, stored = model.graph, 0
     for name, value in list(graph.initializers.items()):
         tensor = value.const_value
-        whole = tensor is not None and value.dtype == ir.DataType.FLOAT and tensor.size >= _FEWEST
+        whole = tensor is not None and value.dtype == ir.DataType.FLOAT and tensor.size >= FEWEST
         if not whole or value.meta.get(OF_GRAPH) or value.is_graph_output() or not value.uses():
             continue
         assert tensor is not None
@@ -80,3 +78,10 @@ def gather_halves(graph: ir.Graph) -> int:
             node.replace_input_with(0, narrow.outputs[0])
             changed += 1
     return changed
+
+
+def gathered_halves(graph: ir.Graph) -> tuple[bool, ...]:
+    """Tell of each value that is rounded to 16 bits, in order, whether all that reads it gathers rows of 16 bits."""
+    rounded = [node for node in graph if node.op_type == "Cast" and node.attributes.get_int("to", 0) in _HALVES]
+    reductions = (schemas.AGGREGATE, schemas.AGGREGATE_LINEAR)
+    return tuple(all(use.node.op_type in reductions for use in node.outputs[0].uses()) for node in rounded)
