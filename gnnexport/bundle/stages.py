@@ -41,20 +41,27 @@ With d_i the number of slots of row i (for `gcn_weighted` the sum of their weigh
 of the slot's edge, and for an added loop one number, `fill`. Where d is 0 the value is 0."""
 
 
+StoreBits = Literal[8, 32]
+"""Bits of a number in rows that are kept between requests: 8, with a step for each row, or those of float32."""
+
+
 class FeatureTable(Record):
-    """Rows of node features, float32 [nodes, width], in a `.npy` file that is mapped into memory.
+    """Rows of node features, float32 [nodes, width], in a `.npy` file that is mapped into memory, or packed rows.
 
     Args:
         name: that stages call it by.
         file: path inside the bundle.
         width: columns.
         columns: which of the features these are; `None` for all of them in order.
+        bits: the file holds packed rows (`bundle.packed_rows`), and this is the most bits that a number of a row has
+            which `update` brings; `None` for float32.
     """
 
     name: str
     file: str
     width: int = Field(ge=0)
     columns: tuple[int, ...] | None = None
+    bits: Literal[1, 2, 4, 8] | None = None
 
 
 class Structure(Record):
@@ -113,8 +120,8 @@ class Stage(Record):
             there in place of the rows of a block.
         sampling: why a fan-out would give wrong rows; `None` where drawn neighbours stand fairly for all of them.
         inputs: of the model.
-        rows_file: path of its rows for all nodes when the bundle was made, float32 [nodes, width] in a `.npy` file,
-            with which the store begins; `None` where it begins empty.
+        rows_file: path of its rows for all nodes when the bundle was made, float32 [nodes, width] in a `.npy` file or
+            packed rows of 8 bits, with which the store begins; `None` where it begins empty.
     """
 
     model_file: str
@@ -139,6 +146,8 @@ class Batched(Record):
         values: of the graph.
         stages: by depth, ascending; the last gives the model's output.
         store_bytes: memory for rows of stages that are kept between requests, unless told.
+        store_bits: of a number of such a row. With 8, rows are rounded when they are computed, so that answers do not
+            hang on what was kept.
     """
 
     features: str = "x"
@@ -148,3 +157,4 @@ class Batched(Record):
     values: tuple[StructureValue, ...] = ()
     stages: tuple[Stage, ...] = Field(min_length=1)
     store_bytes: int = Field(STORE_BYTES, ge=0)
+    store_bits: StoreBits = 32

@@ -63,6 +63,13 @@ class PackedRows:
         parts = (self.payload, self.step, self.codes, self.anchors, self.zero)
         return sum(part.nbytes for part in parts if part is not None)
 
+    def take(self, ids: Ids) -> PackedRows:
+        """Return a copy of some rows; only where all have 8 bits."""
+        assert self.codes is None
+        numbers = self.payload.reshape(len(self), self.columns)[ids].reshape(-1)
+        zero = None if self.zero is None else self.zero[ids]
+        return PackedRows(numbers, self.step[ids], self.columns, self.is_signed, zero=zero)
+
     @property
     def bits(self) -> NDArray[np.int64]:
         """Return the bits of each row, int64 [rows]."""
@@ -106,6 +113,26 @@ def pack(x: Floats, step: Floats, bits: NDArray[Any], *, is_signed: bool, thread
         KernelError: other steps or widths.
     """
     rows = empty_rows(step, bits, x.shape[1], is_signed=is_signed)
+    put(rows, x, threads=threads)
+    return rows
+
+
+def pack_bytes(x: Floats, step: Floats | None = None, *, threads: int = 0) -> PackedRows:
+    """Round rows to 8 bits, each with a sign of its own.
+
+    Args:
+        x: float32 [rows, columns].
+        step: float32 [rows]; by default that by which the largest magnitude of a row is its largest number. A row that
+            holds NaN or infinity then gets a step that hands it on.
+        threads: to use; 0 for all.
+    """
+    lowest, highest = (reduce(x, axis=1, initial=0) for reduce in (np.min, np.max))
+    negative = lowest < 0
+    if step is None:
+        most = np.where(negative, np.float32(127), np.float32(255))
+        step = np.maximum(np.maximum(highest, -lowest) / most, np.float32(LEAST_STEP))
+    zero = np.where(negative, np.uint8(128), np.uint8(0))
+    rows = PackedRows(np.empty(x.size, np.uint8), step, x.shape[1], zero=zero)
     put(rows, x, threads=threads)
     return rows
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from gnnexport.bundle.manifest import KERNELS, Manifest, NativeLibrary, Tensor
 from gnnexport.bundle.processor import MOST_THREADS, this_processor
 from gnnexport.bundle.reader import Bundle, open_bundle
+from gnnexport.bundle.stages import StoreBits
 from gnnexport.errors import MissingExtraError, NotRunnableError, UnsupportedError, UsageError
 from gnnexport.native.library import ABI, how_to_mend, why_missing
 from gnnexport.runtime.backend import Backend
@@ -27,17 +29,24 @@ from gnnexport.runtime.request import RequestForm
 from gnnexport.runtime.requirements import check_requirements
 
 
-def load(bundle: Bundle | Path | str, *, threads: int | None = None, store_bytes: int | None = None) -> Runner:
+def load(
+    bundle: Bundle | Path | str,
+    *,
+    threads: int | None = None,
+    store_bytes: int | None = None,
+    store_bits: StoreBits | None = None,
+) -> Runner:
     """Load a bundle; every file is verified first.
 
     Args:
         bundle: its folder, or a bundle already open.
         threads: overrides the thread count the bundle was measured with.
         store_bytes: overrides the memory for rows that are kept between requests, in mode `batched`.
+        store_bits: overrides the bits of a number in such rows, 8 or 32.
 
     Raises:
-        UsageError: not a bundle, damaged, or of a newer schema; `threads` or `store_bytes` that cannot be, or
-            `store_bytes` in another mode.
+        UsageError: not a bundle, damaged, or of a newer schema; `threads`, `store_bytes` or `store_bits` that cannot
+            be, or one of the latter two in another mode.
         UnsupportedError: it needs something this installation does not have.
         MissingExtraError: the engine is not installed, or too old.
         NotRunnableError: this machine lacks what the engine runs on; `load_to_prove` may still do.
@@ -47,8 +56,9 @@ def load(bundle: Bundle | Path | str, *, threads: int | None = None, store_bytes
     where = str(opened.path)
     if manifest.native_library is not None:
         _check_kernels(manifest.native_library, manifest.target.runtime, where)
-    if store_bytes is not None and manifest.mode != "batched":
-        raise UsageError.at(where, f"mode '{manifest.mode}' keeps no rows between requests", "Leave store_bytes out")
+    for name, given in (("store_bytes", store_bytes), ("store_bits", store_bits)):
+        if given is not None and manifest.mode != "batched":
+            raise UsageError.at(where, f"mode '{manifest.mode}' keeps no rows between requests", f"Leave {name} out")
     make = _BACKENDS.get(manifest.target.runtime)
     if make is None:
         what = f"needs the runtime '{manifest.target.runtime}'; this version has {', '.join(_BACKENDS)}"
@@ -59,7 +69,7 @@ def load(bundle: Bundle | Path | str, *, threads: int | None = None, store_bytes
     _warn_of_other_processor(opened)
     count = manifest.target.threads if threads is None else int(threads)
     backend = (
-        _batched(opened, make, count, store_bytes)
+        _batched(opened, make, count, store_bytes, store_bits)
         if manifest.mode == "batched"
         else make(opened, opened.model_file, count)
     )
@@ -171,15 +181,32 @@ class Runner:
         """
         return self._batched().version
 
+    def unrounded(self) -> Runner:
+        """Return what answers as this does, but leaves rows between stages as the models of the stages give them.
+
+        Only in mode `batched`, where rows are kept with 8 bits, is that another one.
+        """
+        if not isinstance(self._backend, BatchedBackend):
+            return self
+        twin = copy.copy(self)
+        twin._backend = self._backend.unrounded()
+        return twin
+
     def predict(
-        self, node_ids: Any, *, fanout: Sequence[int] | None = None, seed: int = 0, staleness: int = 0
+        self,
+        node_ids: Any,
+        *,
+        fanout: Sequence[int] | None = None,
+        seed: int = 0,
+        staleness: int = 0,
+        rounded: bool = True,
     ) -> Prediction:
         """Answer for some nodes, in mode `batched`; see `BatchedModel.predict`.
 
         Raises:
             UsageError: the bundle is in another mode, or the request does not fit.
         """
-        return self._batched().predict(node_ids, fanout=fanout, seed=seed, staleness=staleness)
+        return self._batched().predict(node_ids, fanout=fanout, seed=seed, staleness=staleness, rounded=rounded)
 
     def update(self, **change: Unpack[Update]) -> int:
         """Change the graph, in mode `batched`, and return its version from now on.
@@ -258,8 +285,10 @@ def _trt_stand_in(bundle: Bundle, model_file: Path, threads: int | None) -> Back
 _Opener = Callable[[Bundle, Path, int | None], Backend]
 
 
-def _batched(bundle: Bundle, make: _Opener, threads: int | None, store_bytes: int | None) -> Backend:
-    chain = open_chain(bundle, lambda model_file: make(bundle, model_file, threads), store_bytes)
+def _batched(
+    bundle: Bundle, make: _Opener, threads: int | None, store_bytes: int | None, store_bits: StoreBits | None
+) -> Backend:
+    chain = open_chain(bundle, lambda model_file: make(bundle, model_file, threads), store_bytes, store_bits)
     return BatchedBackend(chain, str(bundle.path), threads)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,6 +23,7 @@ class BatchedBackend(Backend):
     def __init__(self, chain: Chain, where: str, threads: int | None = None) -> None:
         """Take over what was loaded; see `BatchedModel`."""
         self.model = BatchedModel(chain, where, threads)
+        self.rounded = True
         last = chain.links[-1]
         self.name = last.backend.name
         self.inputs = (Tensor(name=NODE_IDS, dtype="int64", shape=(NUM_TARGETS,)),)
@@ -33,7 +35,13 @@ class BatchedBackend(Backend):
         Raises:
             UsageError: an id that there is not.
         """
-        return self.model.predict(feeds[NODE_IDS]).outputs
+        return self.model.predict(feeds[NODE_IDS], rounded=self.rounded).outputs
+
+    def unrounded(self) -> BatchedBackend:
+        """Return an engine that leaves rows between stages as they are, whatever the store has of them."""
+        twin = copy.copy(self)
+        twin.rounded = False
+        return twin
 
     def close(self) -> None:
         """Release the engines of all stages."""

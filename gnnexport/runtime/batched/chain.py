@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gnnexport.bundle.stages import Batched, Part, Stage, StageInput
+from gnnexport.bundle.stages import Batched, Part, Stage, StageInput, StoreBits
 from gnnexport.runtime.backend import Backend
 from gnnexport.runtime.batched.growing import Ids
+from gnnexport.runtime.batched.packed_tables import Table
 from gnnexport.runtime.batched.store import RowStore, share_out, wanted_bytes
 from gnnexport.runtime.batched.structure import GraphStructure
-from gnnexport.runtime.batched.tables import FeatureRows
 
 
 def stage_name(depth: int) -> str:
@@ -53,6 +53,11 @@ class Link:
         """Return what other stages call its rows."""
         return stage_name(self.spec.depth)
 
+    @property
+    def rounds(self) -> bool:
+        """Tell whether its rows are rounded for the stages that read them."""
+        return self.store is not None and self.store.bits < 32
+
     def inputs(self, *parts: Part) -> list[StageInput]:
         """Return the inputs that hold one of these parts."""
         return [given for given in self.spec.inputs if given.part in parts]
@@ -72,11 +77,12 @@ class Chain:
     def __init__(
         self,
         spec: Batched,
-        tables: Mapping[str, FeatureRows],
+        tables: Mapping[str, Table],
         structures: Mapping[str, GraphStructure],
         node_values: Mapping[str, NDArray[Any]],
         backends: Sequence[Backend],
         store_bytes: int,
+        store_bits: StoreBits = 32,
     ) -> None:
         """Join what was loaded.
 
@@ -87,6 +93,7 @@ class Chain:
             node_values: [nodes, …], values of the graph that belong to no slot.
             backends: one for each stage.
             store_bytes: memory for the rows of all stages that are kept.
+            store_bits: of a number of these.
         """
         self.spec = spec
         self.tables = dict(tables)
@@ -94,9 +101,9 @@ class Chain:
         self.node_values = dict(node_values)
         self.scaled = {value.name for value in spec.values if value.scales}
         kept = spec.stages[:-1]
-        shares = share_out(store_bytes, [wanted_bytes(self.num_nodes, stage.width) for stage in kept])
+        shares = share_out(store_bytes, [wanted_bytes(self.num_nodes, stage.width, store_bits) for stage in kept])
         stores: list[RowStore | None] = [
-            RowStore(self.num_nodes, stage.width, share) for stage, share in zip(kept, shares, strict=True)
+            RowStore(self.num_nodes, stage.width, share, store_bits) for stage, share in zip(kept, shares, strict=True)
         ]
         found = zip(spec.stages, backends, [*stores, None], strict=True)
         self.links = [Link(stage, backend, store) for stage, backend, store in found]
@@ -105,7 +112,7 @@ class Chain:
     @property
     def num_nodes(self) -> int:
         """How many nodes the graph has."""
-        return len(next(iter(self.tables.values())).rows)
+        return len(next(iter(self.tables.values())))
 
     @property
     def stores(self) -> dict[str, RowStore]:

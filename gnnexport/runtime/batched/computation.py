@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 
 from gnnexport.bundle.stages import StageInput
 from gnnexport.native.neighbours import Block, gather_rows, number
+from gnnexport.native.packed import PackedRows, pack_bytes, unpack
 from gnnexport.runtime.batched.chain import Chain, Link
 from gnnexport.runtime.batched.growing import Ids
+from gnnexport.runtime.batched.store import RowStore
 
 Rows = NDArray[np.float32]
 
@@ -29,11 +31,14 @@ class Terms:
         fanouts: most neighbours of a node that a stage draws, by its depth; all where it is not among them.
         seed: of the draws.
         oldest: version from which on rows may be; `None` for the present one alone.
+        rounded: rows between stages are rounded as a store of 8 bits has them; without it they are computed anew where
+            there is such a store, and left as they are.
     """
 
     fanouts: Mapping[int, int] = field(default_factory=dict)
     seed: int = 0
     oldest: int | None = None
+    rounded: bool = True
 
 
 @dataclass
@@ -117,8 +122,12 @@ class Computation:
 
     def _stays(self, name: str) -> bool:
         """Tell whether the rows of a stage are computed into its store and read there."""
-        store = self._chain.by_name[name].store
+        store = self._store(self._chain.by_name[name])
         return store is not None and store.whole and self._exact[name]
+
+    def _store(self, link: Link) -> RowStore | None:
+        """Return the store that rows of a stage are read from and written to."""
+        return None if link.rounds and not self._terms.rounded else link.store
 
     def _need(self, name: str, nodes: Ids) -> int:
         """Note that rows are read; return which of the reads of this stage it is."""
@@ -138,13 +147,14 @@ class Computation:
         return level
 
     def _look_up(self, link: Link, level: _Level) -> None:
-        if link.store is None:
+        store = self._store(link)
+        if store is None:
             level.rows = np.empty((len(level.wanted), link.spec.width), np.float32)
             return
         if self._stays(link.name):
-            level.missing = np.flatnonzero(~link.store.has(level.wanted))
+            level.missing = np.flatnonzero(~store.has(level.wanted))
         else:
-            found = link.store.fetch(level.wanted, self._terms.oldest)
+            found = store.fetch(level.wanted, self._terms.oldest)
             level.rows = np.empty((len(level.wanted), link.spec.width), np.float32)
             level.rows[found.mask] = found.rows
             level.missing = np.flatnonzero(~found.mask)
@@ -172,7 +182,14 @@ class Computation:
     def _through(self, link: Link) -> bool:
         """Tell whether a stage is given whole tables as its sources."""
         values = [given.value for given in link.inputs("source")]
-        return link.spec.direct and all(value in self._chain.tables or self._stays(value) for value in values)
+        return link.spec.direct and all(self._is_table(value) for value in values)
+
+    def _is_table(self, name: str) -> bool:
+        """Tell whether all rows of a name lie side by side as float32."""
+        table = self._chain.tables.get(name)
+        if table is not None:
+            return table.whole is not None
+        return self._stays(name) and not self._chain.by_name[name].rounds
 
     def _compute(self, link: Link, level: _Level) -> None:
         if not len(level.missing):
@@ -182,10 +199,16 @@ class Computation:
         read = (self._levels[given.value] for given in link.inputs("source", "target") if given.value in self._levels)
         exact = all(part.exact for part in read) and self._drew_all(link, level)
         level.exact = level.exact and exact
-        if link.store is not None and exact:
-            link.store.put(level.targets, rows)
+        kept: Rows | PackedRows = rows
+        if link.rounds and self._terms.rounded:
+            kept = pack_bytes(rows, threads=self._threads)
+        store = self._store(link)
+        if store is not None and exact:
+            store.put(level.targets, kept)
         if level.rows is None:
             return
+        if isinstance(kept, PackedRows):
+            rows = unpack(kept, threads=self._threads)
         if len(level.missing) == len(level.wanted):
             level.rows = rows
         else:
@@ -213,21 +236,23 @@ class Computation:
     def _source(self, given: StageInput, level: _Level) -> Rows:
         table = self._chain.tables.get(given.value)
         if level.sources is None:
-            return self._table(given.value) if table is None else table.rows
+            rows = self._kept(given.value).table if table is None else table.whole
+            assert rows is not None
+            return rows
         if table is not None:
-            return gather_rows(table.rows, level.sources, threads=self._threads)
+            return table.gather(level.sources, self._threads)
         return self._read(given.value, level.reads[given.name])
 
     def _target(self, given: StageInput, level: _Level) -> Rows:
         table = self._chain.tables.get(given.value)
         if table is not None:
-            return gather_rows(table.rows, level.targets, threads=self._threads)
+            return table.gather(level.targets, self._threads)
         return self._read(given.value, level.reads[given.name])
 
-    def _table(self, name: str) -> Rows:
+    def _kept(self, name: str) -> RowStore:
         store = self._chain.by_name[name].store
         assert store is not None
-        return store.table
+        return store
 
     def _read(self, name: str, read: int) -> Rows:
         """Return the rows that one of the reads of a stage asked for."""
@@ -235,7 +260,7 @@ class Computation:
         begin, end = level.bounds[read], level.bounds[read + 1]
         index = level.index[begin:end]
         if level.rows is None:
-            return gather_rows(self._table(name), level.wanted[index], threads=self._threads)
+            return self._kept(name).read(level.wanted[index], self._threads)
         # The first read of distinct nodes numbers them as they come.
         distinct = begin == 0 and (end == 0 or int(index[-1]) == end - 1)
         return level.rows[:end] if distinct else gather_rows(level.rows, index, threads=self._threads)

@@ -21,6 +21,11 @@ class Growing:
         self.array = rows
         self._room = rows
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes that rows and room to spare take."""
+        return self._room.nbytes
+
     def extend(self, rows: NDArray[Any]) -> None:
         """Add rows of the same shape; views taken before keep what they saw."""
         count, total = len(self.array), len(self.array) + len(rows)

@@ -56,6 +56,11 @@ class BatchedModel:
         """Memory that the rows kept between requests take at most."""
         return sum(store.size_bytes for store in self._chain.stores.values())
 
+    @property
+    def feature_bytes(self) -> int:
+        """What the tables of features take: the files that are mapped, and what came with updates."""
+        return sum(table.nbytes for table in self._chain.tables.values())
+
     def store_capacity(self) -> dict[str, int]:
         """Return how many rows of each stage there is room for."""
         return {name: store.capacity for name, store in self._chain.stores.items()}
@@ -66,7 +71,13 @@ class BatchedModel:
         return sum(store.evicted for store in self._chain.stores.values())
 
     def predict(
-        self, nodes: Any, *, fanout: Sequence[int] | None = None, seed: int = 0, staleness: int = 0
+        self,
+        nodes: Any,
+        *,
+        fanout: Sequence[int] | None = None,
+        seed: int = 0,
+        staleness: int = 0,
+        rounded: bool = True,
     ) -> Prediction:
         """Answer for some nodes.
 
@@ -76,13 +87,15 @@ class BatchedModel:
                 asked for, -1 for all. `None` reads all: the answers are those of the whole graph.
             seed: of the draws.
             staleness: how many versions old the rows taken from the store may be.
+            rounded: where rows are kept with 8 bits, round them on their way from stage to stage. Without it they are
+                computed anew and left as they are: what the models of the stages give.
 
         Raises:
             UsageError: an id that there is not, or a fan-out or staleness that does not fit.
         """
         with self._reading():
             wanted = node_ids(f"{self._where}: node_ids", nodes, self.num_nodes)
-            asked = terms(self._where, self._chain, fanout, seed, staleness, self._version)
+            asked = terms(self._where, self._chain, fanout, seed, staleness, self._version, rounded=rounded)
             last = self._chain.links[-1]
             with self._computation(asked) as computation:
                 rows = computation.rows(last.name, wanted) if len(wanted) else np.zeros(0, np.float32)

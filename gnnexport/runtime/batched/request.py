@@ -42,7 +42,9 @@ def node_ids(where: str, ids: Any, num_nodes: int) -> Ids:
     return np.ascontiguousarray(array, np.int64)
 
 
-def terms(where: str, chain: Chain, fanout: Sequence[int] | None, seed: int, staleness: int, version: int) -> Terms:
+def terms(
+    where: str, chain: Chain, fanout: Sequence[int] | None, seed: int, staleness: int, version: int, *, rounded: bool
+) -> Terms:  # fmt: skip
     """Check how a request wants its rows.
 
     Raises:
@@ -54,7 +56,7 @@ def terms(where: str, chain: Chain, fanout: Sequence[int] | None, seed: int, sta
             f"{where}: staleness", f"is {staleness}", "Give how many versions old rows may be, 0 for none"
         )
     oldest = max(version - staleness, -1) if staleness else None
-    return Terms({} if fanout is None else _fanouts(f"{where}: fanout", chain, fanout), seed, oldest)
+    return Terms({} if fanout is None else _fanouts(f"{where}: fanout", chain, fanout), seed, oldest, rounded)
 
 
 def _fanouts(where: str, chain: Chain, fanout: Sequence[int]) -> dict[int, int]:

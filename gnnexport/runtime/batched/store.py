@@ -9,10 +9,10 @@ from threading import Lock
 import numpy as np
 from numpy.typing import NDArray
 
-from gnnexport.native.neighbours import gather_rows
+from gnnexport.bundle.stages import StoreBits
+from gnnexport.native.packed import PackedRows
 from gnnexport.runtime.batched.growing import Ids
-
-Rows = NDArray[np.float32]
+from gnnexport.runtime.batched.kept_rows import ByteRows, FloatRows, Rows, row_bytes
 
 _UP_TO_DATE, _ABSENT = 1 << 62, -(1 << 62)
 _NEVER_EVICTED = 1 << 62
@@ -52,9 +52,9 @@ def share_out(budget_bytes: int, wanted_bytes: Sequence[int]) -> list[int]:
     return shares
 
 
-def wanted_bytes(num_nodes: int, width: int) -> int:
+def wanted_bytes(num_nodes: int, width: int, bits: StoreBits = 32) -> int:
     """Return how much room the rows of all nodes take, and those of some nodes to come."""
-    return _with_spare(num_nodes) * _row_bytes(width)
+    return _with_spare(num_nodes) * _row_bytes(width, bits)
 
 
 class RowStore:
@@ -65,14 +65,16 @@ class RowStore:
     may look rows up and put rows in; nobody may while the graph changes.
     """
 
-    def __init__(self, num_nodes: int, width: int, limit_bytes: int) -> None:
+    def __init__(self, num_nodes: int, width: int, limit_bytes: int, bits: StoreBits = 32) -> None:
         """Make an empty store.
 
         Args:
             num_nodes: of the graph.
             width: of a row.
             limit_bytes: of memory, for all that the store holds.
+            bits: of a number.
         """
+        self.bits = bits
         self._lock = Lock()
         self._limit = limit_bytes
         self._width = width
@@ -82,8 +84,13 @@ class RowStore:
 
     @property
     def table(self) -> Rows:
-        """Return the rows of all nodes; only of a store that is whole."""
-        return self._rows
+        """Return the rows of all nodes; only of a store of float32 that is whole."""
+        assert isinstance(self._rows, FloatRows)
+        return self._rows.array
+
+    def read(self, nodes: Ids, threads: int = 0) -> Rows:
+        """Return the rows of some nodes that are there; only of a store that is whole."""
+        return self._rows.read(nodes, threads)
 
     @property
     def capacity(self) -> int:
@@ -93,7 +100,7 @@ class RowStore:
     @property
     def size_bytes(self) -> int:
         """Memory that rows, their marks and the map take when the store is full."""
-        return self.capacity * _row_bytes(self._width) + self._row_of.nbytes
+        return self.capacity * _row_bytes(self._width, self.bits) + self._row_of.nbytes
 
     def has(self, nodes: Ids, oldest: int | None = None) -> NDArray[np.bool_]:
         """Tell which nodes have a row that is up to date, or that shows a version from `oldest` on."""
@@ -109,18 +116,22 @@ class RowStore:
             self._clock += 1
             self._last_read[places] = self._clock
             current = bool((self._since[places] == _UP_TO_DATE).all())
-            return Found(mask, gather_rows(self._rows, places), current)
+            return Found(mask, self._rows.read(places), current)
 
-    def put(self, nodes: Ids, rows: Rows) -> None:
-        """Keep up-to-date rows of distinct nodes. One that is there already stays, as somebody may be reading it."""
+    def put(self, nodes: Ids, rows: Rows | PackedRows) -> None:
+        """Keep up-to-date rows of distinct nodes. One that is there already stays, as somebody may be reading it.
+
+        Args:
+            nodes: int64 [count].
+            rows: float32 [count, width], or as `pack_bytes` gives them; a store of 8 bits rounds the former.
+        """
         with self._lock:
-            new = ~self._usable(self._places(nodes), None)
-            nodes, rows = nodes[new], rows[new]
+            chosen = np.flatnonzero(~self._usable(self._places(nodes), None))
             if not self.whole:
-                nodes, rows = nodes[: self.capacity], rows[: self.capacity]
-                self._make_places(nodes)
-            places = self._places(nodes)
-            self._rows[places] = rows
+                chosen = chosen[: self.capacity]
+                self._make_places(nodes[chosen])
+            places = self._places(nodes[chosen])
+            self._rows.write(places, rows, chosen)
             self._since[places] = _UP_TO_DATE
 
     def invalidate(self, nodes: Ids, version: int) -> None:
@@ -135,17 +146,17 @@ class RowStore:
             return
         places = np.flatnonzero(self._since == _UP_TO_DATE)
         places = places[np.argsort(-self._last_read[places], kind="stable")]
-        nodes, rows = self._node_of[places] if not self.whole else places, self._rows[places]
+        nodes, rows = self._node_of[places] if not self.whole else places, self._rows.taken(places)
         self._allocate(num_nodes)
         self.put(nodes, rows)
 
     def _allocate(self, num_nodes: int) -> None:
         self._most_nodes = _with_spare(num_nodes)
-        self.whole = self._limit >= wanted_bytes(num_nodes, self._width)
-        fitting = max((self._limit - _MAP_BYTES * self._most_nodes) // _row_bytes(self._width), 0)
+        self.whole = self._limit >= wanted_bytes(num_nodes, self._width, self.bits)
+        fitting = max((self._limit - _MAP_BYTES * self._most_nodes) // _row_bytes(self._width, self.bits), 0)
         capacity = self._most_nodes if self.whole else min(fitting, self._most_nodes)
         self._row_of = np.full(self._most_nodes if capacity and not self.whole else 0, -1, np.int32)
-        self._rows = np.empty((capacity, self._width), np.float32)
+        self._rows = (FloatRows if self.bits == 32 else ByteRows)(capacity, self._width)
         self._since = np.full(capacity, _ABSENT, np.int64)
         self._last_read = np.zeros(capacity, np.int64)
         self._node_of = np.full(capacity, -1, np.int64)
@@ -188,8 +199,8 @@ class RowStore:
         self.evicted += count
 
 
-def _row_bytes(width: int) -> int:
-    return 4 * width + _MARK_BYTES
+def _row_bytes(width: int, bits: StoreBits) -> int:
+    return row_bytes(width, bits) + _MARK_BYTES
 
 
 def _with_spare(num_nodes: int) -> int:

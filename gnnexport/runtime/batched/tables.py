@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from gnnexport.native.neighbours import gather_rows
 from gnnexport.runtime.batched.growing import Growing, Ids
 
 Rows = NDArray[np.float32]
@@ -17,17 +18,34 @@ _MAPPED_BYTES = 1 << 20
 
 
 class FeatureRows:
-    """Some or all of the features of every node, one row each."""
+    """Some or all of the features of every node, one row each, as float32."""
 
     def __init__(self, rows: Rows, columns: Sequence[int] | None = None) -> None:
         """Take over rows, float32 [nodes, width], which of the features they hold: all where `columns` is `None`."""
         self._rows = Growing(rows)
         self._columns = None if columns is None else np.array(columns, np.int64)
 
+    def __len__(self) -> int:
+        return len(self.rows)
+
     @property
     def rows(self) -> Rows:
         """Return the table, float32 [nodes, width]."""
         return self._rows.array
+
+    @property
+    def whole(self) -> Rows | None:
+        """Return the table where a stage can read it as it is."""
+        return self.rows
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the table, in memory or in the file that is mapped."""
+        return self._rows.nbytes
+
+    def gather(self, nodes: Ids, threads: int = 0) -> Rows:
+        """Return the rows of some nodes, float32 [count, width]."""
+        return gather_rows(self.rows, nodes, threads=threads)
 
     def replace(self, nodes: Ids, features: Rows) -> Ids:
         """Put other features in the place of some rows; return the nodes whose rows are others now."""

@@ -10,11 +10,24 @@ from typing import Any
 import numpy as np
 
 from gnnexport.bundle.manifest import Tensor
-from gnnexport.bundle.stages import Batched, FeatureTable, Form, Loops, Stage, StageInput, Structure, StructureValue
+from gnnexport.bundle.stages import (
+    Batched,
+    FeatureTable,
+    Form,
+    Loops,
+    Stage,
+    StageInput,
+    StoreBits,
+    Structure,
+    StructureValue,
+)
+from gnnexport.native.packed import pack, pack_bytes, unpack
+from gnnexport.native.row_widths import choose_widths
 from gnnexport.runtime.backend import Backend
 from gnnexport.runtime.batched.adjacency import Adjacency
 from gnnexport.runtime.batched.chain import Chain
 from gnnexport.runtime.batched.model import BatchedModel
+from gnnexport.runtime.batched.packed_tables import PackedFeatures, Table
 from gnnexport.runtime.batched.structure import GraphStructure
 from gnnexport.runtime.batched.tables import FeatureRows
 
@@ -168,12 +181,12 @@ class Model:
     values: list[StructureValue] = field(default_factory=list)
     changes: tuple[str, ...] = ()
 
-    def scratch(self, world: World) -> Array:
+    def scratch(self, world: World, store_bits: StoreBits = 32) -> Array:
         """Answer for all nodes, from scratch."""
-        return self.rows(world)[f"stage-{self.stages[-1][0].depth}"]
+        return self.rows(world, store_bits)[f"stage-{self.stages[-1][0].depth}"]
 
-    def rows(self, world: World) -> dict[str, Array]:
-        """Return the rows of all tables and stages, for all nodes."""
+    def rows(self, world: World, store_bits: StoreBits = 32) -> dict[str, Array]:
+        """Return the rows of all tables and stages, for all nodes, those between stages as a store rounds them."""
         rowptr, col, _ = world.sorted(self.loops)
         rows = {table.name: world.x[:, list(table.columns or range(CHANNELS))] for table in self.tables}
         for spec, call in self.stages:
@@ -183,14 +196,22 @@ class Model:
                 item.name: rows[item.value] if item.value in rows else parts[item.value or item.part]
                 for item in spec.inputs
             }
-            rows[f"stage-{spec.depth}"] = call(feeds)
+            found = call(feeds)
+            if store_bits == 8 and spec is not self.stages[-1][0]:
+                found = unpack(pack_bytes(found.astype(np.float32)))
+            rows[f"stage-{spec.depth}"] = found
         return rows
 
-    def open(self, world: World, store_bytes: int = 1 << 24) -> BatchedModel:
-        """Open a model of the graph as it is now."""
-        return BatchedModel(self.chain(world, store_bytes))
+    def open(
+        self, world: World, store_bytes: int = 1 << 24, store_bits: StoreBits = 32, *, packed: int | None = None
+    ) -> BatchedModel:
+        """Open a model of the graph as it is now; with `packed` features are rounded to so many bits at most."""
+        return BatchedModel(self.chain(world, store_bytes, store_bits, packed=packed))
 
-    def chain(self, world: World, store_bytes: int = 1 << 24, *, concurrent: bool = False) -> Chain:
+    def chain(
+        self, world: World, store_bytes: int = 1 << 24, store_bits: StoreBits = 32, *, concurrent: bool = False,
+        packed: int | None = None,
+    ) -> Chain:  # fmt: skip
         """Make what the model is opened of."""
         rowptr, col, _ = world.sorted(self.loops)
         values = {name: value.astype(np.float32) for name, value in self._values(world).items()}
@@ -202,17 +223,21 @@ class Model:
             values=tuple(self.values),
             stages=specs,
         )
-        tables = {
-            table.name: FeatureRows(
-                np.ascontiguousarray(world.x[:, list(table.columns or range(CHANNELS))]), table.columns
-            )
-            for table in self.tables
-        }
+        tables = {table.name: _table(table, world.x, packed) for table in self.tables}
         backends = [NumpyBackend(spec, call, concurrent=concurrent) for spec, call in self.stages]
-        return Chain(batched, tables, {"graph": structure}, {}, backends, store_bytes)
+        return Chain(batched, tables, {"graph": structure}, {}, backends, store_bytes, store_bits)
 
     def _values(self, world: World) -> dict[str, Array]:
         return {value.name: world.values(value.form, self.loops, value.fill) for value in self.values if value.form}
+
+
+def _table(table: FeatureTable, x: Array, packed: int | None) -> Table:
+    rows = np.ascontiguousarray(x[:, list(table.columns or range(CHANNELS))])
+    if packed is None:
+        return FeatureRows(rows, table.columns)
+    is_signed = bool((x < 0).any())
+    step, bits = choose_widths(x, packed, is_signed=is_signed)
+    return PackedFeatures(pack(rows, step, bits, is_signed=is_signed), packed, table.columns)
 
 
 X = FeatureTable(name="x", file="x.npy", width=CHANNELS)
