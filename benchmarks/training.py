@@ -27,8 +27,9 @@ def build_model(name: str, data: GraphData, *, layers: int, hidden: int, seed: i
     if name == "GAT":
         options = {"heads": 4, **options}
     classes = int(data.y.max()) + 1
+    options = {"dropout": 0.5, **options}
     model: nn.Module = MODELS[name](
-        data.inputs["x"].shape[1], hidden, num_layers=layers, out_channels=classes, dropout=0.5, **options
+        data.inputs["x"].shape[1], hidden, num_layers=layers, out_channels=classes, **options
     )
     return model.eval()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
 from gnnexport.bundle.report_schema import Report
@@ -15,8 +16,15 @@ def title(report: Report) -> str:
 
 
 def doings(report: Report) -> tuple[str, ...]:
-    """Say in a line each what the passes did."""
-    return tuple(f"{step.name}: {note}" for step in report.steps for note in step.notes)
+    """Say in a line each what the passes did; options are told only of a pass that ran with several."""
+    specs = {step.name for step in report.steps if step.notes}
+    kinds = Counter(_kind(spec) for spec in specs)
+    names = {spec: spec if kinds[_kind(spec)] > 1 else _kind(spec) for spec in specs}
+    return tuple(f"{names[step.name]}: {note}" for step in report.steps for note in step.notes)
+
+
+def _kind(spec: str) -> str:
+    return spec.partition("{")[0]
 
 
 def _counted(counts: Mapping[str, int | None]) -> str:
