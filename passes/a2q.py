@@ -14,7 +14,7 @@ from gnnexport.training.feeding import WholeFeed
 from gnnexport.training.parts import Part, whole_part
 from gnnexport.training.quantisation.learning import Rates
 from gnnexport.training.quantisation.placing import Assign, Inputs, Placement
-from gnnexport.training.quantisation.recipe import Recipe, quantise
+from gnnexport.training.quantisation.recipe import Recipe, Widths, quantise
 from gnnexport.training.quantisation.widths import Target
 
 CONTAINERS = (1, 2, 4, 8)
@@ -50,6 +50,8 @@ class A2Q(Pass):
     """Widths that rows are stored in."""
     inputs: Inputs = "none"
     """Whether features are rounded, too: exact only where that changes no row, rows in any case."""
+    widths: Widths = "learned"
+    """How nodes come to their widths: learned, or before training by the error that they leave, or by in-degree."""
     start: float | None = None
     """Bits that learning starts from; by default two more than the target."""
     lr_bits: float = 0.1
@@ -132,7 +134,9 @@ class A2Q(Pass):
         epochs = self.epochs
         if epochs is None:
             epochs = 0 if ctx.trainer is None else ctx.trainer.task.epochs
-        return Recipe(target, placement, self.penalty, rates, epochs, epochs // 2, self.lr, self.distil, ctx.seed)
+        return Recipe(
+            target, placement, self.widths, self.penalty, rates, epochs, epochs // 2, self.lr, self.distil, ctx.seed
+        )
 
     def _assign(self, program: Program, ctx: PassContext) -> Assign:
         """Return how rows find their steps; tables of nodes need the whole graph in every step."""

@@ -68,6 +68,27 @@ def allocate(
     return at(high)
 
 
+def by_degree(maps: Sequence[Learned], degrees: Tensor, target: Target, containers: Sequence[int]) -> list[Tensor]:
+    """Return containers that grow with the in-degree of nodes, within a target: the way without learning.
+
+    The nodes with most neighbours have the container above the target's mean, the others the one below.
+
+    Args:
+        maps: hidden features by node.
+        degrees: float32 [num_nodes].
+        target: to be met.
+        containers: ascending.
+    """
+    shares, limit = target.shares(maps), target.limit(maps)
+    mean = limit / sum(float(share.sum()) for share in shares)
+    below = max((width for width in containers if width <= mean), default=containers[0])
+    above = min((width for width in containers if width > below), default=below)
+    share = (mean - below) / (above - below) if above > below else 0.0
+    rank = torch.argsort(torch.argsort(degrees, descending=True, stable=True), stable=True)
+    wide = rank < int(min(share, 1.0) * len(degrees))
+    return [torch.where(wide, float(above), float(below)) for _ in maps]
+
+
 def _cost(shares: Sequence[Tensor], chosen: Sequence[Tensor]) -> float:
     return sum(float((share.double() * bits).sum()) for share, bits in zip(shares, chosen, strict=True))
 

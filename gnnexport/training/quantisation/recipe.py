@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import torch
 
@@ -13,13 +14,14 @@ from gnnexport.program.program import Program
 from gnnexport.program.quantised import quantisers
 from gnnexport.training.feeding import Feed
 from gnnexport.training.parts import Part
-from gnnexport.training.quantisation.allocation import allocate, rows_read, set_widths
+from gnnexport.training.quantisation.allocation import allocate, by_degree, rows_read, set_widths
 from gnnexport.training.quantisation.learning import Learning, Rates, count_rows, histogram
 from gnnexport.training.quantisation.placing import Placement, factored, place
 from gnnexport.training.quantisation.widths import Learned, Target, feature_bytes, learned_widths, mean_bits, snap
 from gnnexport.training.trainer import History, Trainer
 
 Note = Callable[[str], None]
+Widths = Literal["learned", "error", "degree"]
 
 
 @dataclass(frozen=True)
@@ -36,10 +38,12 @@ class Recipe:
         lr: of the weights; by default the task's.
         distil: share of the loss that is the divergence from the model as it was.
         seed: of training.
+        widths: learned, or given before training: by the error that they leave, or by in-degree.
     """
 
     target: Target
     placement: Placement
+    widths: Widths = "learned"
     penalty: float = 1.0
     rates: Rates = field(default_factory=Rates)
     epochs: int = 100
@@ -114,7 +118,7 @@ class _Run:
         metric = self.trainer.task.metric
         found = [_Candidate(calibrated, "calibrated only", self.trainer.evaluate(calibrated))]
         if self.recipe.epochs:
-            found.append(self._trained(placed, teacher))
+            found.append(self._trained(placed, calibrated, teacher))
         for item in found:
             self._tell(f"{item.label}: validation {metric} {item.validation:.4f}", item.program)
         sign = 1 if self.trainer.task.higher_is_better else -1
@@ -140,8 +144,21 @@ class _Run:
         set_widths(maps, allocate(maps, rows, self.recipe.target, containers), rows)
         return program
 
-    def _trained(self, placed: Program, teacher: Program) -> _Candidate:
-        assert self.trainer is not None
+    def _trained(self, placed: Program, calibrated: Program, teacher: Program) -> _Candidate:
+        recipe, epochs = self.recipe, self.recipe.tune_epochs
+        if recipe.widths == "learned":
+            start = self._snapped(*self._learned(placed, teacher))
+        else:
+            start, epochs = self._by_degree(placed) if recipe.widths == "degree" else calibrated, epochs + recipe.epochs
+        tuned, after = self._fit(start, teacher, Learning(recipe.rates), epochs)
+        self.note(
+            f"widths {recipe.widths}, {mean_bits(self.maps(tuned)):.2f} bits: validation {after.validation[0]:.4f}, "
+            f"{after.best:.4f} after training with these (best at {after.best_epoch})"
+        )
+        return _Candidate(tuned, "trained", after.best)
+
+    def _learned(self, placed: Program, teacher: Program) -> tuple[Program, list[Learned]]:
+        """Train with widths that move."""
         recipe = self.recipe
         learning = Learning(recipe.rates, recipe.target, recipe.penalty)
         learned, history = self._fit(placed, teacher, learning, recipe.epochs)
@@ -153,14 +170,27 @@ class _Run:
                 f"learned {mean_bits(maps, whole=False):.2f} bits on average, from {learning.trace[0]:.2f}, in "
                 f"{len(history.train_loss)} epochs (best at {history.best_epoch}: validation {history.best:.4f})"
             )
+        return learned, maps
+
+    def _snapped(self, learned: Program, maps: Sequence[Learned]) -> Program:
+        """Give the widths learned their containers; the Program is changed."""
         rows = rows_read(learned, self.parts, maps)
-        set_widths(maps, snap(maps, recipe.target, recipe.placement.containers), rows)
-        tuned, after = self._fit(learned, teacher, Learning(recipe.rates), recipe.tune_epochs)
-        self.note(
-            f"snapped to {mean_bits(self.maps(tuned)):.2f} bits: validation {after.validation[0]:.4f}, "
-            f"{after.best:.4f} after tuning (best at {after.best_epoch})"
-        )
-        return _Candidate(tuned, "trained", after.best)
+        set_widths(maps, snap(maps, self.recipe.target, self.recipe.placement.containers), rows)
+        return learned
+
+    def _by_degree(self, placed: Program) -> Program:
+        """Let widths follow the in-degree of nodes."""
+        program = placed.clone()
+        maps = self.maps(program)
+        rows = rows_read(program, self.parts, maps)
+        if len(self.parts) != 1 or any(item.quantiser.name not in rows for item in maps):
+            what = "widths=degree gives each node of one graph its bits"
+            raise UnsupportedError.at("a2q", what, "Use assign=node in mode full, or widths=learned")
+        inputs = self.parts[0].inputs
+        degrees = torch.bincount(inputs["edge_index"][1], minlength=len(inputs["x"])).float()
+        containers = self.recipe.placement.containers
+        set_widths(maps, by_degree(maps, degrees, self.recipe.target, containers), rows)
+        return program
 
     def _fit(self, program: Program, teacher: Program, regime: Learning, epochs: int) -> tuple[Program, History]:
         assert self.trainer is not None

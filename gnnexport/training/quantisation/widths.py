@@ -84,6 +84,16 @@ def feature_bytes(maps: Sequence[Learned]) -> float:
                for item in maps) / 8  # fmt: skip
 
 
+def average_bits(program: Program) -> tuple[float, float]:
+    """Return the mean bits of hidden feature maps, and the bits stored for a number with all that belongs to it.
+
+    The Program must be annotated, and its widths those of nodes.
+    """
+    maps = learned_widths(program)
+    numbers = sum(float(item.weights.sum()) for item in maps)
+    return mean_bits(maps), 8 * feature_bytes(maps) / max(numbers, 1.0)
+
+
 @dataclass(frozen=True)
 class Target:
     """What widths have to come down to: bits on average, or bytes.
