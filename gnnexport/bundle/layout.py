@@ -11,6 +11,9 @@ EVAL = "eval.npz"
 ROWS = "rows-"
 """What names of files begin with that hold rows of stages, in mode `batched`."""
 
+PACKED = ".rows"
+"""What names of files of packed rows end with."""
+
 REPORT = "report.json"
 REPORT_TEXT = "report.md"
 

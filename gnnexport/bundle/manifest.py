@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from gnnexport.bundle.layout import DECISIONS, ENGINE, EVAL, GOLDEN, GRAPH, ROWS
+from gnnexport.bundle.layout import DECISIONS, ENGINE, EVAL, GOLDEN, GRAPH, PACKED, ROWS
 from gnnexport.bundle.processor import MOST_THREADS, Processor
 from gnnexport.bundle.record import Record, parse_record
 from gnnexport.bundle.stages import Batched
@@ -146,7 +146,7 @@ def kind_of(path: str) -> FileKind:
     known: dict[str, FileKind] = {
         DECISIONS: "decisions", ENGINE: "engine", GRAPH: "graph", GOLDEN: "data", EVAL: "data"
     }  # fmt: skip
-    if path.endswith(".npy"):  # rows of stages follow from the rest
+    if path.endswith((".npy", PACKED)):  # rows of stages follow from the rest
         return "data" if path.startswith(ROWS) else "graph"
     return known.get(path, "model")
 

@@ -16,9 +16,6 @@ from numpy.typing import NDArray
 from gnnexport.errors import UsageError
 from gnnexport.native.packed import PackedRows, why_unsound
 
-SUFFIX = ".rows"
-"""Of files of packed rows."""
-
 _MAGIC = b"GNXROWS1"
 _HEADER = np.dtype("<i8")
 _NUMBERS = 7

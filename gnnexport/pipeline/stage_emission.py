@@ -12,8 +12,10 @@ from torch import Tensor
 
 from gnnexport.bundle import layout
 from gnnexport.bundle.arrays import write_arrays
-from gnnexport.bundle.stages import Batched, FeatureTable, Stage
+from gnnexport.bundle.packed_rows import write_packed
+from gnnexport.bundle.stages import Batched, FeatureTable, Stage, StoreBits
 from gnnexport.errors import ParityError, Problem
+from gnnexport.native.packed import pack_bytes, unpack
 from gnnexport.pipeline.graph_forms import raw_weights, recognise
 from gnnexport.program.cost import Cost
 from gnnexport.program.inputs import Mode
@@ -30,6 +32,7 @@ from gnnexport.program.run_stages import (
 from gnnexport.program.stage_bodies import StageProgram, write_stages
 from gnnexport.program.stages import STRUCTURE, CutProgram, check_stages, cut_program
 from gnnexport.program.verify import TOLERANCE, relative_error
+from gnnexport.runtime.batched.kept_rows import row_bytes
 from gnnexport.targets.contract import Artefact, EmitContext, Target
 from gnnexport.targets.onnx.translate_stage import ROWS, translate_stage
 
@@ -95,7 +98,7 @@ def write_batched(
     tables = _write_tables(cut, known, folder)
     _write_graph(known, [item.name for item in described], folder)
     artefacts = _emit(stages, cut, known, target, folder, ctx)
-    rows = _write_rows(stages, known, folder, ctx, store_bytes)
+    rows = _write_rows(stages, known, folder, ctx, store_bytes, program.store_bits)
     batched = Batched(
         features=program.features[0].name,
         tables=tables,
@@ -106,6 +109,7 @@ def write_batched(
             for stage, artefact in zip(stages, artefacts, strict=True)
         ),
         store_bytes=store_bytes,
+        store_bits=program.store_bits,
     )
     files = [layout.GRAPH, *(table.file for table in tables), *rows.values()]
     return StagesWritten(_together(artefacts, folder, files), batched)
@@ -131,11 +135,14 @@ def _read(stages: Sequence[StageProgram], part: str) -> set[str]:
 def _write_tables(cut: CutProgram, known: Known, folder: Path) -> tuple[FeatureTable, ...]:
     written = []
     for table in cut.tables:
-        rows = np.ascontiguousarray(known.tables[table.name].numpy())
-        np.save(folder / f"{table.name}.npy", rows, allow_pickle=False)
-        written.append(
-            FeatureTable(name=table.name, file=f"{table.name}.npy", width=rows.shape[1], columns=table.columns)
-        )
+        rows = known.tables[table.name]
+        file = f"{table.name}{'.npy' if cut.stored is None else layout.PACKED}"
+        if cut.stored is None:
+            np.save(folder / file, np.ascontiguousarray(rows.numpy()), allow_pickle=False)
+        else:
+            write_packed(folder / file, cut.stored.packed(rows))
+        bits = None if cut.stored is None else cut.stored.most_bits
+        written.append(FeatureTable(name=table.name, file=file, width=rows.shape[1], columns=table.columns, bits=bits))
     return tuple(written)
 
 
@@ -146,21 +153,30 @@ def _write_graph(known: Known, names: Sequence[str], folder: Path) -> None:
 
 
 def _write_rows(
-    stages: Sequence[StageProgram], known: Known, folder: Path, ctx: EmitContext, store_bytes: int
+    stages: Sequence[StageProgram], known: Known, folder: Path, ctx: EmitContext, store_bytes: int,
+    store_bits: StoreBits,
 ) -> dict[int, str]:  # fmt: skip
     """Write the rows of all nodes where the store has room for them; return the files by depth."""
     kept = stages[:-1]
     num_nodes = len(known.rowptr) - 1
-    needed = sum(stage.width for stage in kept) * num_nodes * np.dtype(np.float32).itemsize
+    needed = sum(row_bytes(stage.width, store_bits) for stage in kept) * num_nodes
     if not kept or not num_nodes or needed > store_bytes:
         if needed > store_bytes > 0:
             ctx.note(f"the store begins empty: rows of all nodes take {needed / 1e6:,.0f} MB, more than --store gives")
         return {}
     files = {}
-    for name, rows in rows_of_all(kept, known).items():
-        depth = int(name.rpartition("-")[2])
-        files[depth] = f"{layout.ROWS}{depth}.npy"
-        np.save(folder / files[depth], np.ascontiguousarray(rows.numpy(), np.float32), allow_pickle=False)
+
+    def keep(stage: StageProgram, rows: Tensor) -> Tensor:
+        files[stage.depth] = f"{layout.ROWS}{stage.depth}{'.npy' if store_bits == 32 else layout.PACKED}"
+        path, numbers = folder / files[stage.depth], np.ascontiguousarray(rows.numpy(), np.float32)
+        if store_bits == 32:
+            np.save(path, numbers, allow_pickle=False)
+            return rows
+        packed = pack_bytes(numbers)
+        write_packed(path, packed)
+        return torch.from_numpy(unpack(packed))
+
+    rows_of_all(kept, known, keep)
     return files
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from gnnexport.bundle.stages import StoreBits
 from gnnexport.program.dialect import ops as _dialect  # noqa: F401  registers the ops that graphs refer to
 from gnnexport.program.dialect import orders as _orders  # noqa: F401
 from gnnexport.program.dialect import quantize as _quantize  # noqa: F401
@@ -50,6 +51,7 @@ class Program(nn.Module):
         level: what a row of the output is about.
         target: which nodes the rows are where there are several kinds, `__paper`; else empty.
         training_blocker: why the Program cannot be retrained; `None` when it can.
+        store_bits: of a number in the rows that mode `batched` keeps between requests.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Program(nn.Module):
         level: Level = "node",
         target: str = "",
         training_blocker: str | None = None,
+        store_bits: StoreBits = 32,
     ) -> None:
         super().__init__()
         self.body = body
@@ -73,6 +76,7 @@ class Program(nn.Module):
         self.level = level
         self.target = target
         self.training_blocker = training_blocker
+        self.store_bits = store_bits
         self.training = False
 
     @property
@@ -126,6 +130,7 @@ class Program(nn.Module):
             level=self.level,
             target=self.target,
             training_blocker=self.training_blocker,
+            store_bits=self.store_bits,
         )
         twin.training = self.training
         return twin

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -44,6 +44,8 @@ def known_of(cut: CutProgram, program: Program, inputs: Mapping[str, Tensor]) ->
     """
     structure = dict(zip(program.structure_names, program.structure(inputs), strict=True))
     x = inputs[program.features[0].name]
+    if cut.stored is not None:
+        x = cut.stored.rounded(x)
     tables = {table.name: x if table.columns is None else x[:, list(table.columns)] for table in cut.tables}
     return Known(tables, structure[cut.rowptr], structure[cut.col], structure)
 
@@ -126,12 +128,25 @@ def run_stages(stages: Sequence[StageProgram], known: Known, targets: Tensor) ->
     return answer
 
 
-def rows_of_all(stages: Sequence[StageProgram], known: Known) -> dict[str, Tensor]:
-    """Return the rows that stages give for all nodes, by name: `stage-1`."""
+def _as_they_are(stage: StageProgram, rows: Tensor) -> Tensor:
+    del stage
+    return rows
+
+
+def rows_of_all(
+    stages: Sequence[StageProgram], known: Known, keep: Callable[[StageProgram, Tensor], Tensor] = _as_they_are
+) -> dict[str, Tensor]:
+    """Return the rows that stages give for all nodes, by name: `stage-1`.
+
+    Args:
+        stages: by depth, ascending.
+        known: of the graph.
+        keep: takes the rows of each stage, and returns them as later stages read them.
+    """
     found: dict[str, Tensor] = {}
     everything = torch.arange(len(known.rowptr) - 1)
     with torch.no_grad():
         for stage in stages:
             inputs = block_inputs(stage, known, {**known.tables, **found}, everything)
-            found[f"stage-{stage.depth}"] = stage.body(*inputs.values())
+            found[f"stage-{stage.depth}"] = keep(stage, stage.body(*inputs.values()))
     return found

@@ -22,6 +22,7 @@ from gnnexport.program.hops import Hops, Space, find_hops
 from gnnexport.program.inputs import Role
 from gnnexport.program.program import Program
 from gnnexport.program.shapes import shape_of
+from gnnexport.program.stored import Stored, read_stored
 
 aten = torch.ops.aten
 gnn = torch.ops.gnn
@@ -83,6 +84,7 @@ class CutProgram:
         rowptr: structure value by name.
         col: structure value by name.
         row: structure value by name, where one is read.
+        stored: how the features are stored; `None` as they are. The Program then reads them as they come out.
     """
 
     program: Program
@@ -93,6 +95,7 @@ class CutProgram:
     rowptr: str
     col: str
     row: str | None
+    stored: Stored | None = None
 
     @property
     def output(self) -> fx.Node:
@@ -128,6 +131,7 @@ def cut_program(program: Program) -> CutProgram:
             module.
     """
     _check_inputs(program)
+    program, stored = read_stored(program)
     program = program.clone().train(False)
     program.annotate()
     hops = find_hops(program)
@@ -141,7 +145,7 @@ def cut_program(program: Program) -> CutProgram:
     if all(value in {table.node for table in tables} for value in records[0].values):
         del records[0]
     records[depth] = Record((output,))
-    return CutProgram(program, hops, tables, records, depth, rowptr, col, row)
+    return CutProgram(program, hops, tables, records, depth, rowptr, col, row, stored)
 
 
 def _refused(what: str, mend: str = MEND) -> UnsupportedError:

@@ -12,6 +12,7 @@ from torch import Tensor
 from gnnexport import spec
 from gnnexport.passes.contract import Pass, PassContext, Stage
 from gnnexport.program.data import GraphData
+from gnnexport.program.inputs import Mode
 from gnnexport.program.program import Program
 from gnnexport.program.text import to_text
 from gnnexport.program.verify import verify
@@ -33,9 +34,13 @@ KEEPING = [name for name in PASSES if pass_classes()[name].stage is not Stage.CO
 MODELS = ["GCN batch norm", "GAT edge features", "Sequential", "two_structures"]
 
 
+MODES: dict[str, Mode] = {"pack-features": "batched"}
+"""Of passes that serve another mode than `full`."""
+
+
 @cache
-def context() -> PassContext:
-    """A graph with labels, and a trainer of two epochs."""
+def context(name: str) -> PassContext:
+    """A graph with labels, and a trainer of two epochs, for a pass of this name."""
     generator = torch.Generator().manual_seed(1)
     part = torch.arange(NODES) % 3
     data = GraphData(
@@ -49,20 +54,21 @@ def context() -> PassContext:
         torch.randint(0, CLASSES, (NODES,), generator=generator),
         {name: part == index for index, name in enumerate(("train", "val", "test"))},
     )
-    return PassContext(data=data.hide("test"), trainer=Trainer(data, Task(epochs=2)))
+    mode = MODES.get(name, "full")
+    return PassContext(data=data.hide("test"), trainer=Trainer(data, Task(epochs=2)), mode=mode)
 
 
 def accepted(item: Pass, model: str) -> dict[str, Program]:
     """Return the forms of a model that a pass accepts."""
     programs = {form: build(model) for form, build in FORMS[item.stage].items()}
-    return {form: program for form, program in programs.items() if not item.check(program, context())}
+    return {form: program for form, program in programs.items() if not item.check(program, context(item.name))}
 
 
 @cache
 def results(name: str, model: str) -> dict[str, Program]:
     """Run a pass on every form that it accepts."""
     item = pass_classes()[name]()
-    return {form: item.run(program, context()) for form, program in accepted(item, model).items()}
+    return {form: item.run(program, context(name)) for form, program in accepted(item, model).items()}
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -73,8 +79,8 @@ def test_the_program_given_is_left_as_it_was(name: str, model: str) -> None:
     for build in FORMS[item.stage].values():
         given = build(model).clone()
         text, state, training = to_text(given), {k: v.clone() for k, v in given.state_dict().items()}, given.training
-        if not item.check(given, context()):
-            assert verify(item.run(given, context())) == []
+        if not item.check(given, context(name)):
+            assert verify(item.run(given, context(name))) == []
         assert to_text(given) == text
         assert given.training == training
         assert given.state_dict().keys() == state.keys()
