@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,26 @@ _MAX_ROWS = 4096
 
 
 @dataclass(frozen=True)
+class Flips:
+    """How far a quantised model may differ where a value lies on the border between two levels.
+
+    There another order of the same sums in float32 decides for the other level. See
+    `docs/adr/0016-levels-on-a-border.md`.
+
+    Args:
+        share: of the rows that may differ by more than the tolerance, at least one row.
+        error: the most that they may differ by, relative to the largest output.
+    """
+
+    share: float
+    error: float
+
+    def allowed(self, rows: int) -> int:
+        """Return how many of some rows may differ by more than the tolerance."""
+        return max(1, int(self.share * rows))
+
+
+@dataclass(frozen=True)
 class GoldenCase:
     """One inference and what it must give.
 
@@ -33,6 +53,7 @@ class GoldenCase:
         expected: by output name, the rows `rows` of the output.
         rows: int64, the rows of the output that are kept; `None` for all.
         sizes: nodes of each graph, where the request was made up; empty where that is not known.
+        flips: what may differ because levels lie on a border; `None` where nothing is quantised.
     """
 
     name: str
@@ -40,6 +61,7 @@ class GoldenCase:
     expected: Mapping[str, NDArray[Any]]
     rows: NDArray[np.int64] | None = None
     sizes: tuple[int, ...] = ()
+    flips: Flips | None = None
 
     def feeds(self) -> dict[str, NDArray[Any]]:
         """Make the arrays to run."""
@@ -237,6 +259,7 @@ def _describe(case: GoldenCase, arrays: dict[str, NDArray[Any]]) -> dict[str, An
         "expected": expected,
         "rows": None if case.rows is None else keep(case.rows),
         "sizes": list(case.sizes),
+        **({} if case.flips is None else {"flips": asdict(case.flips)}),
     }
 
 
@@ -249,7 +272,17 @@ def _restore(case: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> GoldenCas
     if not expected:
         raise ValueError(f"the case '{case['name']}' expects nothing")
     rows = None if case["rows"] is None else _row_numbers(arrays[case["rows"]], case["rows"])
-    return GoldenCase(str(case["name"]), inputs, expected, rows, tuple(int(size) for size in case.get("sizes", ())))
+    sizes = tuple(int(size) for size in case.get("sizes", ()))
+    return GoldenCase(str(case["name"]), inputs, expected, rows, sizes, _flips(case.get("flips")))
+
+
+def _flips(stored: Mapping[str, Any] | None) -> Flips | None:
+    if stored is None:
+        return None
+    flips = Flips(float(stored["share"]), float(stored["error"]))
+    if not (0 <= flips.share <= 1 and flips.error >= 0):
+        raise ValueError(f"rows that may differ are no share, or by no error: {stored}")
+    return flips
 
 
 def _numbers(array: NDArray[Any], name: str) -> NDArray[Any]:

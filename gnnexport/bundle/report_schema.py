@@ -182,6 +182,7 @@ class ParityResult(Record):
         max_rel_error: relative to the largest magnitude of the output.
         moved: predictions that differ; all of them are near-ties.
         near_ties: predictions whose margin of the top two is within twice the error, so that they may differ.
+        flipped: rows of a quantised model that differ by more, as values on the border between two levels explain.
         cases: golden cases checked.
     """
 
@@ -190,6 +191,7 @@ class ParityResult(Record):
     tolerance: float
     moved: int | None = None
     near_ties: int | None = None
+    flipped: int | None = None
     cases: int | None = None
 
 

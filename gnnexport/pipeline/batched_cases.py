@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from gnnexport.bundle.golden import GoldenCase, sample_rows
 from gnnexport.bundle.stages import NODE_IDS
+from gnnexport.pipeline.level_flips import find_flips
 from gnnexport.pipeline.source import Source
 from gnnexport.program.data import GraphData
 from gnnexport.program.inputs import Role
@@ -26,8 +27,11 @@ def batched_cases(source: Source, program: Program, *, seed: int) -> list[Golden
         seed: of what is drawn.
     """
     assert source.targets is not None
+    inputs = source.data.inputs
+    structure = program.structure(inputs)
     with torch.no_grad():
-        answers = program(source.data.inputs).numpy()
+        output = program.run_body(inputs, structure)
+    answers, flips = output.numpy(), find_flips(program, inputs, structure, output, seed=seed)
     width = int(np.prod(answers.shape[1:])) * answers.itemsize
     extremes = _extremes(source.data)
     many = sample_rows(len(answers), width, 1, seed=seed, always=extremes.tolist())
@@ -40,7 +44,9 @@ def batched_cases(source: Source, program: Program, *, seed: int) -> list[Golden
         "many nodes": np.arange(len(answers)) if many is None else many,
         "no node": some[:0],
     }
-    return [GoldenCase(name, {NODE_IDS: ids}, {program.output: answers[ids]}) for name, ids in asked.items()]
+    return [
+        GoldenCase(name, {NODE_IDS: ids}, {program.output: answers[ids]}, flips=flips) for name, ids in asked.items()
+    ]
 
 
 def _extremes(data: GraphData) -> NDArray[np.int64]:

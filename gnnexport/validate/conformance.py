@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gnnexport.bundle.golden import GoldenCase, LawCheck
+from gnnexport.bundle.golden import Flips, GoldenCase, LawCheck
 from gnnexport.bundle.reader import Bundle
 from gnnexport.bundle.report_schema import LawResult
 from gnnexport.conformance.laws import INT32_INDICES, LAWS, Derived, derive
@@ -118,7 +118,7 @@ def run_kit(bundle: Bundle, runner: Runner) -> Conformance:
             continue
         if case.name in asked:
             kept[case.name] = answer
-        parity = compare_outputs(case.expected, answer, case.rows)
+        parity = compare_outputs(case.expected, answer, case.rows, flips=case.flips)
         total = total.merge(parity)
         if not parity.max_rel_error <= tolerance:
             failures.append(Failure(case.name, None, parity.max_rel_error))
@@ -135,7 +135,7 @@ def run_kit(bundle: Bundle, runner: Runner) -> Conformance:
     return Conformance(total if cases else None, tuple(found.values()), tuple(failures), tolerance)
 
 
-def law_error(changed: Derived, base: Outputs, answer: Outputs) -> float:
+def law_error(changed: Derived, base: Outputs, answer: Outputs, flips: Flips | None = None) -> float:
     """Return how far answers are apart that a law says are the same; infinite where one of them lacks rows.
 
     The error is relative to the largest magnitude of the whole base answer, as that of a golden case is: a graph whose
@@ -145,9 +145,10 @@ def law_error(changed: Derived, base: Outputs, answer: Outputs) -> float:
         changed: says which rows have to agree.
         base: outputs by name for the original request, `[n, …]`.
         answer: those for the changed request.
+        flips: rows that levels on a border explain.
     """
     wanted = {name: _picked(array, changed.base) for name, array in base.items()}
-    return compare_outputs(wanted, answer, changed.rows, whole=base).max_rel_error
+    return compare_outputs(wanted, answer, changed.rows, whole=base, flips=flips).max_rel_error
 
 
 def _run(runner: Runner, feeds: Mapping[str, NDArray[Any]]) -> Outputs | Problem:
@@ -175,7 +176,7 @@ def _broken_by(check: LawCheck, case: GoldenCase, bundle: Bundle, base: Outputs,
             return Failure(check.case, check.law, np.inf, refused=error.problems[0]), count
         if isinstance(answer, Problem):
             return Failure(check.case, check.law, np.inf, answer), count
-        largest = max(largest, law_error(changed, base, answer))
+        largest = max(largest, law_error(changed, base, answer, case.flips))
     if not count:
         raise _misfit(check, bundle, "nothing there can be changed")
     return Failure(check.case, check.law, largest), count

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gnnexport.bundle.golden import Flips
+from gnnexport.bundle.manifest import TOLERANCE
 from gnnexport.bundle.report_schema import ParityResult
 
 
@@ -23,12 +25,14 @@ class Parity:
         moved: rows whose largest entry is another one.
         near_ties: rows in which the margin of the top two is within twice the error. No other row can move, so
             `moved` never exceeds it.
+        flipped: rows that differ by more, as levels on a border explain; nothing else counts them.
     """
 
     max_abs_error: float
     max_rel_error: float
     moved: int
     near_ties: int
+    flipped: int = 0
 
     def merge(self, other: Parity) -> Parity:
         """Combine two comparisons: the larger errors, the sums of counts."""
@@ -37,6 +41,7 @@ class Parity:
             max(self.max_rel_error, other.max_rel_error),
             self.moved + other.moved,
             self.near_ties + other.near_ties,
+            self.flipped + other.flipped,
         )
 
     def record(self, tolerance: float, cases: int) -> ParityResult:
@@ -47,6 +52,7 @@ class Parity:
             tolerance=tolerance,
             moved=self.moved,
             near_ties=self.near_ties,
+            flipped=self.flipped or None,
             cases=cases,
         )
 
@@ -59,6 +65,7 @@ def compare_outputs(
     actual: Mapping[str, NDArray[Any]],
     rows: NDArray[np.int64] | None = None,
     whole: Mapping[str, NDArray[Any]] | None = None,
+    flips: Flips | None = None,
 ) -> Parity:
     """Compare every expected output with what came out.
 
@@ -67,6 +74,7 @@ def compare_outputs(
         actual: by output name, all rows.
         rows: int64 [n], the rows of `actual` that `expected` holds; `None` for all.
         whole: by output name, what relative errors are relative to; `expected` itself unless given.
+        flips: rows that levels on a border explain; `None` where nothing is quantised.
     """
     total = EXACT
     for name, wanted in expected.items():
@@ -75,8 +83,34 @@ def compare_outputs(
         if rows is not None and len(actual[name]) <= rows.max(initial=-1):
             return Parity(np.inf, np.inf, 0, 0)
         given = actual[name] if rows is None else actual[name][rows]
-        total = total.merge(compare_arrays(wanted, given, wanted if whole is None else whole[name]))
+        scale = wanted if whole is None else whole[name]
+        kept = explained(wanted, given, scale, flips)
+        compared = compare_arrays(wanted[~kept], given[~kept], scale) if kept.any() else None
+        compared = compare_arrays(wanted, given, scale) if compared is None else compared
+        total = total.merge(replace(compared, flipped=int(kept.sum())))
     return total
+
+
+def explained(
+    expected: NDArray[Any], actual: NDArray[Any], whole: NDArray[Any], flips: Flips | None
+) -> NDArray[np.bool_]:
+    """Return which rows differ by more than the tolerance as levels on a border explain; none where too many do.
+
+    Args:
+        expected: `[n, …]`.
+        actual: likewise.
+        whole: what errors are relative to.
+        flips: how many rows may differ, and by how much.
+    """
+    none = np.zeros(len(expected) if expected.ndim else 0, bool)
+    if flips is None or expected.shape != actual.shape or expected.size == 0 or not expected.ndim:
+        return none
+    scale = _largest_magnitude(whole) or 1.0
+    with np.errstate(invalid="ignore"):
+        difference = np.abs(expected.astype(np.float64) - actual.astype(np.float64)).reshape(len(expected), -1)
+        error = difference.max(axis=1) / scale
+        off = (error > TOLERANCE) & (error <= flips.error)
+    return off if off.sum() <= flips.allowed(len(off)) else none
 
 
 def compare_arrays(expected: NDArray[Any], actual: NDArray[Any], whole: NDArray[Any] | None = None) -> Parity:
