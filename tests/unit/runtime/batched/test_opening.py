@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from gnnexport.bundle.arrays import write_arrays
 from gnnexport.bundle.layout import GRAPH
 from gnnexport.bundle.manifest import Target, Tensor
+from gnnexport.bundle.packed_rows import write_packed
 from gnnexport.bundle.reader import open_bundle
 from gnnexport.bundle.stages import (
     NODE_IDS,
@@ -27,6 +28,8 @@ from gnnexport.bundle.stages import (
 )
 from gnnexport.bundle.writer import BundleWriter
 from gnnexport.errors import UsageError
+from gnnexport.native.packed import PackedRows, pack, pack_bytes, unpack
+from gnnexport.native.row_widths import choose_widths
 from gnnexport.runtime.batched import opening
 from gnnexport.runtime.batched.opening import _rows
 from gnnexport.runtime.runner import Runner, load
@@ -109,8 +112,9 @@ def write_bundle(
     batched: Batched | None = BATCHED,
     left_out: str = "",
     rows: np.ndarray | None = None,
+    packed: Mapping[str, PackedRows | None] | None = None,
 ) -> Path:
-    """Write a bundle whose answers are `whole()`."""
+    """Write a bundle whose answers are `whole()`, with packed files besides; for `None` with a file of zeros."""
     with BundleWriter(path) as writer:
         for stage, model in zip(STAGES, (product(), addition()), strict=True):
             (writer.folder / stage.model_file).parent.mkdir()
@@ -118,6 +122,11 @@ def write_bundle(
         np.save(writer.folder / "x.npy", x)
         if rows is not None:
             np.save(writer.folder / "rows.npy", rows)
+        for name, given in (packed or {}).items():
+            if given is None:
+                (writer.folder / name).write_bytes(bytes(100))
+            else:
+                write_packed(writer.folder / name, given)
         arrays = {"graph.rowptr": rowptr, "graph.col": col}
         write_arrays(writer.folder / GRAPH, {"schema": 1}, {k: v for k, v in arrays.items() if k != left_out})
         writer.write_decisions({})
@@ -283,6 +292,35 @@ def test_files_that_do_not_fit(tmp_path: Path, changes: dict[str, Any], words: s
     """A bundle whose files do not fit each other is refused at loading."""
     with pytest.raises(UsageError, match=rf"{words}.*Make the bundle again"):
         load(write_bundle(tmp_path / "m", **changes))
+
+
+PACKED = (BATCHED.tables[0].model_copy(update={"file": "x.rows", "bits": 8}),)
+
+
+@pytest.mark.parametrize(
+    ("rows", "stages", "words"),
+    [
+        (pack_bytes(X), STAGES, None),
+        (pack_bytes(X[:, :1].copy()), STAGES, r"x.rows: has rows of 1 numbers where the manifest says 2"),
+        (pack_bytes(X[:5]), STAGES, r"tables and graph have \[5, 300000\] nodes"),
+        (None, STAGES, "x.rows: is no file of packed rows"),
+        (pack_bytes(X), WITH_ROWS.stages, r"rows.npy: does not hold rows of 8 bits with a sign each"),
+    ],
+)
+def test_packed_files(tmp_path: Path, rows: PackedRows | None, stages: tuple[Stage, ...], words: str | None) -> None:
+    """Packed features and rows are read, and refused where they are not what the manifest says."""
+    batched = BATCHED.model_copy(update={"tables": PACKED, "stages": stages, "store_bits": 8})
+    of_table = pack(X[:, :1].repeat(WIDTH, 1), *choose_widths(X, 8, is_signed=True), is_signed=True)
+    path = write_bundle(tmp_path / "m", batched=batched, packed={"x.rows": rows, "rows.npy": of_table})
+    if words is not None:
+        with pytest.raises(UsageError, match=rf"{words}.*Make the bundle again"):
+            load(path)
+        return
+    ids = np.array([NODES - 1, 3, NODES - 2])
+    with load(path, store_bits=32) as runner:
+        np.testing.assert_allclose(runner.predict(ids)["logits"], whole(unpack(pack_bytes(X)))[ids], atol=1e-5)
+        with pytest.raises(UsageError, match=r"mode 'full' keeps no rows between requests\. Leave store_bits out"):
+            load(write_tiny_bundle(tmp_path / "tiny"), store_bits=8)
 
 
 def changed(**changes: Any) -> Batched:
