@@ -13,7 +13,7 @@ from gnnexport.program.factored import factor_weights
 from gnnexport.program.program import Program
 from gnnexport.training.calibration import Range
 from gnnexport.training.parts import split_set
-from gnnexport.training.plain_quantisation import Per, Plan, protect_nodes, quantise, told, unprotect
+from gnnexport.training.plain_quantisation import Per, Plan, is_quantised, protect_nodes, quantise, told, unprotect
 
 PROTECT = 0.1
 """Largest chance of a node to be protected in training, unless told."""
@@ -96,7 +96,9 @@ class Quantize(Pass):
             problems.append(Problem(self.name, "train=true needs labels", "Give data with labels, or drop train"))
         program = program.clone().train(False)
         program.annotate()
-        if not self._plan.operands(program):
+        if is_quantised(program):
+            problems.append(Problem(self.name, "the Program is quantised already", "Drop one of the two passes"))
+        elif not self._plan.operands(program):
             problems.append(Problem(self.name, "finds nothing in float32 to quantise", "Drop this pass"))
         return problems
 

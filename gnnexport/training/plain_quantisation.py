@@ -14,7 +14,7 @@ from torch import Tensor, fx
 from gnnexport.program.dialect import dynamic as _dynamic  # noqa: F401  registers the ops that are put in
 from gnnexport.program.graphs import args_of, calls, rebuild
 from gnnexport.program.program import Program
-from gnnexport.program.quantised import By, Operand, find_operands, insert
+from gnnexport.program.quantised import QUANTISERS, By, Operand, find_operands, insert
 from gnnexport.program.shapes import like, sizes_of
 from gnnexport.training.calibration import Groups, Range, calibrate
 
@@ -63,6 +63,11 @@ class Plan:
         if operand.what == "sum":
             return "columns"
         return "rows" if self.per == "row" and operand.of_nodes else "tensor"
+
+
+def is_quantised(program: Program) -> bool:
+    """Tell whether anything of a Program is rounded to levels."""
+    return any(calls(program.body.graph, gnn.quantize_dynamic.default, *QUANTISERS))
 
 
 def told(operands: Sequence[Operand]) -> str:
