@@ -1,0 +1,167 @@
+"""What our kernels get to compute with few bits: what is joined, and that numbers stay."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+import torch
+
+from gnnexport.targets.contract import DialectModel
+from gnnexport.targets.onnx.bake import bake
+from gnnexport.targets.onnx.quantised_forms import Form, Formed, take_form
+from tests.targets.graphs import from_degrees
+from tests.targets.narrow_twin import run_twin
+from tests.targets.quantised_networks import NETWORKS, Quantised, expected, features, of_any_block, of_one_graph
+from tests.targets.test_quantised_standard import GRAPHS, HUB, blocks, close
+
+gnn = torch.ops.gnn
+ASSIGNS = ["tensor", "node", "nearest"]
+
+
+def network(name: str, assign: str, nodes: int, bits: int = 8) -> Quantised:
+    """Make a network with one kind of quantisers of rows."""
+    return NETWORKS[name](*{"tensor": (0, 0), "node": (nodes, 0), "nearest": (0, 50)}[assign], bits)
+
+
+def formed(dialect: DialectModel, form: Form = "narrow") -> tuple[onnx.ModelProto, Formed]:
+    """Bring a model into a form, as a target for our kernels does before anything else."""
+    model = bake(dialect) if dialect.mode == "full" else dialect.model.clone()
+    found = take_form(model.graph, form, native=True)
+    return ir.to_proto(model), found
+
+
+def counted(model: onnx.ModelProto) -> Counter[str]:
+    """Count the operators of a model by name."""
+    return Counter(node.op_type for node in model.graph.node)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("assign", ASSIGNS)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_one_graph(name: str, assign: str, bits: int) -> None:
+    """The numbers are PyTorch's, on graphs with hubs, without edges and with little else."""
+    for graph in GRAPHS.values():
+        given, x = network(name, assign, graph.num_nodes, bits), features(graph)
+        for form in ("narrow", "narrow-sums"):
+            model, _ = formed(of_one_graph(given, graph, x), form)  # type: ignore[arg-type]
+            assert close(run_twin(model, {"x": x.numpy()}), expected(given, graph, x))
+
+
+@pytest.mark.parametrize("assign", ["tensor", "nearest"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_blocks_of_any_size(name: str, assign: str) -> None:
+    """One model answers on every block."""
+    given = network(name, assign, 0)
+    model, _ = formed(of_any_block(given, HUB))
+    for graph in GRAPHS.values():
+        x = features(graph)
+        assert close(run_twin(model, {"x": x.numpy(), **blocks(graph)}), expected(given, graph, x))
+
+
+def test_gcn_is_joined() -> None:
+    """Between the layers rows are packed only: sums, scale, bias, activation, product and packing are one operator."""
+    given, x = network("gcn", "node", HUB.num_nodes, 4), features(HUB)
+    model, found = formed(of_one_graph(given, HUB, x))
+    counts = counted(model)
+    assert counts == {"NarrowLinear": 1, "NarrowAggregateLinear": 1, "NarrowAggregate": 1}
+    first, second, last = model.graph.node
+    assert (first.op_type, second.op_type, last.op_type) == tuple(counts)
+    told = {item.name: item for item in second.attribute}
+    assert (told["next_bits"].i, told["next_zero"].i, told["sum_activation"].s, told["bits"].i) == (4, 8, b"relu", 4)
+    assert found.arithmetic["first_sum"] == "u4 sums"
+    assert found.arithmetic["second_input"] == "u8xs8"
+    assert (found.packed["first_sum"], found.packed["second_input"]) == (4, 0)
+
+
+def test_sage_is_joined() -> None:
+    """The rows' own layer joins the one behind the sums; the packing of the first layer's input stays."""
+    given, x = network("sage-mean", "tensor", 0), features(HUB)
+    counts = counted(formed(of_one_graph(given, HUB, x))[0])
+    assert counts == {"Narrow": 2, "NarrowAggregateLinear": 2}
+
+
+def test_sums_alone() -> None:
+    """Products may stay with the floats that levels stand for, where that is faster."""
+    given, x = network("gcn", "tensor", 0), features(HUB)
+    model, found = formed(of_one_graph(given, HUB, x), "narrow-sums")
+    counts = counted(model)
+    assert (counts["NarrowAggregate"], counts["Narrow"], counts["Gemm"] + counts["MatMul"]) == (2, 2, 2)
+    assert set(found.arithmetic) == {"first_sum", "second_sum"}
+    assert not counts["DequantizeLinear"]
+
+
+class Odd(Quantised):
+    """What does not fit: sums of three bits, of rows with heads, a product of float rows, weights of rows by column."""
+
+    def __init__(self) -> None:
+        super().__init__(bits=3)
+        self.columns("odd", 9)
+        self.linear("odd", 9, 7)
+        self.rows("odd")
+
+    def forward(self, x: torch.Tensor, rowptr: torch.Tensor, col: torch.Tensor) -> torch.Tensor:
+        """Answer for all nodes."""
+        heads = gnn.quantize_columns(x, self.odd_sum_step, self.odd_sum_bits, True, False).view(-1, 3, 3)
+        near = gnn.aggregate(heads, rowptr, col, None, "sum").reshape(-1, 9)
+        plain = gnn.quantize_columns(x, self.odd_sum_step, self.odd_sum_bits, True, False)
+        near = near + gnn.aggregate(plain, rowptr, col, None, "sum")
+        by_column = gnn.quantize_columns(self.odd_weight, self.odd_sum_step, self.odd_weight_bits, True, False)
+        rows = self.quantised_rows(near, "odd", signed=True)
+        return torch.nn.functional.linear(x, self.weights("odd")) + torch.nn.functional.linear(rows, by_column)
+
+
+def test_what_stays_as_it_is() -> None:
+    """What does not pack, or has no one step for each row, is computed in floats."""
+    graph = from_degrees([2, 0, 5, 1])
+    given, x = Odd(), features(graph)
+    copy = of_one_graph(given, graph, x)
+    model, found = formed(copy)
+    counts = counted(model)
+    assert not [name for name in counts if name.startswith("Narrow")]
+    assert counts["Aggregate"] == 2
+    assert found.arithmetic == {}
+
+
+class Tail(Quantised):
+    """Something else reads what is summed, and what a layer gives."""
+
+    def __init__(self, extra: str) -> None:
+        super().__init__()
+        self.extra = extra
+        self.rows("tail")
+        self.linear("tail", 9, 7, bias=False)
+        self.columns("tail", 7)
+
+    def forward(self, x: torch.Tensor, rowptr: torch.Tensor, col: torch.Tensor) -> torch.Tensor:
+        """Answer for all nodes."""
+        rows = self.quantised_rows(x, "tail", signed=True)
+        value = torch.nn.functional.linear(rows, self.weights("tail"))
+        levels = self.quantised_columns(value, "tail", signed=True)
+        out = gnn.aggregate(levels, rowptr, col, None, "sum")
+        return out + {"levels": levels, "layer": value, "rows": rows[:, :7]}[self.extra]
+
+
+@pytest.mark.parametrize("extra", ["levels", "layer", "rows"])
+def test_what_others_read(extra: str) -> None:
+    """What is read elsewhere too stays, and the numbers with it."""
+    given, x = Tail(extra), features(HUB)
+    model, _ = formed(of_one_graph(given, HUB, x))
+    counts = counted(model)
+    assert (counts["NarrowLinear"], counts["NarrowAggregate"]) == (1, 1)
+    assert close(run_twin(model, {"x": x.numpy()}), expected(given, HUB, x))
+    assert counts["Narrow"] == (extra != "rows")
+
+
+def test_twin_packs_and_unpacks() -> None:
+    """An odd number of columns fills half a byte with nothing."""
+    from tests.targets.narrow_twin import narrow, unpacked
+
+    x = np.array([[-9.0, 0.4, 3.0]], np.float32)
+    rows: Any = narrow(x, np.ones(3, np.float32), 4, 8)
+    assert rows.shape == (1, 2)
+    assert unpacked(rows, 3, 4, 8).tolist() == [[-7, 0, 3]]
