@@ -72,7 +72,7 @@ def is_quantised(program: Program) -> bool:
 
 def told(operands: Sequence[Operand]) -> str:
     """Count operands by what they are."""
-    counts = Counter(item.what for item in operands)
+    counts: Counter[str] = Counter(item.what for item in operands)
     return ", ".join(f"{counts[what]} {words}" for what, words in _WORDS.items() if counts[what])
 
 
@@ -128,6 +128,7 @@ def quantise(program: Program, plan: Plan, inputs: Mapping[str, Tensor] | None) 
         else:
             call = insert(program, item, torch.ones(1), bits, by="rows", signed=item.signed)
             call.target = gnn.quantize_dynamic.default
+            call._rename(item.name)
             call.args = (args_of(call)[0], plan.bits, item.signed, "tensor" if plan.per == "tensor" else "rows")
     graph = program.body.graph
     graph.eliminate_dead_code(is_impure_node=lambda node: node.op in ("placeholder", "output"))
@@ -164,7 +165,8 @@ def protect_nodes(program: Program, inputs: Mapping[str, Tensor], least: float, 
             both = graph.call_function(gnn.protect.default, (value, call, rowptr, chance, False))
         with graph.inserting_after(both):
             kept = like(graph.call_function(operator.getitem, (both, 0)), call)
-        call.replace_all_uses_with(kept, delete_user_cb=lambda user, both=both: user is not both)
+        for reader in [user for user in call.users if user is not both]:
+            reader.replace_input_with(call, kept)
         protected += 1
     program.body.recompile()
     return protected

@@ -23,7 +23,8 @@ def dynamic_step(x: Tensor, bits: int, signed: bool, by: str) -> Tensor:
     top = 2 ** (bits - int(signed)) - 1
     flat = x.reshape(1 if by == "tensor" else x.shape[0], math.prod(x.shape if by == "tensor" else x.shape[1:]))
     largest = flat.abs().amax(1) if flat.shape[1] else x.new_zeros(flat.shape[0])
-    return (largest / top).clamp(min=LEAST_STEP).view(-1, *[1] * (x.dim() - 1))
+    step: Tensor = (largest / top).clamp(min=LEAST_STEP)
+    return step.view(-1, *[1] * (x.dim() - 1))
 
 
 @torch.library.custom_op("gnn::quantize_dynamic", mutates_args=(), device_types="cpu")
