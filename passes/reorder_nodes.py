@@ -16,6 +16,7 @@ from gnnexport.program.data import GraphData
 from gnnexport.program.graphs import args_of, calls, output_node, parameter_of, rebuild
 from gnnexport.program.inputs import NUM_NODES, Role, role_of, suffix_of
 from gnnexport.program.program import Program
+from gnnexport.program.quantised import quantisers
 from gnnexport.program.shapes import like
 from gnnexport.program.verify import TOLERANCE, largest_error
 
@@ -94,9 +95,18 @@ def _refusal(program: Program, ctx: PassContext) -> tuple[str, str] | None:
     sort = next(calls(program.body.graph, *_SORTS), None)
     if sort is not None:
         return f"{sort.name} sorts values, and equal ones stay in the order of the nodes", drop
+    if _has_tables_of_nodes(program):
+        return "nodes have steps of their own, which stand in the order of the nodes", drop
     if largest_error(program, _renumbered(program, "degree")) > TOLERANCE:
         return "the model's answers hang on how nodes are numbered", drop
     return None
+
+
+def _has_tables_of_nodes(program: Program) -> bool:
+    program = program.clone()
+    program.annotate()
+    found = quantisers(program)
+    return any(item.of_nodes and item.by == "rows" and item.step.numel() > 1 for item in found)
 
 
 def _distance(edge_index: Tensor) -> float:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch_geometric.nn import GCNConv, global_add_pool
 
 from gnnexport.errors import SpecError
+from gnnexport.passes.a2q import A2Q
 from gnnexport.passes.contract import PassContext
 from gnnexport.passes.reorder_nodes import ReorderNodes
 from gnnexport.pipeline.steps import CANONICAL, Stepped, run_pass, run_passes
@@ -283,6 +284,7 @@ def test_refusals_name_the_reason() -> None:
         "several kinds of nodes": (of_papers(), context()),
         "numbered anew already": (once("GCN", "rcm"), context()),
         "hang on how nodes are numbered": (program_of(Positions, X, EDGE_INDEX), context()),
+        "steps of their own": (A2Q(epochs=0).run(split("GCN"), context()), context()),
         "equal ones stay in the order": (program_of(SortedGraphs, X, EDGE_INDEX, BATCH, NUM_GRAPHS), context()),
     }
     for words, (program, ctx) in cases.items():
