@@ -28,6 +28,7 @@ from gnnexport.targets.onnx.files import MODEL_FILE as ONNX_FILE
 from gnnexport.targets.onnx.files import write
 from gnnexport.targets.onnx.halves import gathered_halves
 from gnnexport.targets.onnx.native_target import NativeTarget
+from gnnexport.targets.onnx.quantisers import OF_LEVELS
 from gnnexport.targets.onnx.tape import OF_GRAPH
 
 WHERE = "target openvino"
@@ -175,12 +176,12 @@ def _sizes_by_origin(converted: Any, model: ir.Model, total: int, mode: Mode) ->
     seen: set[bytes] = set()
     for node in converted.get_ordered_ops():
         value = model.graph.initializers.get(node.get_friendly_name())
-        if value is None or node.get_type_name() != "Constant":
+        if value is None or value.meta.get(OF_LEVELS) or node.get_type_name() != "Constant":
             continue
         array = np.ascontiguousarray(node.data)
         digest = hashlib.sha256(array.view(np.uint8).data).digest() if array.size else b""
         if digest not in seen:
-            of_graph = value.meta.get(OF_GRAPH) or array.dtype.kind != "f"
+            of_graph = value.meta.get(OF_GRAPH) or array.dtype.name in ("int32", "int64", "bool")
             if mode == "full" or not of_graph:
                 found["graph_bytes" if of_graph else "weights_bytes"] += array.nbytes
         seen.add(digest)

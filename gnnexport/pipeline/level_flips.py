@@ -81,8 +81,14 @@ def find_flips(
 
 def _rounds(node: fx.Node) -> bool:
     """Tell whether a node rounds values, rather than weights, which are rounded once for all."""
-    source = node.args[0] if node.args else None
-    return node.target in ROUNDING and isinstance(source, fx.Node) and source.op != "get_attr"
+    return node.target in ROUNDING and not _is_constant(node.args[0])
+
+
+def _is_constant(value: Any) -> bool:
+    """Tell whether a value is made of parameters alone."""
+    if not isinstance(value, fx.Node):
+        return True
+    return value.op != "placeholder" and all(map(_is_constant, value.all_input_nodes))
 
 
 class _Moved(fx.Interpreter):

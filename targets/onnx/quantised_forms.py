@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import onnx_ir as ir
 from numpy.typing import NDArray
+from onnx_ir.passes import common as passes
 
 from gnnexport.targets.onnx.choice import Candidate, Choices, time_candidates, winner_first
 from gnnexport.targets.onnx.executed import executed, operands_of
@@ -121,9 +122,15 @@ def _candidates(
         return [Candidate(str(wanted), 0.0)]
     if choices.run is None or len(forms) == 1 or not feeds:
         return [Candidate(forms[0], 0.0)]
-    runs: dict[str, Callable[[], object]] = {form: choices.run(build(form), feeds) for form in forms}
+    runs: dict[str, Callable[[], object]] = {form: choices.run(_named(build(form)), feeds) for form in forms}
     medians, noise = time_candidates(runs, choices.ctx.time_budget_s * TIMED_SHARE)
     return winner_first([Candidate(form, 0.0, medians[form]) for form in forms], noise)
+
+
+def _named(model: ir.Model) -> ir.Model:
+    """Give every value of a model that is only timed a name of its own."""
+    passes.NameFixPass()(model)
+    return model
 
 
 def is_quantised(graph: ir.Graph) -> bool:

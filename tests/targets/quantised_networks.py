@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -147,6 +149,40 @@ NETWORKS: dict[str, Callable[..., Quantised]] = {
 }
 
 
+@functools.cache
+def _made(name: str, nodes: int, nearest: int, bits: int) -> Quantised:
+    return NETWORKS[name](nodes, nearest, bits).eval()
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A network on one graph: its translation, features and PyTorch's answer."""
+
+    dialect: DialectModel
+    x: np.ndarray
+    expected: np.ndarray
+
+
+def case_of(name: str, assign: str, graph: Csr, bits: int = 8) -> Case:
+    """Translate a network for one graph, once.
+
+    Args:
+        name: of the network.
+        assign: steps of the whole `tensor`, of each `node`, or of 50 groups (`nearest`).
+        graph: it is baked in.
+        bits: of what is summed.
+    """
+    return _case(name, assign, graph.rowptr.tobytes(), graph.col.tobytes(), bits)
+
+
+@functools.cache
+def _case(name: str, assign: str, rowptr: bytes, col: bytes, bits: int) -> Case:
+    graph = Csr(np.frombuffer(rowptr, np.int64).copy(), np.frombuffer(col, np.int64).copy())
+    nodes, nearest = {"tensor": (0, 0), "node": (graph.num_nodes, 0), "nearest": (0, 50)}[assign]
+    network, x = _made(name, nodes, nearest, bits), features(graph)
+    return Case(of_one_graph(network, graph, x), x.numpy(), expected(network, graph, x))
+
+
 def features(graph: Csr, seed: int = 0) -> Tensor:
     """Draw features of the nodes."""
     return torch.randn(graph.num_nodes, WIDTH, generator=torch.Generator().manual_seed(seed))
@@ -167,12 +203,25 @@ def of_one_graph(network: Quantised, graph: Csr, x: Tensor) -> DialectModel:
     return DialectModel(model, structure, sample={"x": x.numpy()})
 
 
+class _Block(nn.Module):
+    """A network that is given the destination of each slot, too."""
+
+    def __init__(self, network: Quantised) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor, rowptr: Tensor, col: Tensor, row: Tensor) -> Tensor:
+        """Answer for all nodes."""
+        del row
+        answer: Tensor = self.network(x, rowptr, col)
+        return answer
+
+
 def of_any_block(network: Quantised, graph: Csr) -> DialectModel:
     """Translate for blocks of any size, as a stage of mode `batched` is."""
     schemas.register()
     x = features(graph)
-    given = {"x": x, "rowptr": torch.tensor(graph.rowptr), "col": torch.tensor(graph.col)}
-    rows = Dim("num_targets", min=2)
-    dynamic = [{0: rows}, {0: rows + 1}, {0: Dim("num_slots", min=2)}]
-    model = export(network.eval(), given, "logits", dynamic)
+    given = {"x": x, **{name: torch.tensor(getattr(graph, name)) for name in ("rowptr", "col", "row")}}
+    rows, slots = Dim("num_targets", min=2), Dim("num_slots", min=2)
+    model = export(_Block(network).eval(), given, "logits", [{0: rows}, {0: rows + 1}, {0: slots}, {0: slots}])
     return DialectModel(model, {}, "batched", {name: value.numpy() for name, value in given.items()})

@@ -16,16 +16,19 @@ from gnnexport.targets.onnx.bake import bake
 from gnnexport.targets.onnx.quantised_forms import Form, Formed, take_form
 from tests.targets.graphs import from_degrees
 from tests.targets.narrow_twin import run_twin
-from tests.targets.quantised_networks import NETWORKS, Quantised, expected, features, of_any_block, of_one_graph
+from tests.targets.quantised_networks import (
+    NETWORKS,
+    Quantised,
+    case_of,
+    expected,
+    features,
+    of_any_block,
+    of_one_graph,
+)
 from tests.targets.test_quantised_standard import GRAPHS, HUB, blocks, close
 
 gnn = torch.ops.gnn
 ASSIGNS = ["tensor", "node", "nearest"]
-
-
-def network(name: str, assign: str, nodes: int, bits: int = 8) -> Quantised:
-    """Make a network with one kind of quantisers of rows."""
-    return NETWORKS[name](*{"tensor": (0, 0), "node": (nodes, 0), "nearest": (0, 50)}[assign], bits)
 
 
 def formed(dialect: DialectModel, form: Form = "narrow") -> tuple[onnx.ModelProto, Formed]:
@@ -46,17 +49,17 @@ def counted(model: onnx.ModelProto) -> Counter[str]:
 def test_one_graph(name: str, assign: str, bits: int) -> None:
     """The numbers are PyTorch's, on graphs with hubs, without edges and with little else."""
     for graph in GRAPHS.values():
-        given, x = network(name, assign, graph.num_nodes, bits), features(graph)
+        case = case_of(name, assign, graph, bits)
         for form in ("narrow", "narrow-sums"):
-            model, _ = formed(of_one_graph(given, graph, x), form)  # type: ignore[arg-type]
-            assert close(run_twin(model, {"x": x.numpy()}), expected(given, graph, x))
+            model, _ = formed(case.dialect, form)  # type: ignore[arg-type]
+            assert close(run_twin(model, {"x": case.x}), case.expected)
 
 
 @pytest.mark.parametrize("assign", ["tensor", "nearest"])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_blocks_of_any_size(name: str, assign: str) -> None:
     """One model answers on every block."""
-    given = network(name, assign, 0)
+    given = NETWORKS[name](0, 50 if assign == "nearest" else 0)
     model, _ = formed(of_any_block(given, HUB))
     for graph in GRAPHS.values():
         x = features(graph)
@@ -65,8 +68,7 @@ def test_blocks_of_any_size(name: str, assign: str) -> None:
 
 def test_gcn_is_joined() -> None:
     """Between the layers rows are packed only: sums, scale, bias, activation, product and packing are one operator."""
-    given, x = network("gcn", "node", HUB.num_nodes, 4), features(HUB)
-    model, found = formed(of_one_graph(given, HUB, x))
+    model, found = formed(case_of("gcn", "node", HUB, 4).dialect)
     counts = counted(model)
     assert counts == {"NarrowLinear": 1, "NarrowAggregateLinear": 1, "NarrowAggregate": 1}
     first, second, last = model.graph.node
@@ -80,15 +82,13 @@ def test_gcn_is_joined() -> None:
 
 def test_sage_is_joined() -> None:
     """The rows' own layer joins the one behind the sums; the packing of the first layer's input stays."""
-    given, x = network("sage-mean", "tensor", 0), features(HUB)
-    counts = counted(formed(of_one_graph(given, HUB, x))[0])
+    counts = counted(formed(case_of("sage-mean", "tensor", HUB).dialect)[0])
     assert counts == {"Narrow": 2, "NarrowAggregateLinear": 2}
 
 
 def test_sums_alone() -> None:
     """Products may stay with the floats that levels stand for, where that is faster."""
-    given, x = network("gcn", "tensor", 0), features(HUB)
-    model, found = formed(of_one_graph(given, HUB, x), "narrow-sums")
+    model, found = formed(case_of("gcn", "tensor", HUB).dialect, "narrow-sums")
     counts = counted(model)
     assert (counts["NarrowAggregate"], counts["Narrow"], counts["Gemm"] + counts["MatMul"]) == (2, 2, 2)
     assert set(found.arithmetic) == {"first_sum", "second_sum"}
