@@ -65,7 +65,27 @@ def allocate(
         low, high = (low, middle) if _cost(shares, at(middle)) <= limit else (middle, high)
         if not low and high < 1e-12:
             break
-    return at(high)
+    return _filled(at(high), errors, shares, containers, limit)
+
+
+def _filled(
+    chosen: list[Tensor], errors: Sequence[Tensor], shares: Sequence[Tensor], containers: Sequence[int], limit: float
+) -> list[Tensor]:
+    """Spend what one price for all leaves over on the rows that gain most from their next container."""
+    widths = torch.tensor([float(width) for width in containers])
+    place = [torch.searchsorted(widths, bits) for bits in chosen]
+    above = [(item + 1).clamp(max=len(widths) - 1) for item in place]
+    gain = torch.cat([error.gather(1, now[:, None]) - error.gather(1, after[:, None])
+                      for error, now, after in zip(errors, place, above, strict=True)]).flatten()  # fmt: skip
+    cost = torch.cat([(widths[after] - widths[now]).double() * share.double()
+                      for now, after, share in zip(place, above, shares, strict=True)])  # fmt: skip
+    left = limit * (1 + 1e-12) - _cost(shares, chosen)
+    fits = (cost > 0) & (cost <= left)
+    order = torch.argsort(torch.where(fits, gain / cost.clamp(min=1e-30), -1.0), descending=True, stable=True)
+    wider = torch.zeros(len(order), dtype=torch.bool)
+    wider[order] = torch.where(fits, cost, left + 1)[order].cumsum(0) <= left
+    parts = wider.split([len(item) for item in place])
+    return [widths[torch.where(part, after, now)] for part, after, now in zip(parts, above, place, strict=True)]
 
 
 def by_degree(maps: Sequence[Learned], degrees: Tensor, target: Target, containers: Sequence[int]) -> list[Tensor]:

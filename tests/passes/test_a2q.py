@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from gnnexport.errors import UnsupportedError
+from gnnexport.passes.a2q import A2Q
+from gnnexport.passes.contract import PassContext
+from gnnexport.passes.order_propagation import OrderPropagation
+from gnnexport.program.data import GraphData
+from gnnexport.program.graphs import args_of, parameter_of
+from gnnexport.program.program import Program
+from gnnexport.program.quantised import quantisers
+from gnnexport.program.verify import verify
+from gnnexport.training.quantisation.widths import feature_bytes, learned_widths, mean_bits
+from gnnexport.training.task import Task
+from gnnexport.training.trainer import Trainer
+from tests.passes.test_prune_channels import data
+from tests.small_models import run, split
+
+NAMES = ["GCN", "GCN batch norm", "GCN jumping knowledge", "GraphSAGE", "GIN", "GAT", "GATv2", "residual"]
+
+
+def ordered(name: str) -> Program:
+    """Return a model after the canonical passes."""
+    return OrderPropagation().run(split(name), PassContext())
+
+
+def quantise(item: A2Q, program: Program, *, epochs: int | None = 1, on: GraphData | None = None,
+             mode: str = "full") -> tuple[Program, list[str]]:  # fmt: skip
+    """Run the pass; return the result, annotated, and its notes."""
+    notes: list[str] = []
+    given = on or data()
+    trainer = None if epochs is None else Trainer(given, Task(epochs=epochs))
+    ctx = PassContext(data=given.hide("test"), trainer=trainer, mode=mode, note=notes.append)  # type: ignore[arg-type]
+    assert item.check(program, ctx) == []
+    after = item.run(program, ctx)
+    assert verify(after) == []
+    after.annotate()
+    return after, notes
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_model_comes_down_to_the_target(name: str) -> None:
+    """Hidden features take containers only and no more than the target on average; the Program given is left."""
+    before = ordered(name)
+    expected = run(before, data().inputs)
+    after, notes = quantise(A2Q(bits=2), before)
+    maps = learned_widths(after)
+    assert maps
+    assert mean_bits(maps) <= 2 + 1e-6
+    assert {float(bit) for item in maps for bit in item.quantiser.bits} <= {1, 2, 4, 8}
+    assert any(note.startswith("chosen by validation") for note in notes)
+    assert run(after, data().inputs).isfinite().all()
+    assert torch.equal(run(before, data().inputs), expected)
+
+
+def test_weights_lie_on_their_levels() -> None:
+    """Weights are stored as what they are rounded to, and nothing is left to be trained in steps and widths."""
+    after, _ = quantise(A2Q(bits=2), ordered("GCN"))
+    weights = [item for item in quantisers(after) if item.what == "weight"]
+    assert len(weights) == 2
+    for item in weights:
+        value = parameter_of(after.body, args_of(item.node)[0])
+        assert value is not None
+        assert torch.equal(torch.ops.gnn.quantize_rows(value, item.step, item.bits, True, False), value)
+        assert len(value.unique(dim=None)) <= 15 * len(value)
+        assert not item.step.requires_grad
+        assert not item.bits.requires_grad
+
+
+def test_the_same_seed_gives_the_same_model() -> None:
+    """All random choices follow the seed."""
+    one, other = (quantise(A2Q(bits=2), ordered("GCN batch norm"), epochs=2)[0] for _ in range(2))
+    assert all(torch.equal(one.state_dict()[key], value) for key, value in other.state_dict().items())
+
+
+def test_memory_is_met() -> None:
+    """A target in bytes is met with steps, codes and places counted."""
+    after, notes = quantise(A2Q(memory=500), ordered("GCN"))
+    assert feature_bytes(learned_widths(after)) <= 500
+    assert any("bytes" in note for note in notes)
+
+
+def test_too_little_memory_is_refused() -> None:
+    """Steps and codes alone take more than some targets."""
+    with pytest.raises(UnsupportedError, match="the target cannot be met"):
+        quantise(A2Q(memory=100), ordered("GCN"))
+
+
+@pytest.mark.parametrize(("widths", "groups"), [("error", 1000), ("degree", 1000)])
+def test_widths_can_be_given(widths: str, groups: int) -> None:
+    """Widths by error or in-degree stand through training."""
+    after, notes = quantise(A2Q(bits=1.5, widths=widths, groups=groups), ordered("GCN"))  # type: ignore[arg-type]
+    assert mean_bits(learned_widths(after)) <= 1.5 + 1e-6
+    assert any(f"widths {widths}" in note for note in notes)
+
+
+def test_without_labels_it_is_calibrated() -> None:
+    """Steps and widths come from the features; nothing is trained, and the note says so."""
+    after, notes = quantise(A2Q(bits=2), ordered("GCN"), epochs=None, on=replace(data(), y=None, masks={}))
+    assert mean_bits(learned_widths(after)) <= 2
+    assert notes[0].startswith("not trained: without labels")
+
+
+def test_other_modes_take_the_nearest_group() -> None:
+    """Where nodes are not known beforehand, rows find their group by magnitude."""
+    after, _ = quantise(A2Q(bits=4, groups=20), ordered("GIN"), mode="graphs")
+    by = {item.by for item in quantisers(after) if item.what == "input" and not item.raw}
+    assert by == {"nearest"}
+    assert all(len(item.step) <= 20 for item in quantisers(after) if item.by == "nearest")
+    problems = A2Q(assign="node").check(ordered("GIN"), PassContext(data=data(), mode="graphs"))
+    assert "Use assign=nearest" in str(problems[0])
+
+
+def test_a_set_of_graphs_learns_groups() -> None:
+    """Sets of graphs are trained with the task's gradient on groups."""
+    from tests.targets.requests import graph_program
+    from tests.unit.training.test_sets import graph_set
+
+    after, _ = quantise(A2Q(bits=3, groups=8), graph_program("sum"), on=graph_set(), mode="graphs")
+    assert {item.local for item in quantisers(after)} == {False}
+
+
+@pytest.mark.parametrize(("inputs", "bits"), [("none", None), ("exact", 1.0), ("rows", 4.0)])
+def test_features(inputs: str, bits: float | None) -> None:
+    """Features stay, or are rounded where that changes none, or are rounded in any case."""
+    words = {**data().inputs, "x": (data().inputs["x"] > 0).float() * 0.5}
+    given = replace(data(), inputs=words)
+    after, _ = quantise(A2Q(bits=2, inputs=inputs), ordered("GraphSAGE"), on=given)  # type: ignore[arg-type]
+    raw = [item for item in quantisers(after) if item.raw and item.what == "input"]
+    if bits is None:
+        assert raw == []
+        return
+    assert float(raw[0].bits.detach().max()) == bits
+    if inputs == "exact":
+        x = words["x"]
+        assert len(raw) == 1
+        assert torch.equal(torch.ops.gnn.quantize_rows(x, raw[0].step, raw[0].bits, raw[0].signed, False), x)
+
+
+def test_features_that_are_not_exact_stay() -> None:
+    """A note says so."""
+    after, notes = quantise(A2Q(bits=2, inputs="exact"), ordered("GraphSAGE"))
+    assert not any(item.raw for item in quantisers(after) if item.what == "input")
+    assert any("not every row is exactly representable" in note for note in notes)
+
+
+@pytest.mark.parametrize("gradient", ["local", "task"])
+def test_gradient(gradient: str) -> None:
+    """Features learn from their own error or from the loss; weights always from the loss."""
+    after, _ = quantise(A2Q(bits=2, gradient=gradient), ordered("GCN"))  # type: ignore[arg-type]
+    assert {item.local for item in quantisers(after) if item.what == "input"} == {gradient == "local"}
+    assert {item.local for item in quantisers(after) if item.what == "weight"} == {False}
+
+
+def test_distilled() -> None:
+    """Training may follow the answers of the model as it was."""
+    after, _ = quantise(A2Q(bits=2, distil=0.5), ordered("GCN"), epochs=2)
+    assert mean_bits(learned_widths(after)) <= 2
+
+
+def test_small_batches_take_groups() -> None:
+    """Where a step on the whole graph does not fit, tables of nodes are of no use, and the note says so."""
+    notes: list[str] = []
+    trainer = Trainer(data(), Task(epochs=1), memory_bytes=40_000)
+    ctx = PassContext(data=data().hide("test"), trainer=trainer, note=notes.append)
+    after = A2Q(bits=2, groups=8).run(ordered("GraphSAGE"), ctx)
+    after.annotate()
+    assert notes[0].startswith("assign=nearest: trained in mini-batches")
+    assert {item.by for item in quantisers(after) if item.what == "input"} == {"nearest"}
+
+
+def test_what_is_quantised_already_is_refused() -> None:
+    """A second quantising pass has nothing to do."""
+    after, _ = quantise(A2Q(bits=2, epochs=0), ordered("GCN"))
+    problems = A2Q().check(after, PassContext(data=data()))
+    assert "quantised already" in str(problems[0])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"bits": 0.5}, {"bits": 2, "memory": 5}, {"memory": 0}, {"weight_bits": 1}, {"score_bits": 1}, {"start": 9},
+     {"containers": (3,)}, {"groups": 0}, {"penalty": -1}, {"lr": 0}, {"distil": 2}, {"epochs": -1}],
+)  # fmt: skip
+def test_senseless_options_are_errors(options: dict[str, float]) -> None:
+    """Options out of range are refused when the pass is made."""
+    with pytest.raises(ValueError, match=r"bits|memory|start|containers|groups|penalty|lr|distil|epochs"):
+        A2Q(**options)  # type: ignore[arg-type]
