@@ -21,6 +21,7 @@ from gnnexport.targets.onnx.linear import fuse_linear, fuse_own, take_layers
 from gnnexport.targets.onnx.lower import REDUCING
 from gnnexport.targets.onnx.operators import dialect_nodes, read
 from gnnexport.targets.onnx.prepared_edges import fuse_edges
+from gnnexport.targets.onnx.quantised_weights import store_levels
 from gnnexport.targets.onnx.tape import Constants
 
 _STRUCTURE = {
@@ -81,6 +82,7 @@ def keep_native(graph: ir.Graph, path: str) -> None:
     for node in dialect_nodes(graph):
         if node.op_type == schemas.GATHER_SOURCE:
             _gather(graph, node)
+    store_levels(graph)
     graph.opset_imports[schemas.DOMAIN] = schemas.VERSION
 
 

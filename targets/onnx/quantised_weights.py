@@ -16,6 +16,9 @@ from gnnexport.targets.onnx.tape import Constants
 
 DEQUANTIZE = "DequantizeLinear"
 
+_NARROW_FORM = "gnnexport.narrow_form"
+"""Key of `Value.meta` of weights that were widened: the initialisers of levels and steps, and the axis."""
+
 
 @dataclass(frozen=True)
 class QuantisedWeight:
@@ -93,6 +96,7 @@ def widen_weights(graph: ir.Graph) -> None:
         numbers = stored.astype(np.float32) * step.reshape(lifted)
         value = keep_constants(constants, numbers, None)
         value.meta[schemas.OPERAND] = _operand(node)
+        value.meta[_NARROW_FORM] = (stored, step, axis)
         ir.convenience.replace_all_uses_with(node.outputs[0], value, replace_graph_outputs=True)
         graph.remove(node, safe=True)
         drop_unread(graph, node)
@@ -110,6 +114,26 @@ def _operand(node: ir.Node) -> str:
     """Return what the weights of a node are called in the Program."""
     levels = node.inputs[0]
     return "" if levels is None else str(levels.meta.get(schemas.OPERAND, ""))
+
+
+def store_levels(graph: ir.Graph) -> None:
+    """Store weights that were widened as levels again where only standard operators read them, in place."""
+    constants = Constants(graph)
+    for value in list(graph.initializers.values()):
+        readers = [use.node for use in value.uses()]
+        if _NARROW_FORM not in value.meta or not readers or any(node.domain for node in readers):
+            continue
+        stored, step, axis = value.meta[_NARROW_FORM]
+        levels = keep_constants(constants, stored, None)
+        levels.meta[schemas.OPERAND] = value.meta[schemas.OPERAND]
+        new = ir.node(
+            DEQUANTIZE, [levels, keep_constants(constants, step)], {"axis": axis}, name=f"{value.name}_widened"
+        )
+        out = new.outputs[0]
+        out.name, out.shape, out.type = f"{value.name}_widened", value.shape, value.type
+        ir.convenience.replace_all_uses_with(value, out)
+        graph.insert_before(graph[0], new)
+        del graph.initializers[str(value.name)]
 
 
 def drop_unread(graph: ir.Graph, node: ir.Node) -> None:

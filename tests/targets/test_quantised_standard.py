@@ -195,6 +195,14 @@ def test_what_is_executed(tmp_path: Path) -> None:
     assert (found["first_sum"].bits, found["first_sum"].width) == (8, 7)
 
 
+def test_weights_beside_kernels(tmp_path: Path) -> None:
+    """Weights that only standard operators read are stored in bytes, whatever the kernels compute."""
+    target = OrtTarget(quantised="float", aggregate="native")
+    artefact = target.emit(case_of("sage-mean", "tensor", HUB).dialect, tmp_path, EmitContext(threads=1))
+    assert {item.stored_bits for item in artefact.operands if item.kind == "weight"} == {8}
+    assert artefact.sizes["weights_bytes"] == WEIGHTS_BYTES
+
+
 def test_the_form_is_timed_and_replayed(tmp_path: Path) -> None:
     """What is faster is taken, the report lists both, and decisions give the same form without timing."""
     dialect = case_of("gcn", "tensor", HUB).dialect
