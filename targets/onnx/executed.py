@@ -91,7 +91,7 @@ def executed(
         elif item.name in weights:
             value = weights[item.name]
             how = _arithmetic_of(value)
-            stored = 32 if value.dtype is None else int(value.dtype.itemsize * 8)
+            stored = int(_type_of(value).itemsize * 8)
         else:
             how, stored = FLOAT, item.stored_bits
         found.append(Operand(item.name, item.kind, item.width, item.bits, stored, how))
@@ -104,4 +104,10 @@ def _arithmetic_of(weights: ir.Value) -> str:
     whole = {schemas.NARROW_LINEAR, schemas.NARROW_AGGREGATE_LINEAR, "MatMulInteger"}
     if not readers or readers - whole:
         return FLOAT
-    return "u8xu8" if weights.dtype is ir.DataType.UINT8 else "u8xs8"
+    return "u8xu8" if _type_of(weights) is ir.DataType.UINT8 else "u8xs8"
+
+
+def _type_of(weights: ir.Value) -> ir.DataType:
+    """Return the element type, which a model that is written says nowhere else."""
+    assert weights.const_value is not None
+    return weights.const_value.dtype

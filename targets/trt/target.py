@@ -25,6 +25,7 @@ from gnnexport.program.program import Program
 from gnnexport.runtime.trt import PREPARE_FILE
 from gnnexport.targets.contract import Artefact, DialectModel, EmitContext
 from gnnexport.targets.onnx.choice import Timer
+from gnnexport.targets.onnx.executed import executed, operands_of
 from gnnexport.targets.onnx.files import sizes_by_origin, write
 from gnnexport.targets.onnx.request import lower_graphs
 from gnnexport.targets.onnx.request_choice import dense_refused, describe
@@ -154,6 +155,7 @@ class TrtTarget(OnnxTarget):
             lowering=lowering,
             requirements=_requirements(models, engine, largest),
             prepare="baked" if dialect.mode == "full" else "model" if front is None else "runtime",
+            operands=executed(operands_of(dialect.model.graph), model.graph, {}, {}),
         )
 
     def _bounds(

@@ -19,6 +19,7 @@ from gnnexport.targets.onnx.quantised_weights import fold_weights
 from gnnexport.targets.onnx.target import OnnxTarget
 from gnnexport.targets.openvino import OpenVinoTarget
 from gnnexport.targets.ort import OrtTarget
+from gnnexport.targets.trt.target import TrtTarget
 from tests.targets.graphs import Csr, from_degrees
 from tests.targets.quantised_networks import NETWORKS, case_of, expected, features, of_any_block
 from tests.targets.sketch import run
@@ -181,6 +182,17 @@ def test_openvino(tmp_path: Path) -> None:
         (answer,) = OpenVinoBackend(tmp_path / artefact.model_file).run({"x": case.x}).values()
         assert close(answer, case.expected)
         assert artefact.sizes["weights_bytes"] == WEIGHTS_BYTES
+
+
+@pytest.mark.parametrize("assign", ["tensor", "node", "nearest"])
+def test_tensorrt(assign: str, tmp_path: Path) -> None:
+    """TensorRT builds an engine, of weights in bytes, and computes with floats."""
+    pytest.importorskip("tensorrt_rtx")
+    artefact = TrtTarget().emit(case_of("sage-mean", assign, HUB).dialect, tmp_path, EmitContext(threads=1))
+    assert artefact.sizes["weights_bytes"] == WEIGHTS_BYTES
+    assert {(item.arithmetic, item.stored_bits) for item in artefact.operands if item.kind == "weight"} == {
+        ("float", 8)
+    }
 
 
 def test_what_is_executed(tmp_path: Path) -> None:
