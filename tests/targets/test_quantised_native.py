@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,12 @@ import onnx_ir as ir
 import pytest
 import torch
 
-from gnnexport.targets.contract import DialectModel
+from gnnexport.native import library
+from gnnexport.runtime.ort import OrtBackend
+from gnnexport.targets.contract import DialectModel, EmitContext
 from gnnexport.targets.onnx.bake import bake
 from gnnexport.targets.onnx.quantised_forms import Form, Formed, take_form
+from gnnexport.targets.ort import OrtTarget
 from tests.targets.graphs import from_degrees
 from tests.targets.narrow_twin import run_twin
 from tests.targets.quantised_networks import (
@@ -25,9 +29,12 @@ from tests.targets.quantised_networks import (
     of_any_block,
     of_one_graph,
 )
+from tests.targets.sketch import run
 from tests.targets.test_quantised_standard import GRAPHS, HUB, blocks, close
 
 gnn = torch.ops.gnn
+MISSING = library.why_missing() or ("" if OrtTarget.has_narrow else "they do not compute with few bits")
+needs_kernels = pytest.mark.skipif(bool(MISSING), reason=f"the kernels: {MISSING}")
 ASSIGNS = ["tensor", "node", "nearest"]
 
 
@@ -165,3 +172,59 @@ def test_twin_packs_and_unpacks() -> None:
     rows: Any = narrow(x, np.ones(3, np.float32), 4, 8)
     assert rows.shape == (1, 2)
     assert unpacked(rows, 3, 4, 8).tolist() == [[-7, 0, 3]]
+
+
+@needs_kernels
+@pytest.mark.parametrize("form", ["narrow", "narrow-sums"])
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("assign", ASSIGNS)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_kernels_of_one_graph(name: str, assign: str, bits: int, form: Any, tmp_path: Path) -> None:
+    """The kernels give the numbers of PyTorch, and the report says how."""
+    for graph in (GRAPHS["hub"], GRAPHS["two nodes"]):
+        case = case_of(name, assign, graph, bits)
+        artefact = OrtTarget(quantised=form, aggregate="native").emit(case.dialect, tmp_path, EmitContext(threads=1))
+        assert artefact.native
+        assert close(run(str(tmp_path / artefact.model_file), {"x": case.x}), case.expected)
+    told = {operand.name: operand.arithmetic for operand in artefact.operands}
+    assert {how for operand, how in told.items() if operand.endswith("sum")} == {f"u{bits} sums"}
+    assert {how for operand, how in told.items() if operand.endswith("input")} == {
+        "u8xs8" if form == "narrow" else "float"
+    }
+
+
+@needs_kernels
+@pytest.mark.parametrize("assign", ["tensor", "nearest"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_kernels_of_any_block(name: str, assign: str, tmp_path: Path) -> None:
+    """So they do on every block."""
+    given = NETWORKS[name](0, 50 if assign == "nearest" else 0)
+    target = OrtTarget(quantised="narrow", aggregate="native")
+    artefact = target.emit(of_any_block(given, HUB), tmp_path, EmitContext(threads=1))
+    backend = OrtBackend(tmp_path / artefact.model_file)
+    for graph in GRAPHS.values():
+        x = features(graph)
+        request = {"x": x.numpy(), **blocks(graph)}
+        (answer,) = backend.run({tensor.name: request[tensor.name] for tensor in backend.inputs}).values()
+        assert close(answer, expected(given, graph, x))
+
+
+@needs_kernels
+def test_forms_are_timed(tmp_path: Path) -> None:
+    """All three forms are tried, and the fastest is taken."""
+    dialect = case_of("gcn", "tensor", HUB).dialect
+    target = OrtTarget(aggregate="native")
+    artefact = target.emit(dialect, tmp_path, EmitContext(threads=1, time_budget_s=1))
+    (row,) = [row for row in artefact.lowering if row["op"] == "quantised operands"]
+    assert {item["name"] for item in row["candidates"]} == {"narrow", "narrow-sums", "float"}
+    assert artefact.decisions["lowerings"]["quantised operands"] == row["chosen"]
+
+
+@needs_kernels
+def test_forms_that_cannot_be_had(tmp_path: Path) -> None:
+    """Where the kernels do not run the sums, a form of theirs is not taken, and that is told."""
+    notes: list[str] = []
+    target = OrtTarget(aggregate="ell", quantised="narrow")
+    artefact = target.emit(case_of("gcn", "tensor", HUB).dialect, tmp_path, EmitContext(note=notes.append))
+    assert not artefact.native
+    assert "quantised=narrow cannot be had here; one of float, integer is taken" in notes
