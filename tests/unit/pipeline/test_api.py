@@ -78,7 +78,9 @@ def test_decisions_replay_to_the_same_digest(model: Path, tmp_path: Path) -> Non
     other = {**decided, "lowerings": dict.fromkeys(decided["lowerings"], "scatter")}
     (tmp_path / "other.json").write_text(json.dumps(other))
     odd = api.export(model, output=tmp_path / "odd", decisions=tmp_path / "other.json", time_budget=QUICK).bundle
-    assert json.loads((odd / "decisions.json").read_text())["lowerings"] == other["lowerings"]
+    replayed = json.loads((odd / "decisions.json").read_text())["lowerings"]
+    # Where our kernels were decided for, their sums are others than those of standard operators, which come on top.
+    assert replayed.items() >= other["lowerings"].items()
 
 
 def test_missed_speed_budget_exits_4_and_keeps_the_bundle(model: Path) -> None:
