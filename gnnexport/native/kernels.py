@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 from gnnexport.errors import KernelError
 from gnnexport.native.library import library
 
-TYPES = {"float32": 0, "bfloat16": 1, "float16": 2, "int8": 3}
+TYPES = {"float32": 0, "bfloat16": 1, "float16": 2, "int8": 3, "levels8": 4, "levels4": 5}
 REDUCTIONS = {"sum": 0, "mean": 1, "max": 2, "min": 3, "prod": 4}
 ACTIVATIONS = {"identity": 0, "relu": 1, "leaky_relu": 2, "elu": 3}
 SCORES = {"given": 0, "gat": 1, "gatv2": 2, "dot": 3}
@@ -48,7 +48,17 @@ class _Csr(Structure):
 
 
 class _Epilogue(Structure):
-    _fields_ = (("root", c_void_p), ("bias", c_void_p), ("activation", c_int32), ("slope", c_float))
+    _fields_ = (
+        ("root", c_void_p),
+        ("bias", c_void_p),
+        ("activation", c_int32),
+        ("slope", c_float),
+        ("scale", c_void_p),
+    )
+
+
+class _Narrow(Structure):
+    _fields_ = (("step", c_void_p), ("bits", c_int32), ("zero", c_int32), ("out", c_void_p))
 
 
 class _Aggregate(Structure):
@@ -64,6 +74,8 @@ class _Aggregate(Structure):
         ("heads", c_int64),
         ("epilogue", _Epilogue),
         ("out", c_void_p),
+        ("zero", c_int32),
+        ("next", _Narrow),
     )
 
 
@@ -94,6 +106,9 @@ class _Attention(Structure):
         ("scale", c_float),
         ("epilogue", _Epilogue),
         ("out", c_void_p),
+        ("type", c_int32),
+        ("zero", c_int32),
+        ("column_scale", c_void_p),
     )
 
 
@@ -128,18 +143,31 @@ class Csr:
 
 @dataclass(frozen=True)
 class Epilogue:
-    """What follows a reduction: `activation(reduced + root + bias)`."""
+    """What follows a reduction: `activation(scale * reduced + root + bias)`."""
 
     root: int = 0
     bias: int = 0
     activation: str = "identity"
     slope: float = 0.0
+    scale: int = 0
 
     def _c(self) -> _Epilogue:
-        return _Epilogue(self.root, self.bias, ACTIVATIONS[self.activation], self.slope)
+        return _Epilogue(self.root, self.bias, ACTIVATIONS[self.activation], self.slope, self.scale)
 
 
 PLAIN = Epilogue()
+
+
+@dataclass(frozen=True)
+class Levels:
+    """Columns in levels of 4 or 8 bits, each with its own step; `zero` stands for 0."""
+
+    step: int
+    bits: int
+    zero: int
+
+    def _c(self, out: int) -> _Narrow:
+        return _Narrow(self.step, self.bits, self.zero, out)
 
 
 def aggregate(
@@ -154,31 +182,36 @@ def aggregate(
     heads: int = 1,
     row_scale: int = 0,
     column_scale: int = 0,
+    zero: int = 0,
     epilogue: Epilogue = PLAIN,
+    narrow: Levels | None = None,
     threads: int = 0,
 ) -> None:
-    """Reduce the rows that the slots of each row name; see `gnx_aggregate`.
+    """Reduce the rows that the slots of each row name, into floats or levels; see `gnx_aggregate`.
 
     Raises:
         KernelError: the arguments do not fit each other, or an index is out of range.
     """
     scales = (row_scale, column_scale, weight, heads)
-    work = _Aggregate(csr._c(), x, width, TYPES[dtype], REDUCTIONS[reduce], *scales, epilogue._c(), out)
+    to = (0, zero, narrow._c(out)) if narrow else (out, zero, _Narrow())
+    work = _Aggregate(csr._c(), x, width, TYPES[dtype], REDUCTIONS[reduce], *scales, epilogue._c(), *to)
     check(library().gnx_run_aggregate(byref(work), threads_of(threads)))
 
 
 class Matrix:
     """A matrix of weights, laid out for products by the instruction set that is in force."""
 
+    _pack = "gnx_pack_matrix"
+
     def __init__(self, values: int, out_width: int, width: int) -> None:
-        """Lay out float32 [out_width, width] that lies at `values`.
+        """Lay out numbers [out_width, width] that lie at `values`, float32 unless the class says otherwise.
 
         Raises:
             KernelError: a size is negative, or there are no numbers.
             MemoryError: there is no room for it.
         """
         made = c_void_p()
-        check(library().gnx_pack_matrix(c_void_p(values), c_int64(out_width), c_int64(width), byref(made)))
+        check(getattr(library(), self._pack)(c_void_p(values), c_int64(out_width), c_int64(width), byref(made)))
         self.pointer = made.value or 0
         # At exit it stays: threads may still read it.
         weakref.finalize(self, library().gnx_free_matrix, made).atexit = False
@@ -201,11 +234,12 @@ class Reduced:
     heads: int = 1
     row_scale: int = 0
     column_scale: int = 0
+    zero: int = 0
 
     def _c(self) -> _Aggregate:
         scales = (self.row_scale, self.column_scale, self.weight, self.heads)
         terms = (TYPES[self.dtype], REDUCTIONS[self.reduce], *scales)
-        return _Aggregate(self.csr._c(), self.x, self.width, *terms, PLAIN._c(), 0)
+        return _Aggregate(self.csr._c(), self.x, self.width, *terms, PLAIN._c(), 0, self.zero)
 
 
 def linear(
@@ -253,6 +287,9 @@ def attention(
     att: int = 0,
     slope: float = 0.0,
     scale: float = 1.0,
+    dtype: str = "float32",
+    zero: int = 0,
+    column_scale: int = 0,
     epilogue: Epilogue = PLAIN,
     threads: int = 0,
 ) -> None:
@@ -262,7 +299,8 @@ def attention(
         KernelError: the arguments do not fit each other, or an index is out of range.
     """
     terms = (source, destination, edge, edge_value, att, slope, scale)
-    work = _Attention(csr._c(), x, width, heads, SCORES[score], *terms, epilogue._c(), out)
+    levels = (TYPES[dtype], zero, column_scale)
+    work = _Attention(csr._c(), x, width, heads, SCORES[score], *terms, epilogue._c(), out, *levels)
     check(library().gnx_run_attention(byref(work), threads_of(threads)))
 
 
@@ -272,9 +310,8 @@ def softmax(csr: Csr, scores: int, heads: int, out: int, *, threads: int = 0) ->
     Raises:
         KernelError: the arguments do not fit each other.
     """
-    check(
-        library().gnx_run_softmax(byref(csr._c()), c_void_p(scores), c_int64(heads), c_void_p(out), threads_of(threads))
-    )
+    pointers = (c_void_p(scores), c_int64(heads), c_void_p(out))
+    check(library().gnx_run_softmax(byref(csr._c()), *pointers, threads_of(threads)))
 
 
 def spread(csr: Csr, x: int, width: int, out: int, *, threads: int = 0) -> None:
@@ -283,8 +320,7 @@ def spread(csr: Csr, x: int, width: int, out: int, *, threads: int = 0) -> None:
     Raises:
         KernelError: the arguments do not fit each other.
     """
-    pointers = (c_void_p(x), c_int64(width), c_void_p(out))
-    check(library().gnx_run_spread(byref(csr._c()), *pointers, threads_of(threads)))
+    check(library().gnx_run_spread(byref(csr._c()), c_void_p(x), c_int64(width), c_void_p(out), threads_of(threads)))
 
 
 def build_csr(

@@ -5,13 +5,13 @@
 // Heinecke, ARITH 2019). Parts of a product may overflow where it does not, or both ways where it does: so rows among
 // which are numbers so large that a sum could come near the largest, infinite ones or none are multiplied in vectors.
 // Tiles take what is below 2^-126 for zero, numbers, parts and sums alike.
+#include "amx_tiles.hpp"
 #include "product.hpp"
 
 namespace {
 
 typedef uint16_t Part;
 
-constexpr int64_t SIDE = 16;            // rows of a tile, and columns of float32
 constexpr int64_t DEPTH = 32;           // bfloat16 numbers in a row of a tile
 constexpr int64_t SIZE = SIDE * DEPTH;  // bfloat16 numbers in a tile
 constexpr int64_t PAIR = 2 * SIDE;      // rows, and columns, of four tiles of results
@@ -97,22 +97,6 @@ void pack_tiles(const float *values, int64_t out_width, int64_t width, float *to
 }
 
 size_t tiles_size(int64_t count, const Packed &packed) { return floats_in_tiles(count, packed.width); }
-
-// Tiles 0 to 3 are results, 4 and 5 rows, 6 and 7 weights: what the next six functions name by number.
-inline void configure() {
-  struct alignas(64) {
-    uint8_t palette = 1, start = 0, unused[14] = {};
-    uint16_t bytes[16] = {};
-    uint8_t rows[16] = {};
-  } tiles;
-  for (int tile = 0; tile < 8; ++tile) {
-    tiles.bytes[tile] = LINE;
-    tiles.rows[tile] = SIDE;
-  }
-  // GCC's intrinsics do not say that they read memory: what was stored for them has to be there.
-  __asm__ volatile("" : : "r"(&tiles) : "memory");
-  _tile_loadconfig(&tiles);
-}
 
 inline void load_rows(const Part *from) {
   _tile_loadd(4, from, LINE);

@@ -16,10 +16,15 @@ namespace gnx {
 namespace {
 
 bool options_fit(const gnx_aggregate &work) {
-  if (work.type < GNX_F32 || work.type > GNX_I8 || work.reduce < GNX_SUM || work.reduce > GNX_PROD) return false;
+  if (work.type < GNX_F32 || work.type > GNX_U4 || work.reduce < GNX_SUM || work.reduce > GNX_PROD) return false;
   if (!known(work.epilogue)) return false;
-  if (work.type != GNX_I8 && (work.row_scale || work.column_scale)) return false;
   const bool adds = work.reduce == GNX_SUM || work.reduce == GNX_MEAN;
+  if (has_levels(work)) {
+    const bool centred = work.zero == 0 || work.zero == (work.type == GNX_U8 ? 128 : 8);
+    if (!centred || work.reduce == GNX_PROD || (work.next.out && !known(work.next))) return false;
+    return work.heads <= 1 && (adds || (!work.weight && !work.row_scale));
+  }
+  if (work.next.out || (work.type != GNX_I8 && (work.row_scale || work.column_scale))) return false;
   // A scale of either sign would turn a maximum into a minimum.
   return adds || (!work.weight && !work.row_scale && !work.column_scale);
 }
@@ -28,7 +33,27 @@ bool shapes_fit(int64_t width, int64_t heads) { return width >= 0 && heads >= 1 
 
 }  // namespace
 
-int64_t bytes_of(int32_t type) { return type == GNX_F32 ? 4 : type == GNX_I8 ? 1 : 2; }
+int64_t row_bytes(int32_t type, int64_t width) {
+  switch (type) {
+    case GNX_F32: return 4 * width;
+    case GNX_BF16:
+    case GNX_F16: return 2 * width;
+    case GNX_U4: return (width + 1) / 2;
+    default: return width;
+  }
+}
+
+bool known(const gnx_narrow &narrow) {
+  return (narrow.bits == 4 || narrow.bits == 8) && (narrow.zero == 0 || narrow.zero == 1 << (narrow.bits - 1));
+}
+
+Narrow narrow_of(const gnx_narrow &to, int64_t width, std::vector<float> &inverse) {
+  inverse.resize(width);
+  for (int64_t column = 0; column < width; ++column) inverse[column] = 1.0f / to.step[column];
+  const int32_t most = (1 << (to.zero ? to.bits - 1 : to.bits)) - 1;
+  const int64_t bytes = row_bytes(to.bits == 4 ? GNX_U4 : GNX_U8, width);
+  return {inverse.data(), static_cast<float>(most), to.bits, to.zero, to.out, bytes};
+}
 
 bool known(const gnx_epilogue &epilogue) {
   return epilogue.activation >= GNX_IDENTITY && epilogue.activation <= GNX_ELU;
@@ -44,7 +69,7 @@ Sum sum_of(const gnx_aggregate &work) {
   if (work.reduce == GNX_MIN) return Sum::min;
   if (work.reduce == GNX_PROD) return Sum::prod;
   if (work.weight || work.row_scale) return Sum::weighted;
-  return work.type == GNX_I8 ? Sum::integers : Sum::plain;
+  return work.type >= GNX_I8 ? Sum::integers : Sum::plain;
 }
 
 int32_t check(const gnx_aggregate &work) {
@@ -54,13 +79,16 @@ int32_t check(const gnx_aggregate &work) {
   if (!buffers_fit(work.csr, work.width)) return GNX_SHAPE;
   const bool writes = work.csr.num_rows > 0 && work.width > 0;
   const bool reads = work.csr.num_slots > 0 && work.width > 0;
-  return (writes && !work.out) || (reads && !work.x) ? GNX_NULL : GNX_OK;
+  if (writes && (work.next.out ? !work.next.step : !work.out)) return GNX_NULL;
+  return reads && !work.x ? GNX_NULL : GNX_OK;
 }
 
 namespace {
 
 int32_t check_attention(const gnx_attention &work) {
   if (work.score < GNX_GIVEN || work.score > GNX_DOT || !known(work.epilogue)) return GNX_OPTION;
+  const bool floats = work.type == GNX_F32 && !work.column_scale;
+  if (!floats && (work.type != GNX_U8 || (work.zero != 0 && work.zero != 128))) return GNX_OPTION;
   if (!shapes_fit(work.width, work.heads) || !buffers_fit(work.csr, std::max(work.width, work.heads)))
     return GNX_SHAPE;
   if (work.csr.num_rows == 0 || work.width == 0) return GNX_OK;
@@ -76,25 +104,32 @@ int32_t aggregate(const gnx_aggregate &work, const gnx_threads *threads) {
   int32_t status = check(work);
   if (status != GNX_OK) return status;
   Work dealt;
-  status = deal_out(work.csr, work.width * bytes_of(work.type), dealt);
+  status = deal_out(work.csr, row_bytes(work.type, work.width), dealt);
   if (status != GNX_OK || work.width == 0 || work.csr.num_rows == 0) return status;
+  std::vector<float> inverse;
+  Narrow next;
+  if (work.next.out) {
+    next = narrow_of(work.next, work.width, inverse);
+    dealt.structure.next = &next;
+  }
   dealt.structure.past = work.csr.num_rows * work.width * static_cast<int64_t>(sizeof(float)) > PAST_BYTES;
   const Sum sum = sum_of(work);
   const std::vector<Block> blocks = cut_columns(work, sum, *path);
   std::vector<float> sums(dealt.segments.size() * work.width);
   const Parts parts{sums.data(), nullptr, nullptr};
+  const Reduce &reduce = reduce_of(work, *path);
   std::atomic<bool> in_range{true};
   for_each(threads, dealt.tasks(), [&](size_t task) {
     const Span span = dealt.span(task);
     if (!columns_fit(dealt.structure, span)) in_range = false;
     if (!in_range) return;
     for (const Block &block : blocks)
-      path->aggregate(work, dealt.structure, block, block.per_head ? Sum::by_head : sum, span, parts);
+      reduce.aggregate(work, dealt.structure, block, block.per_head ? Sum::by_head : sum, span, parts);
   });
   if (!in_range) return GNX_INDEX;
   for_each(threads, dealt.num_hubs(), [&](size_t hub) {
     const size_t first = dealt.hubs[hub];
-    path->join(work, dealt.structure, &dealt.segments[first], dealt.hubs[hub + 1] - first, sum, parts);
+    reduce.join(work, dealt.structure, &dealt.segments[first], dealt.hubs[hub + 1] - first, sum, parts);
   });
   return GNX_OK;
 }

@@ -122,21 +122,33 @@ inline void raise(float *scores, int64_t count, int64_t heads, float *peaks, flo
   }
 }
 
-template <int W, int NV, Sum S>
-void weigh_block(const Structure &structure, const Matrix<float> &x, const Block &block, const Weights &weights,
-                 int64_t begin, int64_t end, float *out) {
+template <class Row, int W, int NV, Sum S>
+void weigh_block(const Structure &structure, const Matrix<typename Row::Type> &x, const Block &block,
+                 const Weights &weights, int64_t begin, int64_t end, float *out) {
   Floats<W> total[NV];
-  gather<RowF32, W, NV, S>(structure, x, block, weights, begin, end, total);
+  gather<Row, W, NV, S>(structure, x, block, weights, begin, end, total);
   put<W, NV>(total, block, out + block.begin);
 }
 
-void weigh(const Structure &structure, const Matrix<float> &x, const Block &block, const Weights &weights,
+template <class Row>
+void weigh(const Structure &structure, const void *rows, int64_t width, const Block &block, const Weights &weights,
            int64_t begin, int64_t end, float *out) {
-#define GNX_CALL(W, NV)                                                                                  \
-  return block.per_head ? weigh_block<W, NV, Sum::by_head>(structure, x, block, weights, begin, end, out) \
-                        : weigh_block<W, NV, Sum::weighted>(structure, x, block, weights, begin, end, out)
+  const Matrix<typename Row::Type> x{static_cast<const typename Row::Type *>(rows), width};
+#define GNX_CALL(W, NV)                                                                                       \
+  return block.per_head ? weigh_block<Row, W, NV, Sum::by_head>(structure, x, block, weights, begin, end, out) \
+                        : weigh_block<Row, W, NV, Sum::weighted>(structure, x, block, weights, begin, end, out)
   GNX_FLOAT_BLOCKS(GNX_CALL)
 #undef GNX_CALL
+}
+
+// Weigh the rows that slots name, whatever they are stored as.
+inline void weigh_rows(const gnx_attention &work, const Structure &structure, const Block *blocks, int64_t num_blocks,
+                       const Weights &weights, int64_t begin, int64_t end, float *out) {
+  const auto weigh_as = work.type == GNX_F32 ? weigh<RowF32> : work.zero ? weigh<RowU8<128>> : weigh<RowU8<0>>;
+  for (int64_t i = 0; i < num_blocks; ++i)
+    weigh_as(structure, work.x, work.width, blocks[i], weights, begin, end, out);
+  if (!work.column_scale) return;
+  for (int64_t i = 0; i < work.width; ++i) out[i] *= work.column_scale[i];
 }
 
 inline void divide(float *values, const float *totals, int64_t width, int64_t heads) {
@@ -150,7 +162,6 @@ inline void divide(float *values, const float *totals, int64_t width, int64_t he
 void attend(const gnx_attention &work, const Structure &structure, const Block *blocks, int64_t num_blocks,
             const Span &span, const Parts &parts, float *scratch) {
   const int64_t heads = work.heads, width = work.width;
-  const Matrix<float> x{work.x, width}, edges{work.edge_value, width};
   Structure by_slot = structure;
   by_slot.col.data = nullptr;
   float *const of_edges = scratch + (structure.chunk + 2) * heads;
@@ -165,9 +176,10 @@ void attend(const gnx_attention &work, const Structure &structure, const Block *
     take_scores(work, structure, row, begin, end, scores);
     raise(scores, end - begin, heads, peaks, totals);
     const Weights weights{scores, heads, begin, nullptr};
-    for (int64_t i = 0; i < num_blocks; ++i) weigh(structure, x, blocks[i], weights, begin, end, out);
+    weigh_rows(work, structure, blocks, num_blocks, weights, begin, end, out);
     if (work.edge_value) {
-      for (int64_t i = 0; i < num_blocks; ++i) weigh(by_slot, edges, blocks[i], weights, begin, end, of_edges);
+      for (int64_t i = 0; i < num_blocks; ++i)
+        weigh<RowF32>(by_slot, work.edge_value, width, blocks[i], weights, begin, end, of_edges);
       for (int64_t i = 0; i < width; ++i) out[i] += of_edges[i];
     }
     if (span.segment) return;

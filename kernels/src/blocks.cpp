@@ -1,5 +1,7 @@
 #include "blocks.hpp"
 
+#include "checks.hpp"
+
 #include <algorithm>
 #include <iterator>
 
@@ -7,6 +9,7 @@ namespace gnx {
 namespace {
 
 constexpr int64_t INT8_BLOCK = 8;
+constexpr int32_t LEAST_BYTES = 16;  // of a vector of levels
 constexpr int32_t COUNTS[] = {1, 2, 3, 4, 5, 6, 8, 12, 16};
 
 int32_t at_least(int64_t count) {
@@ -36,6 +39,36 @@ void cut_region(int64_t begin, int64_t end, int64_t head, int32_t lanes, int32_t
   }
 }
 
+int32_t at_most(int64_t count) {
+  int32_t found = 1;
+  for (const int32_t listed : COUNTS) found = listed <= count ? listed : found;
+  return found;
+}
+
+// Bytes of rows of levels. Blocks do not overlap, so that two that hand on halves of bytes never share one.
+std::vector<Block> cut_bytes(int64_t bytes, int32_t widest, int32_t most) {
+  std::vector<Block> blocks;
+  for (int64_t begin = 0; begin < bytes;) {
+    int32_t lanes = widest;
+    while (lanes > bytes - begin && lanes > LEAST_BYTES) lanes /= 2;
+    const int32_t count = at_most(std::min<int64_t>((bytes - begin + lanes - 1) / lanes, most));
+    const int64_t end = std::min(begin + static_cast<int64_t>(count) * lanes, bytes);
+    blocks.push_back({lanes, count, begin, end, 0, 0});
+    begin = end;
+  }
+  return blocks;
+}
+
+std::vector<Block> cut_levels(const gnx_aggregate &work, Sum sum, const Path &path) {
+  const int64_t bytes = row_bytes(work.type, work.width);
+  const bool bytewise = work.type == GNX_U8;
+  if (sum == Sum::weighted) {
+    const int32_t columns = bytewise ? LEAST_BYTES : 2 * LEAST_BYTES, floats = path.lanes == 16 ? 16 : 8;
+    return cut_bytes(bytes, LEAST_BYTES, std::max(1, floats * path.lanes / columns));
+  }
+  return cut_bytes(bytes, 4 * path.lanes, bytewise && path.lanes == 16 ? INT8_BLOCK : INT8_BLOCK / 2);
+}
+
 }  // namespace
 
 std::vector<Block> cut_columns(int64_t width, int64_t heads, int32_t lanes, int32_t most) {
@@ -59,6 +92,7 @@ std::vector<Block> cut_columns(int64_t width, int64_t heads, int32_t lanes, int3
 
 std::vector<Block> cut_columns(const gnx_aggregate &work, Sum sum, const Path &path) {
   const int64_t heads = work.weight ? work.heads : 1;
+  if (has_levels(work)) return cut_levels(work, sum, path);
   if (sum == Sum::integers) return cut_columns(work.width, heads, 2 * path.lanes, INT8_BLOCK);
   return cut_columns(work.width, heads, path.lanes, path.most);
 }

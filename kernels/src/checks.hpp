@@ -2,6 +2,7 @@
 #pragma once
 
 #include <exception>
+#include <vector>
 
 #include "plan.hpp"
 
@@ -16,7 +17,20 @@ int32_t check(const gnx_aggregate &work);
 
 Sum sum_of(const gnx_aggregate &work);
 
-int64_t bytes_of(int32_t type);
+inline bool has_levels(const gnx_aggregate &work) { return work.type == GNX_U8 || work.type == GNX_U4; }
+
+// Bytes of a row of `width` numbers.
+int64_t row_bytes(int32_t type, int64_t width);
+
+bool known(const gnx_narrow &narrow);
+
+// What a result is handed on through; `inverse` is written.
+Narrow narrow_of(const gnx_narrow &to, int64_t width, std::vector<float> &inverse);
+
+// What reduces these rows.
+inline const Reduce &reduce_of(const gnx_aggregate &work, const Path &path) {
+  return has_levels(work) ? path.levels.reduce : path.reduce;
+}
 
 // Nothing may leave the C interface but a status.
 template <class Call>

@@ -1,4 +1,5 @@
 // The kernels as custom operators of ONNX Runtime, in the domain `gnnexport`, on the threads of the session.
+#include <array>
 #include <exception>
 #include <map>
 #include <mutex>
@@ -6,8 +7,8 @@
 #include <vector>
 
 #include "gnnexport/kernels.h"
+#include "level_operators.hpp"
 #include "onnxruntime_abi.hpp"
-#include "operators.hpp"
 
 namespace {
 
@@ -41,6 +42,7 @@ Element element_of(ort::Type type) {
     case ort::FLOAT: return Element::F32;
     case ort::BFLOAT16: return Element::BF16;
     case ort::FLOAT16: return Element::F16;
+    case ort::UINT8: return Element::U8;
     case ort::INT8: return Element::I8;
     case ort::INT32: return Element::I32;
     case ort::INT64: return Element::I64;
@@ -151,6 +153,15 @@ Settings settings_of(const Info *info, const std::vector<const char *> &words) {
   take(info, "one_loop", &settings.one_loop);
   take(info, "normalise", &settings.normalise);
   take(info, "fill", &settings.fill);
+  take(info, "bits", &settings.bits);
+  take(info, "zero", &settings.zero);
+  take(info, "signed", &settings.rows_signed);
+  take(info, "own_signed", &settings.own_signed);
+  take(info, "nearest", &settings.nearest);
+  take(info, "next_bits", &settings.next_bits);
+  take(info, "next_zero", &settings.next_zero);
+  take(info, "sum_activation", gnx::ACTIVATIONS, &settings.sum_activation);
+  take(info, "sum_slope", &settings.sum_slope);
   return settings;
 }
 
@@ -245,10 +256,31 @@ Operator describe(const char *name, std::vector<ort::Type> inputs, size_t requir
   return op;
 }
 
+// A layer of levels, whose products begin with input `first`. The runtime tells the type of a result from those of the
+// inputs alone: so there are two of each name, and the one whose result is floats takes a next step of a type that none
+// has.
+std::array<Operator, 2> layer(const char *name, std::vector<ort::Type> rows, size_t first, size_t required,
+                              Compute call, const std::vector<const char *> &words) {
+  using ort::FLOAT;
+  using ort::INT8;
+  using ort::UINT8;
+  rows.insert(rows.end(), {FLOAT, UINT8, INT8, FLOAT, FLOAT, FLOAT, FLOAT, UINT8, INT8, FLOAT, FLOAT, FLOAT, INT8});
+  std::vector<ort::Type> narrow = rows;
+  narrow.back() = FLOAT;
+  const std::vector<size_t> matrices = {first + run::TO_MATRIX, first + run::TO_OWN_MATRIX};
+  return {describe(name, rows, required, {FLOAT}, call, words, matrices),
+          describe(name, narrow, required, {UINT8}, call, words, matrices)};
+}
+
 const std::vector<Operator> &operators() {
   using ort::ANY;
   using ort::FLOAT;
   using ort::INT64;
+  using ort::UINT8;
+  const auto linear = layer("NarrowLinear", {FLOAT}, run::NARROW_LINEAR, 5, run::narrow_linear, {});
+  const auto aggregate_linear =
+      layer("NarrowAggregateLinear", {UINT8, ANY, ANY, FLOAT, FLOAT, FLOAT, FLOAT, FLOAT}, run::NARROW_AGGREGATE_LINEAR,
+            4, run::narrow_aggregate_linear, {"reduce"});
   static const std::vector<Operator> all = {
       describe("Aggregate", {ANY, ANY, ANY, FLOAT, FLOAT, FLOAT, FLOAT, FLOAT}, 3, {FLOAT}, run::aggregate,
                {"reduce"}),
@@ -263,6 +295,16 @@ const std::vector<Operator> &operators() {
       describe("Edges", {INT64, INT64}, 2, {INT64, INT64}, run::edges),
       describe("WeightedEdges", {INT64, INT64, FLOAT}, 2, {INT64, INT64, FLOAT}, run::weighted_edges),
       describe("GatherDestination", {FLOAT, ANY}, 2, {FLOAT}, run::gather_destination),
+      describe("Narrow", {FLOAT, FLOAT}, 2, {UINT8}, run::narrow),
+      describe("NarrowAggregate", {UINT8, ANY, ANY, FLOAT, FLOAT, FLOAT, FLOAT, FLOAT}, 4, {FLOAT},
+               run::narrow_aggregate, {"reduce"}),
+      describe("NarrowAttention",
+               {UINT8, ANY, ANY, FLOAT, FLOAT, FLOAT, FLOAT, FLOAT, FLOAT, FLOAT, FLOAT}, 3, {FLOAT},
+               run::narrow_attention, {"score"}),
+      linear[0],
+      linear[1],
+      aggregate_linear[0],
+      aggregate_linear[1],
   };
   return all;
 }

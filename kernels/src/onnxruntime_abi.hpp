@@ -17,7 +17,7 @@ struct Options;
 
 constexpr uint32_t VERSION = 17;  // has everything below; newer runtimes still answer to it
 
-enum Type : int32_t { ANY = 0, FLOAT = 1, INT8 = 3, INT32 = 6, INT64 = 7, FLOAT16 = 10, BFLOAT16 = 16 };
+enum Type : int32_t { ANY = 0, FLOAT = 1, UINT8 = 2, INT8 = 3, INT32 = 6, INT64 = 7, FLOAT16 = 10, BFLOAT16 = 16 };
 enum Presence : int32_t { REQUIRED = 0, OPTIONAL = 1 };
 
 struct ApiBase {

@@ -18,7 +18,7 @@
 
 namespace gnx {
 
-enum class Element { F32, BF16, F16, I8, I32, I64, OTHER };
+enum class Element { F32, BF16, F16, I8, U8, I32, I64, OTHER };
 
 struct Tensor {
   const void *data = nullptr;  // null: an input that was left out
@@ -67,10 +67,13 @@ using Matrix = std::unique_ptr<gnx_matrix, FreeMatrix>;
 
 // Lay a constant input out for products.
 inline Matrix packed(const Tensor &tensor) {
-  demand(tensor.element == Element::F32 && tensor.sizes.size() == 2, "weights have to be a matrix of float32");
+  const bool levels = tensor.element == Element::I8;
+  demand((levels || tensor.element == Element::F32) && tensor.sizes.size() == 2,
+         "weights have to be a matrix of float32, or of int8 where they are levels");
   gnx_matrix *made = nullptr;
-  const auto *values = static_cast<const float *>(tensor.data);
-  demand_kernel(gnx_pack_matrix(values, tensor.sizes[0], tensor.sizes[1], &made));
+  const int64_t out_width = tensor.sizes[0], width = tensor.sizes[1];
+  demand_kernel(levels ? gnx_pack_levels(static_cast<const int8_t *>(tensor.data), out_width, width, &made)
+                       : gnx_pack_matrix(static_cast<const float *>(tensor.data), out_width, width, &made));
   return Matrix(made);
 }
 
@@ -92,6 +95,10 @@ struct Settings {
   int64_t heads = 1;
   int64_t one_loop = 0, normalise = 0;
   float slope = 0.0f, scale = 1.0f, fill = 1.0f;
+  int64_t bits = 8, zero = 0;
+  int64_t rows_signed = 0, own_signed = 0, nearest = 0, next_bits = 0, next_zero = 0;
+  int32_t sum_activation = GNX_IDENTITY;
+  float sum_slope = 0.0f;
 };
 
 namespace operators {
@@ -132,7 +139,7 @@ inline gnx_csr structure(const Tensor &rowptr, const Tensor &col, int64_t num_sr
 inline gnx_epilogue epilogue_of(const Settings &settings, const Tensor &root, const Tensor &bias, int64_t rows,
                                 int64_t width) {
   return {floats(root, rows * width, "root has another size than the result"),
-          floats(bias, width, "bias has another size than a row"), settings.activation, settings.slope};
+          floats(bias, width, "bias has another size than a row"), settings.activation, settings.slope, nullptr};
 }
 
 inline int32_t type_of(const Tensor &x) {
@@ -229,14 +236,20 @@ inline void reduce_edges(const Settings &settings, Host &host) {
   demand_kernel(gnx_run_aggregate(&work, &threads));
 }
 
-// Inputs: x, rowptr, col, source?, destination?, edge?, edge_value?, att?, root?, bias?
-inline void attention(const Settings &settings, Host &host) {
+// Inputs: x, rowptr, col, source?, destination?, edge?, edge_value?, att?, root?, bias?, and where x has levels their
+// steps.
+inline void attend(const Settings &settings, Host &host, Element element) {
   const Tensor x = host.read(0), rowptr = host.read(1), col = host.read(2);
-  demand(x.element == Element::F32 && static_cast<bool>(col), "x has to be float32, and col has to be there");
+  demand(x.element == element && static_cast<bool>(col), "x has to have the operator's type, and col has to be there");
   gnx_attention work{};
   work.csr = structure(rowptr, col, x.rows());
-  work.x = static_cast<const float *>(x.data);
+  work.x = x.data;
   work.width = x.width();
+  if (element == Element::U8) {
+    work.type = GNX_U8;
+    work.zero = static_cast<int32_t>(settings.zero);
+    work.column_scale = floats(host.read(10), work.width, "there has to be a step for each column");
+  }
   work.heads = settings.heads;
   work.score = settings.score;
   work.slope = settings.slope;
@@ -256,6 +269,8 @@ inline void attention(const Settings &settings, Host &host) {
   const gnx_threads threads = host.threads();
   demand_kernel(gnx_run_attention(&work, &threads));
 }
+
+inline void attention(const Settings &settings, Host &host) { attend(settings, host, Element::F32); }
 
 // Inputs: logits, rowptr
 inline void edge_softmax(const Settings &, Host &host) {

@@ -15,12 +15,12 @@ extern const Path GNX_PATH;
 const Path GNX_PATH = {GNX_NAME,
                        GNX_LANES,
                        MOST_VECTORS,
-                       aggregate,
-                       join,
+                       {aggregate, join},
                        attend,
                        join_attention,
                        soften,
                        join_softmax,
-                       {ROWS_OF_TILE, packed_size, pack, no_scratch, multiply}};
+                       {ROWS_OF_TILE, packed_size, pack, no_scratch, multiply},
+                       {}};
 
 }  // namespace gnx

@@ -36,15 +36,26 @@ struct Span {
   const Segment *segment;
 };
 
+// How a result leaves narrow.
+struct Narrow {
+  const float *inverse;  // [width], of the steps
+  float most;            // the largest level, without zero
+  int32_t bits, zero;
+  uint8_t *out;
+  int64_t row_bytes;
+};
+
 struct Structure {
   Index rowptr, col;  // col.data is null where slot s reads row s
   int64_t num_rows, num_slots, num_src;
   int64_t chunk;
   int64_t out_row = 0;  // the row that an output begins with
   bool past = false;    // whether the output is too large for the caches
+  const Narrow *next = nullptr;
 };
 
-// A block of columns: `count` vectors of `lanes` from column `begin`, the last one ending at column `end`.
+// A block of columns: `count` vectors of `lanes` from column `begin`, the last one ending at column `end`. Of rows of
+// levels they are bytes, and a block of fewer than a vector has is a row, or its end, that is read with care.
 struct Block {
   int32_t lanes, count;
   int64_t begin, end;
@@ -91,13 +102,70 @@ struct Product {
   void (*multiply)(const Tile &tile);
 };
 
-struct Path {
-  const char *name;
-  int32_t lanes, most;  // numbers in a vector, vectors in a block
+// What reduces rows.
+struct Reduce {
   void (*aggregate)(const gnx_aggregate &work, const Structure &structure, const Block &block, Sum sum,
                     const Span &span, const Parts &parts);
   void (*join)(const gnx_aggregate &work, const Structure &structure, const Segment *segments, int64_t count,
                Sum sum, const Parts &parts);
+};
+
+// A matrix of levels as one instruction set reads it.
+struct PackedLevels {
+  int64_t out_width, width;
+  const void *values;
+  const int32_t *sums;  // of each row, where a product needs them
+};
+
+// How rows turn into levels. With reaches, rising ones, each is that of a group.
+struct Quantiser {
+  gnx_quantiser given;
+  const float *reach;
+  const int64_t *group;
+  int64_t num_reaches;
+};
+
+// Rows [count, packed.width] that turn into levels and are multiplied with a matrix of them.
+struct LevelFactor {
+  const float *rows;
+  const Quantiser *quantiser;
+  PackedLevels packed;
+  const float *step;
+};
+
+// Some rows of an output, as of a tile.
+struct LevelTile {
+  const LevelFactor *factors;
+  int num;
+  int64_t first, count;
+  const gnx_epilogue &epilogue;
+  float *out;
+  const Narrow *next;
+  void *scratch;
+  bool past;
+};
+
+// Products of levels. Sizes are numbers of bytes.
+struct LevelProduct {
+  int64_t tile;
+  size_t (*packed_size)(int64_t out_width, int64_t width);
+  void (*pack)(const int8_t *values, int64_t out_width, int64_t width, void *to);
+  size_t (*scratch_size)(int64_t count, int64_t width);
+  void (*multiply)(const LevelTile &tile);
+};
+
+// What works on levels.
+struct Levels {
+  Reduce reduce;
+  // Rows [first, last) of floats.
+  void (*narrow)(const float *x, int64_t width, const Narrow &to, int64_t first, int64_t last);
+  LevelProduct product;
+};
+
+struct Path {
+  const char *name;
+  int32_t lanes, most;  // numbers in a vector, vectors in a block
+  Reduce reduce;
   void (*attend)(const gnx_attention &work, const Structure &structure, const Block *blocks, int64_t num_blocks,
                  const Span &span, const Parts &parts, float *scratch);
   void (*join_attention)(const gnx_attention &work, const Structure &structure, const Segment *segments,
@@ -106,15 +174,23 @@ struct Path {
                  const Parts &parts, float *scratch);
   void (*join_softmax)(const Segment *segments, int64_t count, int64_t heads, float *out, const Parts &parts);
   Product product;
+  Levels levels;
 };
 
 extern const Path PORTABLE;
+extern const Levels PORTABLE_LEVELS;  // of which a path is made: dispatch.cpp puts the two together
 #if defined(GNX_X86)
 extern const Path AVX2;
+extern const Levels AVX2_LEVELS;
 extern const Path AVX512;
+extern const Levels AVX512_LEVELS;
+#endif
+#if defined(GNX_VNNI)
+extern const LevelProduct VNNI;
 #endif
 #if defined(GNX_AMX)
 extern const Product AMX;
+extern const LevelProduct AMX_LEVELS;
 #endif
 
 }  // namespace gnx

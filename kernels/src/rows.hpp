@@ -123,10 +123,11 @@ inline Floats<W> activate(Floats<W> value, const gnx_epilogue &epilogue) {
 
 // Finish columns from `begin` on, as many as vectors fill; tell where the rest begins.
 template <int W>
-inline int64_t finish_vectors(const gnx_epilogue &epilogue, const float *root, const float *bias, int64_t begin,
-                              int64_t count, float *values) {
+inline int64_t finish_vectors(const gnx_epilogue &epilogue, float scale, const float *root, const float *bias,
+                              int64_t begin, int64_t count, float *values) {
   for (; begin + W <= count; begin += W) {
     Floats<W> value = load<W>(values + begin);
+    if (epilogue.scale) value *= scale;
     if (root) value += load<W>(root + begin);
     if (bias) value += load<W>(bias + begin);
     store<W>(values + begin, activate<W>(value, epilogue));
@@ -139,9 +140,10 @@ inline void finish(const gnx_epilogue &epilogue, int64_t row, int64_t width, int
                    float *values) {
   const float *root = epilogue.root ? epilogue.root + row * width + begin : nullptr;
   const float *bias = epilogue.bias ? epilogue.bias + begin : nullptr;
-  if (!root && !bias && epilogue.activation == GNX_IDENTITY) return;
-  const int64_t rest = finish_vectors<GNX_LANES>(epilogue, root, bias, 0, count, values);
-  finish_vectors<1>(epilogue, root, bias, rest, count, values);
+  if (!root && !bias && !epilogue.scale && epilogue.activation == GNX_IDENTITY) return;
+  const float scale = epilogue.scale ? epilogue.scale[row] : 1.0f;
+  const int64_t rest = finish_vectors<GNX_LANES>(epilogue, scale, root, bias, 0, count, values);
+  finish_vectors<1>(epilogue, scale, root, bias, rest, count, values);
 }
 
 // The same, with what a mean, a maximum of nothing and scales of columns need before it.
@@ -161,7 +163,7 @@ inline void finish(const gnx_aggregate &work, int64_t row, int64_t slots, int64_
 
 inline bool is_plain(const gnx_aggregate &work) {
   const gnx_epilogue &epilogue = work.epilogue;
-  return work.reduce == GNX_SUM && !work.column_scale && !epilogue.root && !epilogue.bias &&
+  return work.reduce == GNX_SUM && !work.column_scale && !epilogue.root && !epilogue.bias && !epilogue.scale &&
          epilogue.activation == GNX_IDENTITY;
 }
 

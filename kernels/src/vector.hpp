@@ -29,6 +29,7 @@ struct Lanes {
   typedef uint16_t Halves __attribute__((vector_size(W * 2)));
   typedef int16_t Shorts __attribute__((vector_size(W * 2)));
   typedef int8_t Bytes __attribute__((vector_size(W)));
+  typedef uint8_t Levels __attribute__((vector_size(W)));
 };
 
 template <int W>
@@ -151,6 +152,30 @@ inline Floats<16> RowI8::row<16>(const int8_t *from) {
   return bits<Floats<16>>(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(read<__m128i>(from))));
 }
 #endif
+
+// Levels of 8 bits, of which `Zero` stands for 0.
+template <int Zero>
+struct RowU8 {
+  typedef uint8_t Type;
+  template <int W>
+  static Floats<W> row(const uint8_t *from) {
+#if defined(__AVX512F__)
+    if constexpr (W == 16) {
+      const __m512i whole = _mm512_cvtepu8_epi32(read<__m128i>(from));
+      return bits<Floats<16>>(_mm512_cvtepi32_ps(_mm512_sub_epi32(whole, _mm512_set1_epi32(Zero))));
+    }
+#endif
+#if defined(__AVX2__)
+    if constexpr (W == 8) {
+      const __m256i whole = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(read<int64_t>(from)));
+      return bits<Floats<8>>(_mm256_cvtepi32_ps(_mm256_sub_epi32(whole, _mm256_set1_epi32(Zero))));
+    }
+#endif
+    typedef typename Lanes<W>::Levels Levels;
+    typedef typename Lanes<W>::Ints Ints;
+    return __builtin_convertvector(__builtin_convertvector(read<Levels>(from), Ints) - Zero, Floats<W>);
+  }
+};
 
 // The exponential of what is not positive, to within two units in the last place; below -87.3 it is 0, and what is no
 // number stays so.

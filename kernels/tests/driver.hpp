@@ -45,6 +45,7 @@ void refused(const char *what, int32_t status);
 
 void run_sort();
 void run_edges();
+void run_levels();
 void run_linear();
 void run_neighbours();
 void run_packed();

@@ -48,7 +48,7 @@ int32_t multiply(const Graph &graph, Parts parts, int32_t type, const Sizes &siz
   if (parts & OWN) work.own = own.data(), work.own_matrix = own_matrix.get();
   work.sum.csr.num_rows = graph.rows();
   work.epilogue = {choice & 1 ? root.data() : nullptr, choice & 2 ? bias.data() : nullptr,
-                   static_cast<int32_t>(choice % 4), 0.5f};
+                   static_cast<int32_t>(choice % 4), 0.5f, nullptr};
   work.out = out.data();
   if (change) change(work);
   return gnx_run_linear(&work, &THREADS[choice % 3]);
@@ -70,7 +70,7 @@ void refuse_arguments(int64_t choice) {
       [](gnx_linear &work) { work.sum.width += 2; },
       [](gnx_linear &work) { work.sum.width = -6; },
       [](gnx_linear &work) { work.sum.heads = 4; },
-      [](gnx_linear &work) { work.sum.type = 4; },
+      [](gnx_linear &work) { work.sum.type = 6; },
       [](gnx_linear &work) { work.sum.reduce = 9; },
       [](gnx_linear &work) { work.epilogue.activation = -1; },
       [&](gnx_linear &work) { work.matrix = wider.get(); },

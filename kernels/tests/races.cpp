@@ -50,11 +50,14 @@ std::vector<Job> reductions() {
   gnx_pack_matrix(scores.data(), narrow, width, &matrix);
   const auto sum = [](int32_t type, const void *rows, const gnx_threads &threads) {
     std::vector<float> out(static_cast<size_t>(graph.rows() * width));
-    const gnx_aggregate work{indices.csr, rows, width, type, GNX_SUM, nullptr, nullptr, nullptr, 1, {}, out.data()};
+    gnx_aggregate work{};
+    work.csr = indices.csr, work.x = rows, work.width = width, work.type = type, work.heads = 1;
+    work.out = out.data();
     return answer(gnx_run_aggregate(&work, &threads), out);
   };
   return {{"sum", [=](const gnx_threads &threads) { return sum(GNX_F32, x.data(), threads); }},
           {"sum of integers", [=](const gnx_threads &threads) { return sum(GNX_I8, integers.data(), threads); }},
+          {"sum of levels", [=](const gnx_threads &threads) { return sum(GNX_U4, integers.data(), threads); }},
           {"linear",
            [](const gnx_threads &threads) {
              std::vector<float> out(static_cast<size_t>(graph.rows() * narrow));

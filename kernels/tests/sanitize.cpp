@@ -13,7 +13,7 @@ const int64_t TYPE_BYTES[] = {4, 2, 2, 1};
 
 gnx_epilogue epilogue(const std::vector<float> &root, const std::vector<float> &bias, int64_t choice) {
   const float *const of_root = choice & 1 ? root.data() : nullptr, *const of_bias = choice & 2 ? bias.data() : nullptr;
-  return {of_root, of_bias, static_cast<int32_t>(choice % 4), 0.5f};
+  return {of_root, of_bias, static_cast<int32_t>(choice % 4), 0.5f, nullptr};
 }
 
 using Change = std::function<void(gnx_aggregate &)>;
@@ -26,7 +26,9 @@ int32_t aggregate(const Graph &graph, int32_t type, int32_t reduce, int64_t widt
   const std::vector<float> of_columns = floats(width), root = floats(graph.rows() * width), bias = floats(width);
   std::vector<float> out(static_cast<size_t>(graph.rows() * width));
   const bool adds = reduce == GNX_SUM || reduce == GNX_MEAN;
-  gnx_aggregate work{indices.csr, x.data(), width, type, reduce, nullptr, nullptr, nullptr, heads, {}, out.data()};
+  gnx_aggregate work{};
+  work.csr = indices.csr, work.x = x.data(), work.width = width, work.type = type, work.reduce = reduce;
+  work.heads = heads, work.out = out.data();
   if (heads > 1 || (adds && choice & 8)) work.weight = weight.data();
   if (adds && type == GNX_I8 && choice & 16) work.row_scale = of_rows.data();
   if (adds && type == GNX_I8 && choice & 1) work.column_scale = of_columns.data();
@@ -48,8 +50,9 @@ int32_t attend(const Graph &graph, int32_t score, int64_t width, int64_t heads, 
   const std::vector<float> edge_value = floats(has_value ? graph.slots() * width : 0);
   const std::vector<float> root = floats(graph.rows() * width), bias = floats(width);
   std::vector<float> out(static_cast<size_t>(graph.rows() * width));
-  gnx_attention work{indices.csr, x.data(), width, heads, score, nullptr, nullptr, nullptr, nullptr, nullptr,
-                     0.2f,        1.0f,     {},    out.data()};
+  gnx_attention work{};
+  work.csr = indices.csr, work.x = x.data(), work.width = width, work.heads = heads, work.score = score;
+  work.slope = 0.2f, work.scale = 1.0f, work.out = out.data();
   if (score != GNX_GIVEN) work.source = source.data(), work.destination = destination.data();
   if (has_edge) work.edge = edge.data();
   if (has_value) work.edge_value = edge_value.data();
@@ -127,7 +130,7 @@ void refuse_arguments(int64_t choice) {
       [](gnx_aggregate &work) { work.width = -6; },
       [](gnx_aggregate &work) { work.heads = 5; },
       [](gnx_aggregate &work) { work.heads = 0; },
-      [](gnx_aggregate &work) { work.type = 4; },
+      [](gnx_aggregate &work) { work.type = 6; },
       [](gnx_aggregate &work) { work.reduce = GNX_MAX; },
       [](gnx_aggregate &work) { work.epilogue.activation = 9; },
   };
@@ -160,6 +163,7 @@ int main() {
     }
     run_path();
     run_linear();
+    run_levels();
     run_packed();
     std::printf("%s: %ld calls\n", path, calls);
   }

@@ -51,7 +51,7 @@ LINEARS = [
     ({"sum.width": MOST - 1}, SHAPE),
     ({"sum.heads": 0}, SHAPE),
     ({"sum.heads": 4}, SHAPE),
-    ({"sum.type": 4}, OPTION),
+    ({"sum.type": 6}, OPTION),
     ({"sum.reduce": 5}, OPTION),
     ({"sum.reduce": 2}, OPTION),
     ({"sum.row_scale": NUMBERS}, OPTION),

@@ -122,7 +122,7 @@ AGGREGATES = [
     *BOTH,
     ({"weight": None}, SHAPE),
     ({"weight": None, "heads": 1}, OK),
-    ({"type": 4}, OPTION),
+    ({"type": 6}, OPTION),
     ({"type": -1}, OPTION),
     ({"reduce": 5}, OPTION),
     ({"reduce": -1}, OPTION),

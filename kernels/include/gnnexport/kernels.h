@@ -22,7 +22,7 @@ extern "C" {
 #endif
 
 /* Grows whenever a structure or a function changes its meaning. */
-#define GNX_ABI 2
+#define GNX_ABI 3
 
 typedef enum gnx_status {
   GNX_OK = 0,
@@ -33,7 +33,9 @@ typedef enum gnx_status {
   GNX_MEMORY = 5  /* memory ran out */
 } gnx_status;
 
-typedef enum gnx_type { GNX_F32 = 0, GNX_BF16 = 1, GNX_F16 = 2, GNX_I8 = 3 } gnx_type;
+/* GNX_U8 and GNX_U4 are levels, of which `zero` stands for 0. A row of `width` levels of 4 bits has (width + 1) / 2
+ * bytes: the even columns are the low halves, and the last half of an odd width is not read. */
+typedef enum gnx_type { GNX_F32 = 0, GNX_BF16 = 1, GNX_F16 = 2, GNX_I8 = 3, GNX_U8 = 4, GNX_U4 = 5 } gnx_type;
 
 /* A row without slots gives 0, and 1 for GNX_PROD. NaN is handed on by every reduction. */
 typedef enum gnx_reduce { GNX_SUM = 0, GNX_MEAN = 1, GNX_MAX = 2, GNX_MIN = 3, GNX_PROD = 4 } gnx_reduce;
@@ -65,29 +67,44 @@ typedef struct gnx_csr {
   int32_t index_bits; /* 32 or 64 */
 } gnx_csr;
 
-/* out = activation(reduced + root + bias); parts that are null are left out. */
+/* out = activation(scale * reduced + root + bias); parts that are null are left out. */
 typedef struct gnx_epilogue {
   const float *root; /* [num_rows, width] */
   const float *bias; /* [width] */
   int32_t activation;
   float slope;
+  const float *scale; /* [num_rows] */
 } gnx_epilogue;
+
+/* A result that is handed on as levels of 4 or 8 bits, laid out as GNX_U4 and GNX_U8 are; the half that an odd width
+ * leaves over is 0. With z = value * (1 / step), `most` = 2^bits - 1 where zero is 0, and 2^(bits - 1) - 1 where it is
+ * 2^(bits - 1), there is no other: the level is zero + floor(min(max(z, 0), most) + 0.5), or
+ * zero + sign(z) * floor(min(|z|, most) + 0.5). What is no number has some level. */
+typedef struct gnx_narrow {
+  const float *step; /* [width], positive */
+  int32_t bits, zero;
+  uint8_t *out; /* null: the result is handed on as it is; else that is not written */
+} gnx_narrow;
 
 /* out[i] = reduce over the slots s of row i of weight[s] * x[col[s]].
  *
- * With GNX_I8 a row stands for x * row_scale[source] * column_scale. Sums and means without weight and row_scale add
- * integers, exactly, and are scaled once at the end. */
+ * With GNX_I8, GNX_U8 and GNX_U4 a row stands for (x - zero) * row_scale[source] * column_scale. Sums and means without
+ * weight and row_scale add integers, exactly, and are scaled once at the end. Levels know no GNX_PROD; a mean of them is
+ * their sum times the reciprocal of the number of slots, and what is made of them has the same bits on every instruction
+ * set. */
 typedef struct gnx_aggregate {
   gnx_csr csr;
   const void *x; /* [num_src, width] of type `type` */
   int64_t width;
   int32_t type, reduce;
-  const float *row_scale;    /* [num_src], only with GNX_I8 */
-  const float *column_scale; /* [width], only with GNX_I8 */
+  const float *row_scale;    /* [num_src], only with integers and with GNX_SUM and GNX_MEAN */
+  const float *column_scale; /* [width], likewise; of levels it is positive, and goes with GNX_MAX and GNX_MIN too */
   const float *weight;       /* [num_slots, heads], only with GNX_SUM and GNX_MEAN */
-  int64_t heads;             /* that share the width evenly; 1 without weight */
+  int64_t heads;             /* that share the width evenly; 1 without weight, and with levels */
   gnx_epilogue epilogue;
-  float *out; /* [num_rows, width] */
+  float *out;      /* [num_rows, width] */
+  int32_t zero;    /* of levels: 0, or 2^(bits - 1) */
+  gnx_narrow next; /* only with levels */
 } gnx_aggregate;
 
 /* A matrix [out_width, width] of weights, laid out for products by the instruction set that is in force: made once, read
@@ -97,7 +114,7 @@ typedef struct gnx_matrix gnx_matrix;
 /* out = activation(reduced . matrix^T + own . own_matrix^T + root + bias), some rows at a time, so that what is reduced
  * is never in memory as a whole.
  *
- * `sum` says what is reduced; its out and its epilogue are not read. Either product may be left out: without `matrix`
+ * `sum` says what is reduced; its out, its epilogue and its next are not read. Either product may be left out: without `matrix`
  * only sum.csr.num_rows is read of `sum`. Products are as accurate as float32 sums of float32 products, in an order that
  * the instruction set decides; `amx` takes numbers and sums below 2^-126 for 0, which moves a result by at most
  * 2^-125 * (|a| + |b| + 6) for each product a * b in it. `out` may be what `root` is, to add to what is there;
@@ -111,6 +128,37 @@ typedef struct gnx_linear {
   float *out; /* [num_rows, out_width] */
 } gnx_linear;
 
+/* How rows of floats turn into levels: row i has the step and the bits, from 1 to 8, of entry i % count. With `nearest`
+ * it has those of the entry whose reach, step * most, is nearest to the row's largest size; of two as near it is the one
+ * that reaches less, and then the first. Levels are rounded as gnx_narrow says, most of one signed bit being 0. */
+typedef struct gnx_quantiser {
+  const float *step;   /* [count], positive */
+  const uint8_t *bits; /* [count] */
+  int64_t count;
+  int32_t is_signed, nearest;
+} gnx_quantiser;
+
+/* A product of rows with a matrix of levels: rows [num_rows, width] turn into levels, these are multiplied and added as
+ * integers, and the sum is worth step of the row * step of the matrix's row. */
+typedef struct gnx_level_product {
+  const float *rows; /* null: what is reduced */
+  gnx_quantiser quantiser;
+  const gnx_matrix *matrix; /* [out_width, width], made by gnx_pack_levels */
+  const float *step;        /* [out_width] */
+} gnx_level_product;
+
+/* out = activation(scale * (product + own) + root + bias), some rows at a time. `sum` says what is reduced where
+ * product.rows is null, and is finished by its own epilogue before its rows turn into levels; else only
+ * sum.csr.num_rows is read of it. Without own.matrix there is no second product. Results have the same bits on every
+ * instruction set where sum.x has levels or nothing is reduced. */
+typedef struct gnx_level_linear {
+  gnx_aggregate sum; /* its out and its next are not read */
+  gnx_level_product product, own;
+  gnx_epilogue epilogue;
+  float *out; /* [num_rows, out_width] */
+  gnx_narrow next;
+} gnx_level_linear;
+
 typedef enum gnx_score {
   GNX_GIVEN = 0, /* score = edge, [num_slots, heads] */
   GNX_GAT = 1,   /* leaky_relu(source + destination + edge), each [.., heads] */
@@ -118,10 +166,11 @@ typedef enum gnx_score {
   GNX_DOT = 3    /* per head: scale * destination . (source + edge), each [.., width] */
 } gnx_score;
 
-/* out[i] = sum over the slots s of row i of softmax(score)[s] * (x[col[s]] + edge_value[s]), head by head. */
+/* out[i] = sum over the slots s of row i of softmax(score)[s] * (x[col[s]] + edge_value[s]), head by head. With GNX_U8
+ * a row stands for (x - zero) * column_scale. */
 typedef struct gnx_attention {
   gnx_csr csr;
-  const float *x; /* [num_src, width] */
+  const void *x; /* [num_src, width] of type `type` */
   int64_t width, heads;
   int32_t score;
   const float *source;      /* by source */
@@ -131,7 +180,9 @@ typedef struct gnx_attention {
   const float *att;         /* [width], only GNX_GATV2 */
   float slope, scale;
   gnx_epilogue epilogue;
-  float *out; /* [num_rows, width] */
+  float *out;                /* [num_rows, width] */
+  int32_t type, zero;        /* GNX_F32 or GNX_U8; 0 or 128 */
+  const float *column_scale; /* [width], only with GNX_U8 */
 } gnx_attention;
 
 GNX_API int32_t gnx_abi(void);
@@ -144,10 +195,16 @@ GNX_API int32_t gnx_use_path(const char *name);
 
 GNX_API int32_t gnx_run_aggregate(const gnx_aggregate *work, const gnx_threads *threads);
 
-/* `values` [out_width, width]; free what is made. */
+/* Rows x [num_rows, width] as levels. */
+GNX_API int32_t gnx_run_narrow(const float *x, int64_t num_rows, int64_t width, const gnx_narrow *to,
+                               const gnx_threads *threads);
+
+/* `values` [out_width, width]; free what is made. Of levels there are at most 65536 columns. */
 GNX_API int32_t gnx_pack_matrix(const float *values, int64_t out_width, int64_t width, gnx_matrix **out);
+GNX_API int32_t gnx_pack_levels(const int8_t *values, int64_t out_width, int64_t width, gnx_matrix **out);
 GNX_API void gnx_free_matrix(gnx_matrix *matrix);
 GNX_API int32_t gnx_run_linear(const gnx_linear *work, const gnx_threads *threads);
+GNX_API int32_t gnx_run_level_linear(const gnx_level_linear *work, const gnx_threads *threads);
 
 GNX_API int32_t gnx_run_attention(const gnx_attention *work, const gnx_threads *threads);
 

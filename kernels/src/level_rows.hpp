@@ -1,0 +1,139 @@
+// What products of levels share: rows that turn into levels, and what becomes of sums of their products.
+#pragma once
+
+#include "levels.hpp"
+
+namespace {
+
+using gnx::LevelFactor;
+using gnx::LevelProduct;
+using gnx::LevelTile;
+using gnx::PackedLevels;
+using gnx::Quantiser;
+
+constexpr int64_t MOST_ROWS = 64;  // of a tile
+constexpr int MOST_FACTORS = 2;
+
+struct Step {
+  float step, most;
+};
+
+inline float size_of(float value) { return value < 0.0f ? -value : value; }
+
+inline float largest_size(const float *row, int64_t width) {
+  typedef Lanes<GNX_LANES>::Ints Ints;
+  Floats<GNX_LANES> most{};
+  int64_t i = 0;
+  for (; i + GNX_LANES <= width; i += GNX_LANES) {
+    const Floats<GNX_LANES> size = bits<Floats<GNX_LANES>>(read<Ints>(row + i) & 0x7fffffff);
+    most = where<GNX_LANES>(size > most, size, most);
+  }
+  float found = 0.0f;
+  for (int lane = 0; lane < GNX_LANES; ++lane) found = most[lane] > found ? most[lane] : found;
+  for (; i < width; ++i) {
+    const float size = size_of(row[i]);
+    found = size > found ? size : found;
+  }
+  return found;
+}
+
+// The entry whose reach is nearest: of the two around the size the lower one where both are as near.
+inline int64_t nearest(const Quantiser &quantiser, float size) {
+  int64_t low = 0, high = quantiser.num_reaches - 1;
+  while (low < high) {
+    const int64_t middle = low + (high - low) / 2;
+    if (quantiser.reach[middle] < size)
+      low = middle + 1;
+    else
+      high = middle;
+  }
+  const int64_t below = low > 0 ? low - 1 : 0;
+  const bool lower = size_of(size - quantiser.reach[below]) <= size_of(size - quantiser.reach[low]);
+  return quantiser.group[lower ? below : low];
+}
+
+inline Step step_of(const Quantiser &quantiser, const float *row, int64_t place, int64_t width) {
+  const gnx_quantiser &given = quantiser.given;
+  const int64_t entry = quantiser.num_reaches ? nearest(quantiser, largest_size(row, width)) : place % given.count;
+  const int32_t bits = given.is_signed ? given.bits[entry] - 1 : given.bits[entry];
+  return {given.step[entry], static_cast<float>((1 << bits) - 1)};
+}
+
+// Levels [count, stride] of rows, each with its step; `Number` is what they are stored as, `zero` what stands for 0.
+template <class Number>
+inline void quantise_rows(const LevelTile &tile, const LevelFactor &factor, int32_t zero, int64_t stride, Number *to,
+                          float *steps) {
+  typedef Number Numbers __attribute__((vector_size(GNX_LANES * sizeof(Number))));
+  const int64_t width = factor.packed.width;
+  const bool is_signed = factor.quantiser->given.is_signed;
+  for (int64_t i = 0; i < tile.count; ++i) {
+    const float *const row = factor.rows + i * width;
+    Number *const out = to + i * stride;
+    const Step of = step_of(*factor.quantiser, row, tile.first + i, width);
+    const float inverse = 1.0f / of.step;
+    int64_t k = 0;
+    for (; k + GNX_LANES <= width; k += GNX_LANES) {
+      const auto whole = level<GNX_LANES>(load<GNX_LANES>(row + k), all<GNX_LANES>(inverse), of.most, is_signed) + zero;
+#if defined(__AVX512F__)
+      if constexpr (sizeof(Number) == 1) {
+        const __m128i narrow = _mm512_cvtepi32_epi8(bits<__m512i>(whole));
+        std::memcpy(out + k, &narrow, sizeof(narrow));
+        continue;
+      }
+#endif
+      const Numbers narrow = __builtin_convertvector(whole, Numbers);
+      std::memcpy(out + k, &narrow, sizeof(narrow));
+    }
+    for (; k < width; ++k)
+      out[k] = static_cast<Number>(level<1>(load<1>(row + k), Floats<1>{inverse}, of.most, is_signed)[0] + zero);
+    for (; k < stride; ++k) out[k] = 0;
+    steps[i] = of.step;
+  }
+}
+
+// What the columns of one panel need, zeros filling it.
+template <int Panel>
+struct PanelTerms {
+  float step[Panel];
+  int32_t zero[Panel];  // what the zeros of the rows add to each sum
+
+  PanelTerms(const LevelFactor &factor, int64_t column, int32_t zero_of_rows) {
+    const PackedLevels &packed = factor.packed;
+    for (int i = 0; i < Panel; ++i) {
+      const bool there = column + i < packed.out_width;
+      step[i] = there ? factor.step[column + i] : 0.0f;
+      zero[i] = there ? zero_of_rows * packed.sums[column + i] : 0;
+    }
+  }
+};
+
+// Finish `count` rows of a tile from row `row`: `sums` are [count, Panel] for each factor, in columns from `column` on.
+template <int Panel>
+inline void finish_levels(const LevelTile &tile, int64_t row, int64_t count, int64_t column,
+                          const int32_t *const *sums, const float (*steps)[MOST_ROWS], const PanelTerms<Panel> *terms) {
+  const int64_t width = tile.factors[0].packed.out_width;
+  const int64_t columns = width - column < Panel ? width - column : Panel;
+  for (int64_t i = 0; i < count; ++i) {
+    float values[Panel];
+    for (int place = 0; place < tile.num; ++place) {
+      const float step = steps[place][row + i];
+      const int32_t *const from = sums[place] + i * Panel;
+      const PanelTerms<Panel> &term = terms[place];
+      if (place == 0) {
+        for (int c = 0; c < Panel; ++c) values[c] = (step * term.step[c]) * static_cast<float>(from[c] - term.zero[c]);
+      } else {
+        for (int c = 0; c < Panel; ++c) values[c] += (step * term.step[c]) * static_cast<float>(from[c] - term.zero[c]);
+      }
+    }
+    const int64_t at = tile.first + row + i;
+    finish(tile.epilogue, at, width, column, columns, values);
+    if (tile.next)
+      hand_narrow<Panel>(*tile.next, at, column, columns, values);
+    else
+      hand_over<Panel>(values, columns, tile.past, tile.out + at * width + column);
+  }
+}
+
+inline int64_t up_to(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
+
+}  // namespace
