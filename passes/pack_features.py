@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, cast, get_args
 
 import numpy as np
 import torch
 
+from gnnexport.bundle.stages import FeatureBits
 from gnnexport.errors import Problem
 from gnnexport.native.row_widths import choose_widths
 from gnnexport.passes.contract import Pass, PassContext, Stage
 from gnnexport.program.program import Program
 from gnnexport.program.stored import Stored, read_stored, round_features
 
-_BITS = (2, 4, 8)
+_BITS = get_args(FeatureBits)
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class PackFeatures(Pass):
         step, bits = choose_widths(x, self.bits, is_signed=is_signed)
         stored = Stored(torch.from_numpy(step), torch.from_numpy(bits).float(), is_signed)
         round_features(program, stored)
+        program.feature_bits = cast(FeatureBits, self.bits)
         taken = stored.packed(stored.rounded(torch.from_numpy(x))).nbytes
         rows = ", ".join(f"{int((bits == width).sum()):,} of {width} bits" for width in np.unique(bits))
         ctx.note(f"features take {taken:,} of {x.nbytes:,} bytes, steps and widths included: rows {rows}")

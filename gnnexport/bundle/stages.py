@@ -44,6 +44,9 @@ of the slot's edge, and for an added loop one number, `fill`. Where d is 0 the v
 StoreBits = Literal[8, 32]
 """Bits of a number in rows that are kept between requests: 8, with a step for each row, or those of float32."""
 
+FeatureBits = Literal[2, 4, 8]
+"""Most bits of a number of packed features: a row takes fewer where they are as good."""
+
 
 class FeatureTable(Record):
     """Rows of node features, float32 [nodes, width], in a `.npy` file that is mapped into memory, or packed rows.
@@ -53,15 +56,15 @@ class FeatureTable(Record):
         file: path inside the bundle.
         width: columns.
         columns: which of the features these are; `None` for all of them in order.
-        bits: the file holds packed rows (`bundle.packed_rows`), and this is the most bits that a number of a row has
-            which `update` brings; `None` for float32.
+        bits: the file holds packed rows (`bundle.packed_rows`), and this is the most bits that a number of a row had
+            when they were chosen, and has in rows which `update` brings; `None` for float32.
     """
 
     name: str
     file: str
     width: int = Field(ge=0)
     columns: tuple[int, ...] | None = None
-    bits: Literal[1, 2, 4, 8] | None = None
+    bits: FeatureBits | None = None
 
 
 class Structure(Record):

@@ -64,7 +64,9 @@ def unpack(rows: PackedRows, ids: Ids, out: Floats) -> None:
     for begin, end in _parts(rows, len(ids)):
         numbers, zero = _stored(rows, ids[begin:end])
         whole = numbers.astype(np.int32) - zero[:, None].astype(np.int32)
-        np.multiply(whole.astype(np.float32), rows.step[ids[begin:end], None], out=out[begin:end])
+        # A step may be infinite or no number, which is handed on.
+        with np.errstate(invalid="ignore"):
+            np.multiply(whole.astype(np.float32), rows.step[ids[begin:end], None], out=out[begin:end])
 
 
 def levels(rows: PackedRows, ids: Ids, out: Bytes) -> None:
@@ -75,7 +77,7 @@ def levels(rows: PackedRows, ids: Ids, out: Bytes) -> None:
 
 
 def _parts(rows: PackedRows, count: int) -> list[tuple[int, int]]:
-    each = max(_MOST_NUMBERS // max(rows.columns, 1), 1)
+    each = max(_MOST_NUMBERS // max(rows.columns, GROUP), 1)  # a row is found by the widths of a group
     return [(begin, min(begin + each, count)) for begin in range(0, count, each)]
 
 

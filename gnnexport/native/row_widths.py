@@ -40,7 +40,7 @@ def choose_widths(x: Floats, most_bits: int, *, is_signed: bool) -> Widths:
 
     Args:
         x: float32 [rows, columns], finite.
-        most_bits: one of `WIDTHS`; with it a row is always stored.
+        most_bits: 2, 4 or 8; with it a row is always stored, whatever its signs.
         is_signed: numbers may be negative.
     """
     widths = tuple(width for width in WIDTHS if width <= most_bits)
@@ -48,7 +48,9 @@ def choose_widths(x: Floats, most_bits: int, *, is_signed: bool) -> Widths:
     each = max(_MOST_NUMBERS // max(x.shape[1], 1), 1)
     for begin in range(0, len(x), each):
         part = slice(begin, begin + each)
-        step[part], bits[part] = _choose(x[part], widths, is_signed)
+        # What a step too large could reach is more than a float32 holds, and beyond the row all the same.
+        with np.errstate(over="ignore"):
+            step[part], bits[part] = _choose(x[part], widths, is_signed)
     return Widths(step, bits)
 
 

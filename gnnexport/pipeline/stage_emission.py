@@ -141,7 +141,7 @@ def _write_tables(cut: CutProgram, known: Known, folder: Path) -> tuple[FeatureT
             np.save(folder / file, np.ascontiguousarray(rows.numpy()), allow_pickle=False)
         else:
             write_packed(folder / file, cut.stored.packed(rows))
-        bits = None if cut.stored is None else cut.stored.most_bits
+        bits = None if cut.stored is None else cut.program.feature_bits
         written.append(FeatureTable(name=table.name, file=file, width=rows.shape[1], columns=table.columns, bits=bits))
     return tuple(written)
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from gnnexport.bundle.stages import StoreBits
+from gnnexport.bundle.stages import FeatureBits, StoreBits
 from gnnexport.program.dialect import ops as _dialect  # noqa: F401  registers the ops that graphs refer to
 from gnnexport.program.dialect import orders as _orders  # noqa: F401
 from gnnexport.program.dialect import quantize as _quantize  # noqa: F401
@@ -52,6 +52,7 @@ class Program(nn.Module):
         target: which nodes the rows are where there are several kinds, `__paper`; else empty.
         training_blocker: why the Program cannot be retrained; `None` when it can.
         store_bits: of a number in the rows that mode `batched` keeps between requests.
+        feature_bits: most bits of a feature, where mode `batched` stores features packed.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Program(nn.Module):
         target: str = "",
         training_blocker: str | None = None,
         store_bits: StoreBits = 32,
+        feature_bits: FeatureBits = 8,
     ) -> None:
         super().__init__()
         self.body = body
@@ -77,6 +79,7 @@ class Program(nn.Module):
         self.target = target
         self.training_blocker = training_blocker
         self.store_bits = store_bits
+        self.feature_bits = feature_bits
         self.training = False
 
     @property
@@ -131,6 +134,7 @@ class Program(nn.Module):
             target=self.target,
             training_blocker=self.training_blocker,
             store_bits=self.store_bits,
+            feature_bits=self.feature_bits,
         )
         twin.training = self.training
         return twin

@@ -47,11 +47,6 @@ class Stored:
         step = self.step.detach().clamp(min=LEAST_STEP).numpy().astype(np.float32)
         return pack(np.ascontiguousarray(rounded.numpy()), step, containers, is_signed=self.signed)
 
-    @property
-    def most_bits(self) -> int:
-        """The container of the widest row."""
-        return next(width for width in WIDTHS if width >= int(whole_bits(self.bits.detach()).max()))
-
 
 def round_features(program: Program, stored: Stored) -> None:
     """Let everything read rounded features; the Program, which is changed, is split."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Iterator
 
 import numpy as np
@@ -233,6 +234,27 @@ def test_the_fewest_bits_that_are_near_enough(seed: int, most_bits: int, is_sign
         if most:
             narrow = pack(x[[row]], largest[[row]] / most.astype(np.float32), fewer, is_signed=is_signed)
             assert abs(unpack(narrow) - x[row]).max() > bound[row] * 0.999
+
+
+def test_numbers_near_the_largest_of_float32() -> None:
+    """Rows of numbers whose multiples no float32 holds have a step and a width like any other."""
+    x = np.array([[3e38, 1e38, 1], [-3e38, 1e38, 2]], np.float32)
+    for rows, is_signed in ((x[:1], False), (x, True)):
+        step, bits = choose_widths(rows, 8, is_signed=is_signed)
+        found = unpack(pack(rows, step, bits, is_signed=is_signed))
+        np.testing.assert_allclose(found, rows, atol=3e38 / 254)
+
+
+def test_few_columns_take_little_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Finding rows in numpy takes the widths of their groups: so few columns make parts no longer."""
+    monkeypatch.setattr(packed, "why_missing", lambda: "left out")
+    rows = pack(np.ones((200_000, 1), np.float32), np.ones(200_000, np.float32), np.full(200_000, 2), is_signed=False)
+    tracemalloc.start()
+    try:
+        unpack(rows)
+        assert tracemalloc.get_traced_memory()[1] < 200 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_rows_that_few_bits_hold_exactly() -> None:

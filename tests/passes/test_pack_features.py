@@ -64,7 +64,7 @@ def test_the_program_reads_rounded_features(bits: int, negative: bool) -> None:
     rows = stored.packed(rounded)
     np.testing.assert_array_equal(unpack(rows), rounded.numpy())
     assert rows.is_signed == negative
-    assert stored.most_bits == bits
+    assert after.clone().feature_bits == bits
     assert notes[0].startswith(f"features take {rows.nbytes:,} of {x.numel() * 4:,} bytes")
 
 

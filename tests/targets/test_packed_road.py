@@ -150,6 +150,23 @@ def test_answers_follow_the_graph(tmp_path: Path) -> None:
         close(runner.predict(everything)["logits"], other.predict(everything)["logits"])
 
 
+def test_rows_of_one_bit_leave_others_as_near_as_promised(tmp_path: Path) -> None:
+    """Where all rows of a bundle take 1 bit, those that an update brings take what the pass allows."""
+    path = write_road(tmp_path, lambda arrays: {**arrays, "x": (arrays["x"] > 0).astype(np.float32)})
+    outcome = api.compress(
+        path, mode="batched", passes="pack-features{hidden=false}", max_drop="100pp", time_budget=QUICK
+    )
+    (table,) = json.loads((outcome.bundle / "manifest.json").read_text())["batched"]["tables"]
+    assert table["bits"] == 8
+    x, fresh = small_graph()["x"] > 0, np.random.default_rng(0).standard_normal((2, CHANNELS)).astype(np.float32)
+    assert set(map_packed(outcome.bundle / "features.rows", "").bits) == {1}
+    wanted = x.astype(np.float32)
+    wanted[[5, 9]] = np.concatenate([rounded(row[None]) for row in fresh])
+    with load(outcome.bundle) as runner:
+        runner.update(features=([5, 9], fresh))
+        close(runner.predict(np.arange(NODES))["logits"], expected(path, wanted))
+
+
 def test_validate_agrees(made: api.Outcome) -> None:
     """Numbers are held against unrounded rows, accuracy is measured on rounded ones; both as when it was made."""
     report = api.validate(made.bundle, time_budget="1s").report

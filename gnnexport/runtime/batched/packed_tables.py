@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from gnnexport.bundle.stages import FeatureBits
 from gnnexport.native.packed import PackedRows, pack, pack_bytes, unpack
 from gnnexport.native.row_widths import choose_widths
 from gnnexport.runtime.batched.growing import Growing, Ids
@@ -21,7 +22,7 @@ class PackedFeatures:
     They lie in memory beside the file, 8 bits a number whatever they need.
     """
 
-    def __init__(self, rows: PackedRows, bits: int, columns: Sequence[int] | None = None) -> None:
+    def __init__(self, rows: PackedRows, bits: FeatureBits, columns: Sequence[int] | None = None) -> None:
         """Take over rows.
 
         Args:

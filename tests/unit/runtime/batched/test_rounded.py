@@ -5,9 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gnnexport.bundle.stages import FeatureBits
+from gnnexport.native import packed
+from gnnexport.native.library import why_missing
 from gnnexport.native.packed import pack, pack_bytes, unpack
 from gnnexport.native.row_widths import choose_widths
 from gnnexport.runtime.batched.kept_rows import ByteRows
@@ -138,8 +142,10 @@ def test_rows_of_either_kind_are_written() -> None:
     assert (abs(found[::2] - rows[:3]).max(axis=1) <= largest / most / 2 * 1.001).all()
 
 
-def test_rows_that_hold_no_number_hand_it_on() -> None:
-    """NaN and infinity are not rounded away."""
+@pytest.mark.parametrize("missing", [None, "left out"])
+def test_rows_that_hold_no_number_hand_it_on(missing: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NaN and infinity are not rounded away, and nobody is warned; by kernels and by numpy."""
+    monkeypatch.setattr(packed, "why_missing", lambda: missing or why_missing())
     rows = np.array([[1, np.nan, 2], [1, np.inf, -2], [1, 2, 3]], np.float32)
     found = unpack(pack_bytes(rows))
     assert not np.isfinite(found[0]).any()
@@ -147,7 +153,7 @@ def test_rows_that_hold_no_number_hand_it_on() -> None:
     np.testing.assert_allclose(found[2], [1, 2, 3], atol=3 / 255)
 
 
-def packed_table(x: Array, bits: int = 8, columns: tuple[int, ...] | None = None) -> PackedFeatures:
+def packed_table(x: Array, bits: FeatureBits = 8, columns: tuple[int, ...] | None = None) -> PackedFeatures:
     """Make a table of features, all of them or some."""
     step, widths = choose_widths(x, bits, is_signed=False)
     chosen = x if columns is None else np.ascontiguousarray(x[:, columns])
