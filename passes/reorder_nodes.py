@@ -95,18 +95,9 @@ def _refusal(program: Program, ctx: PassContext) -> tuple[str, str] | None:
     sort = next(calls(program.body.graph, *_SORTS), None)
     if sort is not None:
         return f"{sort.name} sorts values, and equal ones stay in the order of the nodes", drop
-    if _has_tables_of_nodes(program):
-        return "nodes have steps of their own, which stand in the order of the nodes", drop
     if largest_error(program, _renumbered(program, "degree")) > TOLERANCE:
         return "the model's answers hang on how nodes are numbered", drop
     return None
-
-
-def _has_tables_of_nodes(program: Program) -> bool:
-    program = program.clone()
-    program.annotate()
-    found = quantisers(program)
-    return any(item.of_nodes and item.by == "rows" and item.step.numel() > 1 for item in found)
 
 
 def _distance(edge_index: Tensor) -> float:
@@ -116,6 +107,7 @@ def _distance(edge_index: Tensor) -> float:
 def _renumbered(program: Program, kind: str) -> Program:
     """Return a Program that numbers the nodes of whatever graph it is given in an order of this kind."""
     program = program.clone()
+    program.annotate()
     assert program.prepare is not None
     prepare = program.prepare.graph
     output = output_node(prepare)
@@ -151,6 +143,7 @@ def _renumber_rows(program: Program) -> tuple[bool, bool]:
         Whether it reads each of these.
     """
     graph = program.body.graph
+    of_nodes = [item for item in quantisers(program) if item.of_nodes and item.by == "rows"]
     placeholders = [node for node in graph.nodes if node.op == "placeholder"]
     first = _first_op(graph)
     with graph.inserting_before(first):
@@ -163,6 +156,8 @@ def _renumber_rows(program: Program) -> tuple[bool, bool]:
         for rows in _narrowest(program.body, value):
             with graph.inserting_before(first if rows is value else rows.next):
                 _replace(rows, graph.call_function(aten.index_select.default, (rows, 0, nodes)))
+    for quantiser in of_nodes:
+        _renumber_tables(program.body, quantiser.node, nodes)
     output = output_node(graph)
     if program.level == "node":
         answer: Any = args_of(output)[0]
@@ -174,6 +169,17 @@ def _renumber_rows(program: Program) -> tuple[bool, bool]:
         if not value.users:
             graph.erase_node(value)
     return read
+
+
+def _renumber_tables(body: fx.GraphModule, call: fx.Node, nodes: fx.Node) -> None:
+    """Let a quantiser take the step and the bits of the node in each place; row i took entry i % n of n."""
+    for given in args_of(call)[1:3]:
+        table = parameter_of(body, given)
+        if table is None or len(table) == 1:
+            continue
+        with body.graph.inserting_before(call):
+            entry = body.graph.call_function(aten.remainder.Scalar, (nodes, len(table)))
+            call.replace_input_with(given, body.graph.call_function(aten.index_select.default, (given, 0, entry)))
 
 
 def _first_op(graph: fx.Graph) -> fx.Node:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, fx, nn
 
-from gnnexport.program.graphs import args_of, calls, module_of, parameter_of
+from gnnexport.program.graphs import args_of, calls, module_of, parameter_of, replace_tensor
 from gnnexport.program.program import EXAMPLE_NODES, Program, example_nodes
 from gnnexport.program.shapes import DTYPE, SHAPES, like, rank_of, shape_of, sizes_of
 from gnnexport.program.signs import Signs
@@ -313,7 +313,8 @@ def quantisers(program: Program) -> list[Quantiser]:
     raw, counts = raw_values(program), node_sizes(program)
     found = []
     for node in calls(program.body.graph, *QUANTISERS):
-        value, step, bits, signed, local = args_of(node)
+        value, *given, signed, local = args_of(node)
+        step, bits = map(_table, given)
         of_step, of_bits = (parameter_of(program.body, item) for item in (step, bits))
         if of_step is None or of_bits is None:
             continue
@@ -323,6 +324,32 @@ def quantisers(program: Program) -> list[Quantiser]:
         kind = _role(program, node), QUANTISERS[node.target]
         found.append(Quantiser(node, *kind, name, signed, local, width, of_step, of_bits, *place))
     return found
+
+
+def _table(given: fx.Node) -> fx.Node:
+    """Return what entries are selected from, where nodes are numbered anew."""
+    return args_of(given)[0] if given.target is aten.index_select.default else given
+
+
+def fix_tables(body: fx.GraphModule, structure: Mapping[str, Tensor]) -> None:
+    """Write the entries that quantisers select by structure values into their tables: the graph is fixed.
+
+    Args:
+        body: is changed; its parameters are nobody else's.
+        structure: values by the name of the argument.
+    """
+    selected = {given for call in calls(body.graph, *QUANTISERS) for given in args_of(call)[1:3]}
+    for given in selected:
+        table = _table(given)
+        if table is given:
+            continue
+        nodes, count = args_of(args_of(given)[2])
+        value = parameter_of(body, table)
+        assert value is not None
+        replace_tensor(body, table, value[structure[nodes.target] % count])
+        given.replace_all_uses_with(table)
+    body.graph.eliminate_dead_code(is_impure_node=lambda node: node.op in ("placeholder", "output"))
+    body.recompile()
 
 
 def _role(program: Program, node: fx.Node) -> What:

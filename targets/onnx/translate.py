@@ -17,6 +17,7 @@ from gnnexport.errors import UnsupportedError
 from gnnexport.program.graphs import module_of
 from gnnexport.program.inputs import NUM_PAIRS, Input
 from gnnexport.program.program import Program
+from gnnexport.program.quantised import fix_tables
 from gnnexport.targets.contract import DialectModel
 from gnnexport.targets.onnx import schemas
 from gnnexport.targets.onnx.axes import count_axes_from_front
@@ -50,6 +51,7 @@ def translate(program: Program, inputs: Mapping[str, Tensor]) -> DialectModel:
     numbers = {name: value for name, value in zip(names, structure, strict=True) if not isinstance(value, Tensor)}
     _fix_numbers(program.body, numbers)
     tensors = {name: value for name, value in zip(names, structure, strict=True) if isinstance(value, Tensor)}
+    fix_tables(program.body, tensors)
     features = {item.name: inputs[item.name] for item in program.features}
     dynamic = [_pairs(item) for item in program.features] + [{}] * len(tensors)
     model = export(program.body, {**features, **tensors}, program.output, dynamic if any(dynamic) else None)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -17,11 +18,14 @@ from gnnexport.passes.reorder_nodes import ReorderNodes
 from gnnexport.pipeline.steps import CANONICAL, Stepped, run_pass, run_passes
 from gnnexport.program.capture import capture
 from gnnexport.program.data import GraphData
+from gnnexport.program.dialect.quantize import whole_bits
 from gnnexport.program.graphs import args_of, calls
 from gnnexport.program.inputs import Input, Role
 from gnnexport.program.program import Program, example_inputs
+from gnnexport.program.quantised import Quantiser, quantisers
 from gnnexport.program.text import to_text
 from gnnexport.registry import build_passes
+from gnnexport.targets.onnx.quantisers import quantise_nodes, read_quantiser
 from gnnexport.targets.onnx.translate import translate
 from tests.graph_strategies import graphs
 from tests.passes.checks import assert_equal_on
@@ -150,6 +154,50 @@ def test_nodes_of_a_graph_stay_together() -> None:
     nodes, _ = gnn.order(graph()["edge_index"], NODES, batch, "rcm")
     assert bool((batch[nodes].diff() >= 0).all())
     assert sorted(nodes.tolist()) == list(range(NODES))
+
+
+@cache
+def quantised(name: str) -> Program:
+    """Return a model in which every node has steps and widths of its own; nobody may change the result."""
+    program = A2Q(bits=3, assign="node", inputs="rows", epochs=0).run(split(name), context())
+    program.annotate()
+    assert {len(item.step) for item in tables_of(program)} == {NODES}
+    return program
+
+
+def tables_of(program: Program) -> list[Quantiser]:
+    """Return the quantisers by nodes."""
+    return [item for item in quantisers(program) if item.of_nodes and item.by == "rows"]
+
+
+@pytest.mark.parametrize("name", ["GCN", "GIN", "GAT"])
+def test_steps_and_widths_of_nodes_move_with_them(name: str) -> None:
+    """Answers keep their bits, and reports find the same quantisers as before."""
+    before = quantised(name)
+    after = renumbered(before)
+    assert torch.equal(run(after, graph()), run(before, graph()))
+    after.annotate()
+    found = [(item.name, item.of_nodes, item.raw, len(item.step)) for item in quantisers(after)]
+    assert found == [(item.name, item.of_nodes, item.raw, len(item.step)) for item in quantisers(before)]
+
+
+@pytest.mark.parametrize("num_nodes", [1, 7, NODES - 1, NODES + 1, 2 * NODES + 5])
+def test_tables_serve_graphs_of_other_sizes(num_nodes: int) -> None:
+    """Row i takes entry i % n, whatever place node i has."""
+    before, inputs = quantised("GCN"), graph(num_nodes)
+    assert torch.equal(run(renumbered(before), inputs), run(before, inputs))
+
+
+def test_tables_are_lowered_in_the_order_of_the_nodes() -> None:
+    """The translated model holds steps and widths as constants, as they stand after renumbering."""
+    before = quantised("GCN")
+    dialect = translate(renumbered(before), graph())
+    read = {item.name: item for item in map(read_quantiser, quantise_nodes(dialect.model.graph))}
+    nodes = dialect.structure["node_in_place"]
+    assert nodes.tolist() != sorted(nodes.tolist())
+    for item in tables_of(before):
+        np.testing.assert_array_equal(read[item.name].step, item.step.detach().numpy()[nodes])
+        np.testing.assert_array_equal(read[item.name].bits, whole_bits(item.bits.detach()).numpy()[nodes])
 
 
 class Pairs(nn.Module):
@@ -284,7 +332,6 @@ def test_refusals_name_the_reason() -> None:
         "several kinds of nodes": (of_papers(), context()),
         "numbered anew already": (once("GCN", "rcm"), context()),
         "hang on how nodes are numbered": (program_of(Positions, X, EDGE_INDEX), context()),
-        "steps of their own": (A2Q(epochs=0).run(split("GCN"), context()), context()),
         "equal ones stay in the order": (program_of(SortedGraphs, X, EDGE_INDEX, BATCH, NUM_GRAPHS), context()),
     }
     for words, (program, ctx) in cases.items():
