@@ -164,11 +164,13 @@ def threads_of(target: Target) -> int:
 
 
 def _pass_context(request: Request, source: Source, deadline: float) -> PassContext:
+    """Return what passes get; graphs that are made up are no data, and nothing is to be fitted to them."""
     data = source.data.hide("test")
     limit = None if request.time_budget_s is None else deadline
     memory = request.memory_bytes
     trainer = Trainer(data, source.task, request.progress, limit, memory) if source.labelled else None
-    return PassContext(data=data, trainer=trainer, seed=request.seed, mode=source.mode, memory_bytes=memory)
+    known = None if source.generated else data
+    return PassContext(data=known, trainer=trainer, seed=request.seed, mode=source.mode, memory_bytes=memory)
 
 
 def _choose(

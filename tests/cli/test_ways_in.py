@@ -90,6 +90,24 @@ def test_an_accuracy_budget_without_data_is_inconclusive(pooled: Path, capsys: p
     assert (code, report["verdict"]) == (7, "inconclusive")
 
 
+@pytest.mark.parametrize("spec", ["a2q", "quantize{bits=8}", "prune-channels", "quantize{mode=dynamic};a2q"])
+def test_nothing_is_fitted_to_graphs_that_are_made_up(
+    spec: str, pooled: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A pass that needs features is refused where there is no data, and nothing is left behind."""
+    code, document = run(["compress", pooled, "--passes", spec], capsys)
+    assert code == 6
+    assert "Give data with --data" in message(document)
+    assert [path.name for path in pooled.parent.iterdir()] == ["gin.pt"]
+
+
+def test_what_needs_no_data_runs_without(pooled: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Steps that are taken when the model runs, and casts, need no features."""
+    for spec in ("quantize{mode=dynamic}", "cast{to=bf16,rows=false}"):
+        code, document = run(["compress", pooled, "--passes", spec, "--time-budget", "2s", "--force"], capsys)
+        assert code == 0, message(document)
+
+
 @pytest.mark.parametrize(
     ("options", "code", "words"),
     [
