@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gnnexport.errors import UsageError
-from gnnexport.native.packed import PackedRows, why_unsound
+from gnnexport.native.packed import GROUP, PackedRows, why_unsound
 
 _MAGIC = b"GNXROWS1"
 _HEADER = np.dtype("<i8")
@@ -82,10 +82,10 @@ def _read(
         found.append(content[begin : begin + size].view(kind))
         begin += size
     step, codes, anchors, zero, payload = found
-    fits = begin == len(content) and len(codes) in (0, -(-num_rows // 4)) and len(zero) in (0, num_rows)
-    if not fits or (len(codes) and len(zero)):
-        return None
     given = len(codes) > 0
+    fits = begin == len(content) and len(zero) in (0, 0 if given else num_rows)
+    if not fits or (given and (len(codes), len(anchors)) != (-(-num_rows // 4), -(-num_rows // GROUP))):
+        return None
     return PackedRows(
         payload, step, columns, bool(signed), codes if given else None, anchors if given else None,
         zero if len(zero) else None,

@@ -44,6 +44,9 @@ class PackedRows:
         anchors: uint64 [rows / 64], the byte that each 64th row begins with; `None` where all have 8 bits.
         zero: uint8 [rows], what stands for 0 in each row: 0, or 128 where its numbers may be negative; only where all
             have 8 bits. `None` for the same in all rows.
+
+    Raises:
+        KernelError: an array of another type or length, or not in one piece, of which kernels would read what is none.
     """
 
     payload: Bytes
@@ -53,6 +56,24 @@ class PackedRows:
     codes: Bytes | None = None
     anchors: NDArray[np.uint64] | None = None
     zero: Bytes | None = None
+
+    def __post_init__(self) -> None:
+        count = len(self.step)
+        wanted = {
+            "payload": (np.uint8, len(self.payload)),
+            "step": (np.float32, count),
+            "codes": (np.uint8, -(-count // 4)),
+            "anchors": (np.uint64, -(-count // GROUP)),
+            "zero": (np.uint8, count),
+        }
+        for name, (kind, length) in wanted.items():
+            part = getattr(self, name)
+            if part is not None and (part.dtype != kind or part.shape != (length,) or not part.flags.c_contiguous):
+                what = f"'{name}' is {part.dtype} {list(part.shape)}"
+                raise KernelError.at(_WHERE, what, f"Pass {np.dtype(kind)} [{length}] in one piece")
+        coded = self.codes is not None
+        if coded != (self.anchors is not None) or (coded and self.zero is not None):
+            raise KernelError.at(_WHERE, "some parts do not go together", "Pass codes with anchors, and without zero")
 
     def __len__(self) -> int:
         return len(self.step)

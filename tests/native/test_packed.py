@@ -177,6 +177,31 @@ def test_arrays_that_do_not_fit() -> None:
         put(rows, np.ones((5, 3), np.float32))
 
 
+def test_parts_that_kernels_would_read_beside() -> None:
+    """Arrays that are too short, of another type or in pieces are no parts of rows."""
+    rows = pack(np.ones((70, 3), np.float32), np.ones(70, np.float32), np.full(70, 2), is_signed=False)
+    assert rows.codes is not None
+    assert rows.anchors is not None
+    changes = {
+        "payload": rows.payload[::2],
+        "step": rows.step.astype(np.float64),
+        "codes": rows.codes[:-1],
+        "anchors": rows.anchors[:1],
+    }
+    for name, value in changes.items():
+        with pytest.raises(KernelError, match=rf"'{name}' is .*Pass .* in one piece"):
+            PackedRows(**{**vars(rows), name: value})
+    with pytest.raises(KernelError, match=r"'zero' is uint8 \[1\]. Pass uint8 \[2\]"):
+        PackedRows(np.zeros(6, np.uint8), np.ones(2, np.float32), 3, zero=np.zeros(1, np.uint8))
+    with pytest.raises(KernelError, match="'step' is float32"):
+        PackedRows(np.zeros(6, np.uint8), np.ones(4, np.float32)[::2], 3)
+    for name in ("codes", "anchors"):
+        with pytest.raises(KernelError, match="do not go together"):
+            PackedRows(**{**vars(rows), name: None})
+    with pytest.raises(KernelError, match="do not go together"):
+        PackedRows(**{**vars(rows), "zero": np.zeros(70, np.uint8)})
+
+
 @pytest.mark.parametrize(
     ("step", "bits", "words"),
     [
