@@ -8,16 +8,16 @@ from typing import ClassVar, Literal
 
 from gnnexport.errors import Problem
 from gnnexport.passes.contract import Pass, PassContext, Stage
+from gnnexport.program.containers import CONTAINERS
 from gnnexport.program.program import Program
 from gnnexport.program.quantised import find_operands, quantisers
+from gnnexport.program.stored import is_packed
 from gnnexport.training.feeding import WholeFeed
 from gnnexport.training.parts import Part, whole_part
 from gnnexport.training.quantisation.learning import Rates
 from gnnexport.training.quantisation.placing import Assign, Inputs, Placement
 from gnnexport.training.quantisation.recipe import Recipe, Widths, quantise
 from gnnexport.training.quantisation.widths import Target
-
-CONTAINERS = (1, 2, 4, 8)
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,14 @@ class A2Q(Pass):
 
     name: ClassVar[str] = "a2q"
     stage: ClassVar[Stage] = Stage.COMPRESS
+    turn: ClassVar[int] = 25
+    ladder: ClassVar[tuple[str, ...]] = ("bits=2", "bits=4")
     bits: float | None = None
     """Average over hidden feature maps and nodes to come down to; 2 unless memory is given."""
     memory: int | None = None
     """Bytes of all hidden feature maps to come down to, with steps, widths and indices."""
     penalty: float = 1.0
-    """Strength of the pressure on widths while the target is not met."""
+    """Strength of the pressure on widths, which grows as long as the target is missed."""
     weight_bits: int = 4
     """Of weights, with a step for each output channel."""
     sum_bits: int = 4
@@ -47,7 +49,7 @@ class A2Q(Pass):
     """What steps and widths of features learn from: each row's own error, or the task's loss; auto is local where
     nodes are answered for, of which few have labels, and else task."""
     containers: tuple[int, ...] = CONTAINERS
-    """Widths that rows are stored in."""
+    """Widths that rows are stored in; one bit is for rows that cannot be negative."""
     inputs: Inputs = "none"
     """Whether features are rounded, too: exact only where that changes no row, rows in any case."""
     widths: Widths = "learned"
@@ -57,7 +59,7 @@ class A2Q(Pass):
     lr_bits: float = 0.1
     """Step size of Adam for widths."""
     lr_steps: float = 0.02
-    """Step size of Adam for steps, as a share of the middle one."""
+    """Step size of Adam for steps, as a share of what each was at first."""
     epochs: int | None = None
     """Of learning, at most; by default the task's. Half as many follow with the widths fixed. 0 calibrates only."""
     lr: float | None = None
@@ -89,10 +91,19 @@ class A2Q(Pass):
         for name in ("penalty", "lr_bits", "lr_steps"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative")
+        self._check_effects()
         if self.lr is not None and self.lr <= 0:
             raise ValueError("lr must be positive")
         if not 0 <= self.distil <= 1:
             raise ValueError("distil must be in [0, 1]. Write for example distil=0.5")
+
+    def _check_effects(self) -> None:
+        """Refuse options that would do nothing beside others."""
+        for name in ("penalty", "start", "lr_bits"):
+            if self.widths != "learned" and getattr(self, name) != getattr(type(self), name):
+                raise ValueError(f"{name} acts with widths=learned alone. Drop one of the two")
+        if self.assign == "node" and self.groups != type(self).groups:
+            raise ValueError("groups acts with assign=nearest alone. Drop one of the two")
 
     def check(self, program: Program, ctx: PassContext) -> list[Problem]:
         """Refuse a Program without data, without anything to round, or with something rounded already."""
@@ -105,6 +116,8 @@ class A2Q(Pass):
             return [Problem(self.name, what, "Use assign=nearest")]
         program = program.clone()
         program.annotate()
+        if ctx.mode == "batched" and is_packed(program):
+            return [Problem(self.name, "the features are packed already", "Put pack-features behind this pass")]
         if quantisers(program):
             return [Problem(self.name, "the model is quantised already", "Run one quantising pass")]
         if not find_operands(program):

@@ -13,7 +13,7 @@ from gnnexport.errors import Problem
 from gnnexport.native.row_widths import choose_widths
 from gnnexport.passes.contract import Pass, PassContext, Stage
 from gnnexport.program.program import Program
-from gnnexport.program.stored import Stored, read_stored, round_features
+from gnnexport.program.stored import Stored, is_packed, round_features
 
 _BITS = get_args(FeatureBits)
 
@@ -46,7 +46,7 @@ class PackFeatures(Pass):
             return [Problem(self.name, "needs a split Program that reads one table of features", "Drop this pass")]
         if ctx.data is None:
             return [Problem(self.name, "needs the graph's features", "Give data with --data")]
-        if read_stored(program)[1] is not None:
+        if is_packed(program):
             return [Problem(self.name, "the features are rounded already", "Give one pass that rounds them")]
         return []
 

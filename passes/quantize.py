@@ -11,6 +11,7 @@ from gnnexport.passes.fold_norms import FoldNorms
 from gnnexport.program.data import GraphData
 from gnnexport.program.factored import factor_weights
 from gnnexport.program.program import Program
+from gnnexport.program.stored import is_packed
 from gnnexport.training.calibration import Range
 from gnnexport.training.parts import split_set
 from gnnexport.training.plain_quantisation import Per, Plan, is_quantised, protect_nodes, quantise, told, unprotect
@@ -96,7 +97,10 @@ class Quantize(Pass):
             problems.append(Problem(self.name, "train=true needs labels", "Give data with labels, or drop train"))
         program = program.clone().train(False)
         program.annotate()
-        if is_quantised(program):
+        if ctx.mode == "batched" and is_packed(program):
+            mend = "Put pack-features behind this pass"
+            problems.append(Problem(self.name, "the features are packed already", mend))
+        elif is_quantised(program):
             problems.append(Problem(self.name, "the Program is quantised already", "Drop one of the two passes"))
         elif not self._plan.operands(program):
             problems.append(Problem(self.name, "finds nothing in float32 to quantise", "Drop this pass"))

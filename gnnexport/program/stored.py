@@ -79,6 +79,11 @@ def read_stored(program: Program) -> tuple[Program, Stored | None]:
     return twin, Stored(step.detach(), bits.detach(), args_of(call)[3])
 
 
+def is_packed(program: Program) -> bool:
+    """Tell whether all that reads features reads them rounded by steps of nodes."""
+    return _quantiser(program) is not None
+
+
 def _features(program: Program) -> fx.Node:
     name = program.features[0].name
     found: fx.Node = next(node for node in program.body.graph.find_nodes(op="placeholder") if node.target == name)

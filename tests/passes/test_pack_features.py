@@ -131,3 +131,11 @@ def test_what_is_refused() -> None:
     for wrong in (0, 1, 3, 16):
         with pytest.raises(SpecError, match="bits must be one of 2, 4, 8"):
             build_passes([f"pack-features{{bits={wrong}}}"])
+
+
+def test_passes_that_quantise_come_first() -> None:
+    """Behind it they are refused, and say so rather than call the model quantised."""
+    _, after = packed(PackFeatures(), features())
+    for item in build_passes(["a2q", "quantize", "quantize{mode=dynamic}"]):
+        (problem,) = item.check(after, context(features()))
+        assert (problem.what, problem.mend) == ("the features are packed already", "Put pack-features behind this pass")
