@@ -16,8 +16,8 @@ from gnnexport.program.data import GraphData
 from gnnexport.program.graphs import args_of, calls, output_node, parameter_of, rebuild
 from gnnexport.program.inputs import NUM_NODES, Role, role_of, suffix_of
 from gnnexport.program.program import Program
-from gnnexport.program.quantised import quantisers
-from gnnexport.program.shapes import like
+from gnnexport.program.quantised import QUANTISERS, quantisers
+from gnnexport.program.shapes import like, shape_of
 from gnnexport.program.verify import TOLERANCE, largest_error
 
 aten = torch.ops.aten
@@ -153,7 +153,8 @@ def _renumber_rows(program: Program) -> tuple[bool, bool]:
             with graph.inserting_before(first):
                 _replace(value, graph.call_function(aten.index.Tensor, (places, [value])))
             continue
-        for rows in _narrowest(program.body, value):
+        for rows in _narrowest(value):
+            of_nodes = [quantiser for quantiser in of_nodes if quantiser.node not in _made_of(rows)]
             with graph.inserting_before(first if rows is value else rows.next):
                 _replace(rows, graph.call_function(aten.index_select.default, (rows, 0, nodes)))
     for quantiser in of_nodes:
@@ -193,22 +194,35 @@ def _replace(value: fx.Node, other: fx.Node, but: fx.Node | None = None) -> None
     value.replace_all_uses_with(other, delete_user_cb=lambda user: user not in (other, but))
 
 
-def _narrowest(body: fx.GraphModule, rows: fx.Node) -> list[fx.Node]:
-    """Return what to permute in place of rows: results of the linear maps that read them where these are narrower."""
+def _narrowest(rows: fx.Node) -> list[fx.Node]:
+    """Return what to permute in place of rows: results of the linear maps that read them where these are narrower.
+
+    Quantisers in front of such maps see rows in the order that they are given in.
+    """
     readers = [user for user in rows.users if user.target is not aten.sym_size.int]
-    if len(readers) == 1 and readers[0].target is aten.dropout.default:
-        return _narrowest(body, readers[0])
-    weights = [_weight(body, reader, rows) for reader in readers]
-    widths = [weight.shape for weight in weights if weight is not None]
+    if len(readers) == 1 and (readers[0].target is aten.dropout.default or readers[0].target in QUANTISERS):
+        behind = _narrowest(readers[0])
+        return [rows] if behind == readers else behind
+    widths = [shape for reader in readers if (shape := _weight(reader, rows)) is not None]
     narrower = len(widths) == len(readers) and sum(out for out, _ in widths) < max(
         (width for _, width in widths), default=0
     )
     return readers if narrower else [rows]
 
 
-def _weight(body: fx.GraphModule, reader: fx.Node, rows: fx.Node) -> Tensor | None:
-    """Return the weight that a linear map multiplies rows by; `None` for other readers."""
+def _made_of(value: fx.Node) -> set[fx.Node]:
+    """Return a value and all that it is computed from."""
+    found, left = set(), [value]
+    while left:
+        node = left.pop()
+        left += [item for item in node.all_input_nodes if item not in found]
+        found.add(node)
+    return found
+
+
+def _weight(reader: fx.Node, rows: fx.Node) -> tuple[int, ...] | None:
+    """Return the shape of the weight that a linear map multiplies rows by; `None` for other readers."""
     if reader.target is not aten.linear.default or args_of(reader)[0] is not rows:
         return None
-    weight = parameter_of(body, args_of(reader)[1])
-    return weight if weight is not None and weight.dim() == 2 else None
+    shape = shape_of(args_of(reader)[1])
+    return shape if shape is not None and len(shape) == 2 else None

@@ -102,7 +102,7 @@ def test_rows_go_there_and_back_once() -> None:
 
 
 def test_the_narrower_side_of_a_linear_map_is_permuted() -> None:
-    """Rows of many features are mapped to few channels before they are permuted, behind dropout too."""
+    """Rows of many features are mapped to few channels before they are permuted, behind dropout and quantisers too."""
     inputs = (
         Input("x", Role.NODE_FEATURES, "float32", ("num_nodes", 40)),
         Input("edge_index", Role.EDGE_INDEX, "int64", (2, "num_edges")),
@@ -122,10 +122,12 @@ def test_the_narrower_side_of_a_linear_map_is_permuted() -> None:
 
     program = run_passes(capture(Model().eval(), inputs, example_inputs(inputs)), CANONICAL, PassContext()).program
     data = {**graph(), "x": torch.randn(NODES, 40)}
-    after = renumbered(program, inputs=data)
-    first = next(calls(after.body.graph, aten.index_select.default))
-    assert args_of(first)[0].target is aten.linear.default
-    assert torch.equal(run(after, data), run(program, data))
+    levels = A2Q(assign="node", inputs="rows", epochs=0).run(program, context(data))
+    for before in (program, levels):
+        after = renumbered(before, inputs=data)
+        first = next(calls(after.body.graph, aten.index_select.default))
+        assert args_of(first)[0].target is aten.linear.default
+        assert torch.equal(run(after, data), run(before, data))
 
 
 def test_neighbours_come_to_lie_together() -> None:
