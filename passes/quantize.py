@@ -12,9 +12,9 @@ from gnnexport.program.data import GraphData
 from gnnexport.program.factored import factor_weights
 from gnnexport.program.program import Program
 from gnnexport.program.stored import is_packed
-from gnnexport.training.calibration import Range
 from gnnexport.training.parts import split_set
 from gnnexport.training.plain_quantisation import Per, Plan, is_quantised, protect_nodes, quantise, told, unprotect
+from gnnexport.training.quantisation.calibration import Range
 
 PROTECT = 0.1
 """Largest chance of a node to be protected in training, unless told."""

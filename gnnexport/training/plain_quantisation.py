@@ -16,7 +16,7 @@ from gnnexport.program.graphs import args_of, calls, rebuild
 from gnnexport.program.program import Program
 from gnnexport.program.quantised import QUANTISERS, By, Operand, find_operands, insert
 from gnnexport.program.shapes import like, sizes_of
-from gnnexport.training.calibration import Groups, Range, calibrate
+from gnnexport.training.quantisation.calibration import Groups, Range, calibrate
 
 gnn = torch.ops.gnn
 

@@ -27,9 +27,6 @@ class Regime:
         parameters = [item for item in program.body.parameters() if item.requires_grad]
         return [{"params": parameters, "lr": lr, "weight_decay": weight_decay}]
 
-    def begin_epoch(self, program: Program) -> None:
-        """Look at the Program before an epoch."""
-
     def penalty(self) -> Tensor | None:
         """Return what is added to the loss of a step."""
         return None
@@ -38,5 +35,5 @@ class Regime:
         """Bring parameters back to where they may be, after a step."""
 
     def admits(self) -> bool:
-        """Tell whether the weights as they are may be the best of the run."""
+        """Tell whether the weights as they are may be the best of the run; asked at first and after each epoch."""
         return True

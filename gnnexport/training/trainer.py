@@ -138,7 +138,6 @@ class Trainer:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             for epoch in range(1, (self.task.epochs if epochs is None else epochs) + 1):
-                regime.begin_epoch(program)
                 history.train_loss.append(self._epoch(program, feed.steps(taught), objective, optimiser, regime))
                 metric, loss = self._judge(program, feed, "val")
                 history.validation.append(metric)

@@ -4,21 +4,24 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch_geometric.nn import GCN
 
 from gnnexport.errors import UnsupportedError
 from gnnexport.passes.a2q import A2Q
 from gnnexport.passes.contract import PassContext
 from gnnexport.passes.order_propagation import OrderPropagation
+from gnnexport.pipeline.steps import CANONICAL, run_passes
+from gnnexport.program.capture import capture
 from gnnexport.program.data import GraphData
 from gnnexport.program.graphs import args_of, parameter_of
-from gnnexport.program.program import Program
+from gnnexport.program.program import Program, example_inputs
 from gnnexport.program.quantised import quantisers
 from gnnexport.program.verify import verify
 from gnnexport.training.quantisation.widths import feature_bytes, learned_widths, mean_bits
 from gnnexport.training.task import Task
 from gnnexport.training.trainer import Trainer
 from tests.passes.test_prune_channels import data
-from tests.small_models import run, split
+from tests.small_models import CLASSES, WIDTH, inputs_of, run, split
 
 NAMES = ["GCN", "GCN batch norm", "GCN jumping knowledge", "GraphSAGE", "GIN", "GAT", "GATv2", "residual"]
 
@@ -95,7 +98,44 @@ def test_widths_can_be_given(widths: str, groups: int) -> None:
     """Widths by error or in-degree stand through training."""
     after, notes = quantise(A2Q(bits=1.5, widths=widths, groups=groups), ordered("GCN"))  # type: ignore[arg-type]
     assert mean_bits(learned_widths(after)) <= 1.5 + 1e-6
-    assert any(f"widths {widths}" in note for note in notes)
+    assert any(f"widths by {widths}" in note for note in notes)
+
+
+@pytest.mark.parametrize("epochs", [None, 1])
+def test_widths_by_degree_need_no_training(epochs: int | None) -> None:
+    """Without labels, and without epochs, widths asked for by in-degree are not those by error."""
+    given = data() if epochs else replace(data(), y=None, masks={})
+    after, _ = quantise(A2Q(bits=1.5, widths="degree", epochs=0), ordered("GCN"), epochs=epochs, on=given)
+    (item,) = learned_widths(after)
+    degrees = torch.bincount(data().inputs["edge_index"][1], minlength=len(item.bits))
+    assert item.bits.unique().tolist() == [1, 2]
+    assert int(degrees[item.bits == 2].min()) >= int(degrees[item.bits == 1].max())
+
+
+@pytest.mark.parametrize("widths", ["learned", "error", "degree"])
+def test_without_hidden_features_no_width_is_claimed(widths: str) -> None:
+    """One layer reads nothing but features: weights and sums are rounded, and the notes tell no average."""
+    given = inputs_of("GCN")
+    model = GCN(WIDTH, CLASSES, num_layers=1).eval()
+    program = run_passes(capture(model, given, example_inputs(given)), CANONICAL, PassContext()).program
+    after, notes = quantise(A2Q(bits=2, widths=widths), program)  # type: ignore[arg-type]
+    assert {item.what for item in quantisers(after)} == {"weight", "sum"}
+    assert any("no hidden features" in note for note in notes)
+    assert not any("0.00" in note.replace("validation 0.00", "") for note in notes)
+
+
+def test_a_target_that_signs_forbid_is_refused() -> None:
+    """Rows that may be negative take two bits at least, and the message says so."""
+    with pytest.raises(UnsupportedError, match="rows that may be negative take 2 bits"):
+        quantise(A2Q(bits=1.5), ordered("zeros_like"))
+    with pytest.raises(UnsupportedError, match="one bit and a sign leave nothing"):
+        quantise(A2Q(bits=2, containers=(1,)), ordered("zeros_like"))
+
+
+def test_features_take_a_container() -> None:
+    """No width is learned for features, so that theirs is one that is stored."""
+    after, _ = quantise(A2Q(bits=2.5, inputs="rows"), ordered("GraphSAGE"))
+    assert {float(item.bits.max()) for item in quantisers(after) if item.raw and item.what == "input"} == {8}
 
 
 def test_without_labels_it_is_calibrated() -> None:
@@ -183,9 +223,10 @@ def test_what_is_quantised_already_is_refused() -> None:
 @pytest.mark.parametrize(
     "options",
     [{"bits": 0.5}, {"bits": 2, "memory": 5}, {"memory": 0}, {"weight_bits": 1}, {"score_bits": 1}, {"start": 9},
-     {"containers": (3,)}, {"groups": 0}, {"penalty": -1}, {"lr": 0}, {"distil": 2}, {"epochs": -1}],
+     {"containers": (3,)}, {"groups": 0}, {"penalty": -1}, {"lr": 0}, {"distil": 2}, {"epochs": -1},
+     {"groups": 5, "assign": "node"}, {"penalty": 2, "widths": "error"}, {"start": 4, "widths": "degree"}],
 )  # fmt: skip
 def test_senseless_options_are_errors(options: dict[str, float]) -> None:
-    """Options out of range are refused when the pass is made."""
+    """Options out of range, or without effect beside the others, are refused when the pass is made."""
     with pytest.raises(ValueError, match=r"bits|memory|start|containers|groups|penalty|lr|distil|epochs"):
         A2Q(**options)  # type: ignore[arg-type]

@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from gnnexport.program.dialect.quantize import LEAST_STEP, largest_level
+from gnnexport.program.dialect.quantize import LEAST_STEP, largest_level, whole_bits
 from gnnexport.program.graphs import args_of
 from gnnexport.program.program import Program
-from gnnexport.program.quantised import Quantiser
 from gnnexport.program.values import body_values
 from gnnexport.training.parts import Part
 from gnnexport.training.quantisation.calibration import best_steps, squared_errors
@@ -34,61 +33,86 @@ def rows_read(program: Program, parts: Sequence[Part], maps: Sequence[Learned]) 
     return {name: torch.cat(rows) for name, rows in found.items() if rows}
 
 
-def allocate(
-    maps: Sequence[Learned], rows: Mapping[str, Tensor], target: Target, containers: Sequence[int]
-) -> list[Tensor]:
+def allocate(maps: Sequence[Learned], rows: Mapping[str, Tensor], target: Target) -> list[Tensor]:
     """Return the container of each entry that leaves the least error, relative to the map, within a target.
 
-    What a bit may cost is found by bisection. Groups, whose rows change with their steps, are given the target's mean.
+    What a bit may cost is found by bisection. Groups, whose rows change with their steps, get about the same widths.
 
     Args:
         maps: hidden features.
         rows: what they are.
         target: to be met.
-        containers: ascending.
     """
     if any(item.quantiser.name not in rows for item in maps):
-        return _even(maps, target, containers)
-    shares, limit = target.shares(maps), target.limit(maps)
-    errors = [_errors(item.quantiser, rows[item.quantiser.name], containers) for item in maps]
-    widths = torch.tensor([float(width) for width in containers])
+        return snap(maps, target, [torch.full_like(item.bits, target.bits or 8.0) for item in maps])
+    options = [_Options(item, maps, target, rows[item.quantiser.name]) for item in maps]
+    limit = target.limit(maps)
 
     def at(price: float) -> list[Tensor]:
-        return [widths[(error + price * share[:, None].double() * widths).argmin(1)]
-                for error, share in zip(errors, shares, strict=True)]  # fmt: skip
+        return [(item.errors + price * item.costs).argmin(1) for item in options]
 
     low, high = 0.0, 1e12
-    if _cost(shares, at(low)) <= limit:
-        return at(low)
+    if _cost(options, at(low)) <= limit:
+        return _widths(options, at(low))
     for _ in range(100):
         middle = (low * high) ** 0.5 if low else high * 1e-3
-        low, high = (low, middle) if _cost(shares, at(middle)) <= limit else (middle, high)
+        low, high = (low, middle) if _cost(options, at(middle)) <= limit else (middle, high)
         if not low and high < 1e-12:
             break
-    return _filled(at(high), errors, shares, containers, limit)
+    return _widths(options, _filled(options, at(high), limit))
 
 
-def _filled(
-    chosen: list[Tensor], errors: Sequence[Tensor], shares: Sequence[Tensor], containers: Sequence[int], limit: float
-) -> list[Tensor]:
+class _Options:
+    """What the containers of a map cost, and which error they leave.
+
+    Args:
+        item: the map.
+        maps: all of them.
+        target: that tells the cost.
+        rows: of the map, float32 [rows, width].
+    """
+
+    def __init__(self, item: Learned, maps: Sequence[Learned], target: Target, rows: Tensor) -> None:
+        self.widths = torch.tensor([float(width) for width in item.containers])
+        place = [other is item for other in maps].index(True)
+        costs, errors = [], []
+        for width in self.widths:
+            bits = [torch.full_like(other.bits, float(width)) for other in maps]
+            costs.append(target.costs(maps, bits)[place])
+            step = best_steps(rows, width[None], signed=item.quantiser.signed)
+            errors.append(squared_errors(rows, step, width[None], signed=item.quantiser.signed))
+        self.costs = torch.stack(costs, 1)
+        """float64 [rows, containers]."""
+        self.errors = torch.stack(errors, 1).double() / rows.double().square().sum().clamp(min=1e-30)
+        """float64 [rows, containers], relative to all of the map."""
+
+
+def _cost(options: Sequence[_Options], chosen: Sequence[Tensor]) -> float:
+    return sum(float(item.costs.gather(1, place[:, None]).sum()) for item, place in zip(options, chosen, strict=True))
+
+
+def _widths(options: Sequence[_Options], chosen: Sequence[Tensor]) -> list[Tensor]:
+    return [item.widths[place] for item, place in zip(options, chosen, strict=True)]
+
+
+def _filled(options: Sequence[_Options], chosen: Sequence[Tensor], limit: float) -> list[Tensor]:
     """Spend what one price for all leaves over on the rows that gain most from their next container."""
-    widths = torch.tensor([float(width) for width in containers])
-    place = [torch.searchsorted(widths, bits) for bits in chosen]
-    above = [(item + 1).clamp(max=len(widths) - 1) for item in place]
-    gain = torch.cat([error.gather(1, now[:, None]) - error.gather(1, after[:, None])
-                      for error, now, after in zip(errors, place, above, strict=True)]).flatten()  # fmt: skip
-    cost = torch.cat([(widths[after] - widths[now]).double() * share.double()
-                      for now, after, share in zip(place, above, shares, strict=True)])  # fmt: skip
-    left = limit * (1 + 1e-12) - _cost(shares, chosen)
-    fits = (cost > 0) & (cost <= left)
+    above = [(place + 1).clamp(max=len(item.widths) - 1) for item, place in zip(options, chosen, strict=True)]
+    gain, cost = (
+        torch.cat([table.gather(1, after[:, None]) - table.gather(1, now[:, None])
+                   for table, now, after in zip(tables, chosen, above, strict=True)]).flatten()
+        for tables in ([-item.errors for item in options], [item.costs for item in options])
+    )  # fmt: skip
+    left = limit * (1 + 1e-12) - _cost(options, chosen)
+    fits = (gain > 0) & (cost > 0) & (cost <= left)
     order = torch.argsort(torch.where(fits, gain / cost.clamp(min=1e-30), -1.0), descending=True, stable=True)
     wider = torch.zeros(len(order), dtype=torch.bool)
     wider[order] = torch.where(fits, cost, left + 1)[order].cumsum(0) <= left
-    parts = wider.split([len(item) for item in place])
-    return [widths[torch.where(part, after, now)] for part, after, now in zip(parts, above, place, strict=True)]
+    parts = wider.split([len(place) for place in chosen])
+    return [torch.where(part, after, now) for part, after, now in zip(parts, above, chosen, strict=True)]
 
 
-def by_degree(maps: Sequence[Learned], degrees: Tensor, target: Target, containers: Sequence[int]) -> list[Tensor]:
+def by_degree(maps: Sequence[Learned], degrees: Tensor, target: Target) -> list[Tensor]:
     """Return containers that grow with the in-degree of nodes, within a target: the way without learning.
 
     The nodes with most neighbours have the container above the target's mean, the others the one below.
@@ -97,36 +121,19 @@ def by_degree(maps: Sequence[Learned], degrees: Tensor, target: Target, containe
         maps: hidden features by node.
         degrees: float32 [num_nodes].
         target: to be met.
-        containers: ascending.
     """
-    shares, limit = target.shares(maps), target.limit(maps)
-    mean = limit / sum(float(share.sum()) for share in shares)
-    below = max((width for width in containers if width <= mean), default=containers[0])
-    above = min((width for width in containers if width > below), default=below)
-    share = (mean - below) / (above - below) if above > below else 0.0
+    offered = [width for width in maps[0].containers if all(width in item.containers for item in maps)]
+
+    def cost(bits: float) -> float:
+        return target.cost(maps, [torch.full_like(item.bits, bits) for item in maps])
+
+    limit = target.limit(maps)
+    below = max((width for width in offered if cost(width) <= limit), default=offered[0])
+    above = min((width for width in offered if width > below), default=below)
+    share = (limit - cost(below)) / (cost(above) - cost(below)) if above > below else 0.0
     rank = torch.argsort(torch.argsort(degrees, descending=True, stable=True), stable=True)
-    wide = rank < int(min(share, 1.0) * len(degrees))
+    wide = rank < int(share * len(degrees))
     return [torch.where(wide, float(above), float(below)) for _ in maps]
-
-
-def _cost(shares: Sequence[Tensor], chosen: Sequence[Tensor]) -> float:
-    return sum(float((share.double() * bits).sum()) for share, bits in zip(shares, chosen, strict=True))
-
-
-def _errors(item: Quantiser, rows: Tensor, containers: Sequence[int]) -> Tensor:
-    """Return the error of each row in each container, float64 [rows, containers], relative to all of the map."""
-    found = []
-    for width in containers:
-        bits = torch.tensor([float(width)])
-        step = best_steps(rows, bits, signed=item.signed)
-        found.append(squared_errors(rows, step, bits, signed=item.signed))
-    return torch.stack(found, 1).double() / rows.double().square().sum().clamp(min=1e-30)
-
-
-def _even(maps: Sequence[Learned], target: Target, containers: Sequence[int]) -> list[Tensor]:
-    for item in maps:
-        item.quantiser.bits.data.fill_(target.bits or 8.0)
-    return snap(maps, target, containers)
 
 
 def set_widths(maps: Sequence[Learned], widths: Sequence[Tensor], rows: Mapping[str, Tensor]) -> None:
@@ -138,13 +145,12 @@ def set_widths(maps: Sequence[Learned], widths: Sequence[Tensor], rows: Mapping[
         rows: what the maps are, where nodes have their own widths; a group keeps its reach.
     """
     for item, bits in zip(maps, widths, strict=True):
-        quantiser = item.quantiser
-        before = quantiser.bits.detach().clone()
-        changed = before != bits
+        quantiser, before = item.quantiser, whole_bits(item.bits)
         if quantiser.name in rows:
             step = best_steps(rows[quantiser.name], bits, signed=quantiser.signed)
         else:
             old, new = (largest_level(each, quantiser.signed).clamp(min=1) for each in (before, bits))
             step = quantiser.step.detach() * old / new
-        quantiser.step.data = torch.where(changed, step, quantiser.step.detach()).clamp(min=LEAST_STEP)
+        kept = quantiser.step.detach()
+        quantiser.step.data = torch.where(before == bits, kept, step).clamp(min=LEAST_STEP)
         quantiser.bits.data = bits.clone()

@@ -9,12 +9,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from gnnexport.program.containers import CONTAINERS
 from gnnexport.program.factored import factor_weights
 from gnnexport.program.program import Program
 from gnnexport.program.quantised import By, Operand, find_operands, insert
 from gnnexport.program.values import body_values
 from gnnexport.training.parts import Part
-from gnnexport.training.quantisation.calibration import best_steps, exact_rows, group_steps
+from gnnexport.training.quantisation.calibration import best_steps, calibrate, exact_rows, group_steps
 
 Assign = Literal["node", "nearest"]
 Inputs = Literal["none", "exact", "rows"]
@@ -47,7 +48,7 @@ class Placement:
     groups: int = 1000
     inputs: Inputs = "none"
     local: bool = True
-    containers: tuple[int, ...] = (1, 2, 4, 8)
+    containers: tuple[int, ...] = CONTAINERS
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def place(program: Program, parts: Sequence[Part], how: Placement) -> Placed:
         (chosen if _is_wanted(item, how) else left).append(item)
     if rest := [item.name for item in left if item.what in ("input", "sum")]:
         notes.append(f"left in float32: {', '.join(rest)}")
-    values = _values(program, parts, [item for item in chosen if item.what in ("input", "sum", "scores")])
+    values = _values(program, parts, [item for item in chosen if item.what in ("input", "sum", "scores")], how)
     for operand in chosen:
         rows = values.get(operand.name)
         if operand.raw and operand.what == "input" and how.inputs == "exact":
@@ -113,15 +114,22 @@ def _is_wanted(operand: Operand, how: Placement) -> bool:
     return exact or how.inputs == "rows"
 
 
-def _values(program: Program, parts: Sequence[Part], operands: Sequence[Operand]) -> dict[str, Tensor]:
-    """Return what operands are on data, float32 [rows, columns]."""
+def _values(program: Program, parts: Sequence[Part], operands: Sequence[Operand], how: Placement) -> dict[str, Tensor]:
+    """Return what operands are on data, float32 [rows, columns]; where rows have no steps of their own, some rows."""
     kept: dict[str, list[Tensor]] = {item.name: [] for item in operands}
     for part in parts:
         found = body_values(program, part.inputs, [item.value for item in operands], part.structure)
         for item in operands:
-            rows = found[item.value]
-            kept[item.name].append(rows.reshape(len(rows), item.width))
+            rows = found[item.value].reshape(len(found[item.value]), item.width)
+            kept[item.name].append(rows if _by(item, how) == "rows" else _some(rows))
     return {name: torch.cat(rows) for name, rows in kept.items() if rows}
+
+
+def _by(operand: Operand, how: Placement) -> By:
+    """Return what has a step of its own in a value."""
+    if operand.what != "input":
+        return "columns"
+    return "rows" if how.assign == "node" and operand.of_nodes else "nearest"
 
 
 def _insert_constant(program: Program, operand: Operand, how: Placement) -> None:
@@ -133,19 +141,19 @@ def _insert_constant(program: Program, operand: Operand, how: Placement) -> None
 
 
 def _insert_value(program: Program, operand: Operand, rows: Tensor, how: Placement) -> None:
-    signed = operand.signed
-    by: By = "columns"
-    if operand.what == "input":
-        by = "rows" if how.assign == "node" and operand.of_nodes else "nearest"
+    signed, by = operand.signed, _by(operand, how)
+    wide = max(how.bits, 2.0) if signed else how.bits
+    if operand.raw:  # no width is learned for features: theirs is one that is stored
+        wide = float(next((width for width in how.containers if width >= wide), how.containers[-1]))
     if by == "rows":
-        bits = torch.full((len(rows),), float(how.bits))
+        bits = torch.full((len(rows),), wide)
         step = best_steps(rows, bits, signed=signed)
     elif by == "nearest":
-        step = group_steps(_some(rows), how.bits, how.groups, signed=signed)
-        bits = torch.full((len(step),), float(how.bits))
+        step = group_steps(rows, wide, how.groups, signed=signed)
+        bits = torch.full((len(step),), wide)
     else:
         bits = torch.tensor([float(how.score_bits if operand.what == "scores" else how.sum_bits)])
-        step = best_steps(_some(rows).t().contiguous(), bits, signed=signed)
+        step = calibrate(rows, bits, signed=signed, groups="columns")
     insert(program, operand, step, bits, by=by, local=how.local, signed=signed)
 
 
@@ -162,5 +170,5 @@ def _insert_exact(program: Program, operand: Operand, rows: Tensor | None, how: 
 
 
 def _some(rows: Tensor) -> Tensor:
-    """Return no more rows than are looked at, evenly spread."""
+    """Return no more rows of a part than are looked at, evenly spread."""
     return rows if len(rows) <= MOST_ROWS else rows[:: -(-len(rows) // MOST_ROWS)]

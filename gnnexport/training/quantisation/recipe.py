@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from gnnexport.errors import UnsupportedError
 from gnnexport.program.graphs import args_of, parameter_of
@@ -15,9 +16,9 @@ from gnnexport.program.quantised import quantisers
 from gnnexport.training.feeding import Feed
 from gnnexport.training.parts import Part
 from gnnexport.training.quantisation.allocation import allocate, by_degree, rows_read, set_widths
-from gnnexport.training.quantisation.learning import Learning, Rates, count_rows, histogram
+from gnnexport.training.quantisation.learning import Learning, Rates, counted_widths, histogram
 from gnnexport.training.quantisation.placing import Placement, factored, place
-from gnnexport.training.quantisation.widths import Learned, Target, feature_bytes, learned_widths, mean_bits, snap
+from gnnexport.training.quantisation.widths import Learned, Target, feature_bytes, mean_bits, nearest_containers, snap
 from gnnexport.training.trainer import History, Trainer
 
 Note = Callable[[str], None]
@@ -57,7 +58,7 @@ class Recipe:
 class _Candidate:
     program: Program
     label: str
-    validation: float | None
+    validation: float
 
 
 def quantise(
@@ -105,13 +106,12 @@ class _Run:
     def maps(self, program: Program) -> list[Learned]:
         """Return the hidden features of a Program, with how many rows take each entry."""
         program.annotate()
-        return learned_widths(program, count_rows(program, self.feed, quantisers(program)))
+        return counted_widths(program, self.feed, self.recipe.placement.containers)
 
     def best(self, placed: Program, teacher: Program) -> Program:
         """Return the best by validation of what was calibrated only and what was trained."""
-        maps = self.maps(placed)
-        self._check(maps)
-        calibrated = self._allocated(placed.clone())
+        self._check(self.maps(placed))
+        calibrated = self._given(placed.clone())
         if self.trainer is None:
             self._tell("calibrated", calibrated)
             return calibrated
@@ -123,89 +123,94 @@ class _Run:
             self._tell(f"{item.label}: validation {metric} {item.validation:.4f}", item.program)
         sign = 1 if self.trainer.task.higher_is_better else -1
         # Of equals the trained one: its loss has come down.
-        chosen = max(reversed(found), key=lambda item: sign * (item.validation or 0.0))
+        chosen = max(reversed(found), key=lambda item: sign * item.validation)
         self.note(f"chosen by validation: {chosen.label}")
         return chosen.program
 
     def _check(self, maps: Sequence[Learned]) -> None:
         if not maps:
+            self.note("no hidden features to learn widths of: only what stands in the other operands is rounded")
             return
-        smallest = self.recipe.placement.containers[0]
-        if not self.recipe.target.is_possible(maps, smallest):
-            least = sum(float(item.weights.sum()) * smallest + item.metadata_bits for item in maps) / 8
-            what = f"the target cannot be met: with {smallest} bits everywhere hidden features take {least:.0f} bytes"
-            raise UnsupportedError.at("a2q", what, "Allow more bits or memory, or smaller containers")
+        for item in maps:
+            if not item.containers:
+                what = f"{item.quantiser.name} may be negative, and one bit and a sign leave nothing but zero"
+                raise UnsupportedError.at("a2q", what, "Allow larger containers")
+        target, least = self.recipe.target, self.recipe.target.least(maps)
+        if least > (target.limit(maps) if target.bits is not None else target.bytes or 0):
+            unit = "bits on average" if target.bits is not None else "bytes"
+            what = f"the target cannot be met: in the smallest containers hidden features take {least:,.4g} {unit}"
+            mend = "Allow more bits or memory, or smaller containers; rows that may be negative take 2 bits at least"
+            raise UnsupportedError.at("a2q", what, mend)
 
-    def _allocated(self, program: Program) -> Program:
-        """Give each row the width that it is worth without training."""
-        maps = self.maps(program)
+    def _given(self, program: Program) -> Program:
+        """Give each row its width without training: what it is worth, or what the in-degree of its node says."""
+        maps, target = self.maps(program), self.recipe.target
+        if not maps:
+            return program
         rows = rows_read(program, self.parts, maps)
-        containers = self.recipe.placement.containers
-        set_widths(maps, allocate(maps, rows, self.recipe.target, containers), rows)
+        by_error = self.recipe.widths != "degree"
+        widths = allocate(maps, rows, target) if by_error else by_degree(maps, self._degrees(maps, rows), target)
+        set_widths(maps, widths, rows)
         return program
 
+    def _degrees(self, maps: Sequence[Learned], rows: Mapping[str, Tensor]) -> Tensor:
+        """Return the in-degrees of the nodes that all maps are of."""
+        inputs = self.parts[0].inputs
+        nodes = len(inputs["x"]) if len(self.parts) == 1 and {"x", "edge_index"} <= set(inputs) else None
+        if any(len(rows.get(item.quantiser.name, ())) != nodes for item in maps) or nodes is None:
+            what = "widths=degree gives each node of one graph its bits"
+            raise UnsupportedError.at("a2q", what, "Use assign=node in mode full, or widths=learned")
+        return torch.bincount(inputs["edge_index"][1], minlength=nodes).float()
+
     def _trained(self, placed: Program, calibrated: Program, teacher: Program) -> _Candidate:
-        recipe, epochs = self.recipe, self.recipe.tune_epochs
+        recipe, start, epochs = self.recipe, calibrated, self.recipe.tune_epochs
         if recipe.widths == "learned":
             start = self._snapped(*self._learned(placed, teacher))
         else:
-            start, epochs = self._by_degree(placed) if recipe.widths == "degree" else calibrated, epochs + recipe.epochs
-        tuned, after = self._fit(start, teacher, Learning(recipe.rates), epochs)
+            epochs += recipe.epochs
+        tuned, after = self._fit(start, teacher, None, epochs)
         self.note(
-            f"widths {recipe.widths}, {mean_bits(self.maps(tuned)):.2f} bits: validation {after.validation[0]:.4f}, "
-            f"{after.best:.4f} after training with these (best at {after.best_epoch})"
+            f"with widths by {recipe.widths if recipe.widths != 'learned' else 'learning'}: validation "
+            f"{after.validation[0]:.4f}, {after.best:.4f} after training with these (best at {after.best_epoch})"
         )
         return _Candidate(tuned, "trained", after.best)
 
     def _learned(self, placed: Program, teacher: Program) -> tuple[Program, list[Learned]]:
         """Train with widths that move."""
-        recipe = self.recipe
-        learning = Learning(recipe.rates, recipe.target, recipe.penalty)
-        learned, history = self._fit(placed, teacher, learning, recipe.epochs)
+        start = mean_bits(self.maps(placed))
+        learned, history = self._fit(placed, teacher, self.recipe.penalty, self.recipe.epochs)
         if history.note:
             self.note(f"trained {history.note}")
         maps = self.maps(learned)
         if maps:
+            bits = mean_bits(maps, nearest_containers(maps))
             self.note(
-                f"learned {mean_bits(maps, whole=False):.2f} bits on average, from {learning.trace[0]:.2f}, in "
-                f"{len(history.train_loss)} epochs (best at {history.best_epoch}: validation {history.best:.4f})"
+                f"learned {bits:.2f} bits on average in containers, from {start:.2f}, "
+                f"in {len(history.train_loss)} epochs (best at {history.best_epoch}: validation {history.best:.4f})"
             )
         return learned, maps
 
     def _snapped(self, learned: Program, maps: Sequence[Learned]) -> Program:
         """Give the widths learned their containers; the Program is changed."""
-        rows = rows_read(learned, self.parts, maps)
-        set_widths(maps, snap(maps, self.recipe.target, self.recipe.placement.containers), rows)
+        set_widths(maps, snap(maps, self.recipe.target), rows_read(learned, self.parts, maps))
         return learned
 
-    def _by_degree(self, placed: Program) -> Program:
-        """Let widths follow the in-degree of nodes."""
-        program = placed.clone()
-        maps = self.maps(program)
-        rows = rows_read(program, self.parts, maps)
-        if len(self.parts) != 1 or any(item.quantiser.name not in rows for item in maps):
-            what = "widths=degree gives each node of one graph its bits"
-            raise UnsupportedError.at("a2q", what, "Use assign=node in mode full, or widths=learned")
-        inputs = self.parts[0].inputs
-        degrees = torch.bincount(inputs["edge_index"][1], minlength=len(inputs["x"])).float()
-        containers = self.recipe.placement.containers
-        set_widths(maps, by_degree(maps, degrees, self.recipe.target, containers), rows)
-        return program
-
-    def _fit(self, program: Program, teacher: Program, regime: Learning, epochs: int) -> tuple[Program, History]:
+    def _fit(self, program: Program, teacher: Program, penalty: float | None, epochs: int) -> tuple[Program, History]:
+        """Train, with widths that move where there is a pressure on them."""
         assert self.trainer is not None
-        distil = self.recipe.distil
+        distil, recipe = self.recipe.distil, self.recipe
+        regime = Learning(recipe.rates, recipe.target, recipe.placement.containers, penalty)
         return self.trainer.fit(
             program, seed=self.recipe.seed, epochs=epochs, lr=self.recipe.lr, regime=regime,
             teacher=teacher if distil else None, distil=distil,
         )  # fmt: skip
 
     def _tell(self, label: str, program: Program) -> None:
-        maps = self.maps(program)
-        counts = ", ".join(f"{width}: {count}" for width, count in histogram(maps).items())
-        self.note(
-            f"{label}; {mean_bits(maps):.2f} bits on average, {feature_bytes(maps):.0f} bytes; rows by bits {counts}"
-        )
+        if maps := self.maps(program):
+            counts = ", ".join(f"{width}: {count}" for width, count in histogram(maps).items())
+            bits, size = mean_bits(maps), feature_bytes(maps)
+            label += f"; {bits:.2f} bits on average, {size:.0f} bytes; rows by bits {counts}"
+        self.note(label)
 
 
 def finish(program: Program) -> Program:

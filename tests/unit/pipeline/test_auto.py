@@ -21,7 +21,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def compress(model: Path, **options: str) -> Report:
     """Let the pipeline choose, and return its report."""
     shutil.rmtree(model.with_suffix(".bundle"), ignore_errors=True)
-    return api.compress(model, passes="auto", time_budget="30s", **options).report
+    return api.compress(model, passes="auto", **{"time_budget": "30s", **options}).report  # type: ignore[arg-type]
 
 
 def tried(report: Report) -> list[tuple[str, bool, str]]:
@@ -46,6 +46,20 @@ def test_auto_drops_what_costs_accuracy(model: Path, monkeypatch: pytest.MonkeyP
     found = tried(compress(model, max_drop="100pp"))
     assert [kept for _, kept, _ in found] == [False, False, False]
     assert all(reason.startswith("dropped: validation accuracy became worse by 200.00 pp") for _, _, reason in found)
+
+
+def test_auto_tries_learned_widths_before_one_for_all(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is kept of a2q, by the same gate as any other pass, leaves nothing to the plain way."""
+    monkeypatch.setattr("gnnexport.pipeline.compression.worth", lambda *_: (True, "kept: for the test"))
+    report = compress(model, max_drop="100pp", time_budget="10m")
+    steps = {step.name.partition("{")[0]: step for step in report.steps}
+    assert steps["a2q"].kept
+    assert "bits=2.0" in steps["a2q"].name
+    assert any(note.startswith("chosen by validation") for note in steps["a2q"].notes)
+    assert not steps["quantize"].kept
+    assert "quantised already" in steps["quantize"].notes[-1]
+    assert report.result.bits is not None
+    assert report.result.bits.average_paper == pytest.approx(2, abs=0.1)
 
 
 def test_auto_result_is_the_export_when_nothing_was_kept(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from gnnexport.program.dialect.quantize import levels
-from gnnexport.training.calibration import Groups, calibrate, grouped
+from gnnexport.training.quantisation.calibration import Groups, calibrate, grouped
 
 VALUES = torch.randn(50, 6, generator=torch.Generator().manual_seed(0)) * torch.logspace(-2, 2, 6)
 
