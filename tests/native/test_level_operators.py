@@ -76,6 +76,31 @@ def test_narrow_aggregate(bits: int, zero: int, reduce: str) -> None:
     np.testing.assert_array_equal(got, after.of(value))
 
 
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize(("rows", "width"), [(0, 3), (2, 0), (0, 0), (1, 1)])
+def test_without_rows_or_columns(rows: int, width: int, bits: int) -> None:
+    """Nothing becomes nothing, and rows without slots are 0."""
+    step = np.ones(width, np.float32)
+    x = run("Narrow", {"x": np.ones((rows, width), np.float32), "step": step}, TensorProto.UINT8, bits=bits)
+    assert x.tolist() == [[1] * ((width + 1) // 2 if bits == 4 else width)] * rows
+    for slots in (0, 3 if rows else 0):
+        structure = {"rowptr": np.array([0, 0, slots]), "col": np.zeros(slots, np.int64), "step": step}
+        out = run("NarrowAggregate", {"x": x, **structure}, TensorProto.FLOAT, bits=bits, reduce="sum")
+        assert out.tolist() == [[0] * width, [slots] * width]
+
+
+@pytest.mark.parametrize(("rows", "width", "out_width"), [(0, 3, 2), (2, 0, 3), (2, 3, 0), (0, 0, 0)])
+@pytest.mark.parametrize("per_row", [False, True])
+def test_layers_without_rows_or_columns(rows: int, width: int, out_width: int, per_row: bool) -> None:
+    """A product over nothing is 0, and one of nothing is empty; with a step for each row there is none either."""
+    count = rows if per_row else 1
+    quantiser = Quantiser(np.ones(count, np.float32), np.full(count, 8, np.uint8), is_signed=False)
+    matrix, step = np.ones((out_width, width), np.int8), np.ones(out_width, np.float32)
+    inputs = {"x": np.ones((rows, width), np.float32), **product_inputs(quantiser, matrix, step)}
+    got = run("NarrowLinear", inputs, TensorProto.FLOAT, ("matrix",))
+    assert got.tolist() == [[width] * out_width] * rows
+
+
 def product_inputs(quantiser: Quantiser, matrix: Array, step: Array, prefix: str = "row") -> dict[str, Array]:
     """Name what a product reads besides rows."""
     of_matrix = "matrix" if prefix == "row" else f"{prefix}_matrix"

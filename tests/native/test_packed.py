@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gnnexport.errors import KernelError
-from gnnexport.native import kernels, library, packed
+from gnnexport.native import kernels, library, packed, packed_numpy
 from gnnexport.native.packed import PackedRows, empty_rows, pack, put, unpack, unpack_levels, why_unsound
 from gnnexport.native.row_widths import choose_widths
 
@@ -148,6 +149,21 @@ def test_threads_change_nothing() -> None:
     out = np.empty((20_000, 65), np.float32)
     assert unpack(one, ids, out, threads=3) is out
     np.testing.assert_array_equal(out, unpack(one, ids, threads=1))
+
+
+@pytest.mark.usefixtures("way")
+def test_rows_behind_four_gigabytes(tmp_path: Path) -> None:
+    """The place of a row may be larger than 32 bits hold; what is between stays a hole in the file."""
+    count, columns = 70_000, 1 << 16
+    codes, anchors, size = packed_numpy.layout(np.full(count, 8), columns)
+    payload = np.memmap(tmp_path / "rows", np.uint8, "w+", shape=(size,))
+    step, ids = np.ones(count, np.float32), np.array([count - 1, 0])
+    x = np.stack([np.arange(columns) % 251, np.arange(columns) % 241]).astype(np.float32)
+    for rows in (PackedRows(payload, step, columns, False, codes, anchors), PackedRows(payload, step, columns)):
+        put(rows, x, ids)
+        np.testing.assert_array_equal(payload[-columns:], x[0])
+        np.testing.assert_array_equal(unpack(rows, ids), x)
+        payload[-columns:] = 0
 
 
 @pytest.mark.usefixtures("way")
