@@ -12,11 +12,13 @@ from gnnexport.passes.contract import PassContext
 from gnnexport.passes.order_propagation import OrderPropagation
 from gnnexport.pipeline.steps import CANONICAL, run_passes
 from gnnexport.program.capture import capture
+from gnnexport.program.containers import CONTAINERS
 from gnnexport.program.data import GraphData
 from gnnexport.program.graphs import args_of, parameter_of
 from gnnexport.program.program import Program, example_inputs
 from gnnexport.program.quantised import quantisers
 from gnnexport.program.verify import verify
+from gnnexport.training.quantisation.learning import counted_widths
 from gnnexport.training.quantisation.widths import feature_bytes, learned_widths, mean_bits
 from gnnexport.training.task import Task
 from gnnexport.training.trainer import Trainer
@@ -153,6 +155,17 @@ def test_other_modes_take_the_nearest_group() -> None:
     assert all(len(item.step) <= 20 for item in quantisers(after) if item.by == "nearest")
     problems = A2Q(assign="node").check(ordered("GIN"), PassContext(data=data(), mode="graphs"))
     assert "Use assign=nearest" in str(problems[0])
+
+
+@pytest.mark.parametrize("epochs", [0, 3])
+def test_groups_meet_the_target_on_their_rows(epochs: int) -> None:
+    """Narrower groups change what later layers read, whose rows take other groups: those rows count."""
+    program = ordered("GIN")
+    after, _ = quantise(A2Q(bits=3, groups=20, assign="nearest", epochs=epochs), program)
+    feed = Trainer(data(), Task()).feed(after)
+    maps = counted_widths(after, feed, CONTAINERS)
+    assert len(maps) == 3
+    assert 2 < mean_bits(maps) <= 3 + 1e-6
 
 
 def test_a_set_of_graphs_learns_groups() -> None:

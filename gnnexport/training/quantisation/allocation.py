@@ -13,7 +13,7 @@ from gnnexport.program.program import Program
 from gnnexport.program.values import body_values
 from gnnexport.training.parts import Part
 from gnnexport.training.quantisation.calibration import best_steps, squared_errors
-from gnnexport.training.quantisation.widths import Learned, Target, snap
+from gnnexport.training.quantisation.widths import Learned, Target
 
 
 def rows_read(program: Program, parts: Sequence[Part], maps: Sequence[Learned]) -> dict[str, Tensor]:
@@ -36,15 +36,13 @@ def rows_read(program: Program, parts: Sequence[Part], maps: Sequence[Learned]) 
 def allocate(maps: Sequence[Learned], rows: Mapping[str, Tensor], target: Target) -> list[Tensor]:
     """Return the container of each entry that leaves the least error, relative to the map, within a target.
 
-    What a bit may cost is found by bisection. Groups, whose rows change with their steps, get about the same widths.
+    What a bit may cost is found by bisection.
 
     Args:
-        maps: hidden features.
+        maps: hidden features, of which each row has its own width.
         rows: what they are.
         target: to be met.
     """
-    if any(item.quantiser.name not in rows for item in maps):
-        return snap(maps, target, [torch.full_like(item.bits, target.bits or 8.0) for item in maps])
     options = [_Options(item, maps, target, rows[item.quantiser.name]) for item in maps]
     limit = target.limit(maps)
 

@@ -24,6 +24,9 @@ from gnnexport.training.trainer import History, Trainer
 Note = Callable[[str], None]
 Widths = Literal["learned", "error", "degree"]
 
+MOST_ROUNDS = 50
+"""Of snapping; each takes two percent at least, and rows with steps of their own need one."""
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -148,9 +151,12 @@ class _Run:
         if not maps:
             return program
         rows = rows_read(program, self.parts, maps)
-        by_error = self.recipe.widths != "degree"
-        widths = allocate(maps, rows, target) if by_error else by_degree(maps, self._degrees(maps, rows), target)
-        set_widths(maps, widths, rows)
+        if self.recipe.widths == "degree":
+            set_widths(maps, by_degree(maps, self._degrees(maps, rows), target), rows)
+        elif all(item.quantiser.name in rows for item in maps):
+            set_widths(maps, allocate(maps, rows, target), rows)
+        else:  # what rows groups get hangs on their widths
+            self._snap(program, maps, [torch.full_like(item.bits, target.bits or 8.0) for item in maps])
         return program
 
     def _degrees(self, maps: Sequence[Learned], rows: Mapping[str, Tensor]) -> Tensor:
@@ -165,7 +171,8 @@ class _Run:
     def _trained(self, placed: Program, calibrated: Program, teacher: Program) -> _Candidate:
         recipe, start, epochs = self.recipe, calibrated, self.recipe.tune_epochs
         if recipe.widths == "learned":
-            start = self._snapped(*self._learned(placed, teacher))
+            start, maps = self._learned(placed, teacher)
+            self._snap(start, maps, [item.bits.clone() for item in maps])
         else:
             epochs += recipe.epochs
         tuned, after = self._fit(start, teacher, None, epochs)
@@ -190,10 +197,21 @@ class _Run:
             )
         return learned, maps
 
-    def _snapped(self, learned: Program, maps: Sequence[Learned]) -> Program:
-        """Give the widths learned their containers; the Program is changed."""
-        set_widths(maps, snap(maps, self.recipe.target), rows_read(learned, self.parts, maps))
-        return learned
+    def _snap(self, program: Program, maps: Sequence[Learned], widths: Sequence[Tensor]) -> None:
+        """Give rows the containers next to some widths; the Program is changed.
+
+        Where a layer's groups are narrowed, rows of later layers may take other groups than before. So rows are counted
+        anew, and the target is made tighter until it is met.
+        """
+        target, share = self.recipe.target, 1.0
+        rows = rows_read(program, self.parts, maps)
+        for _ in range(MOST_ROUNDS):
+            set_widths(maps, snap(maps, target, widths, share), rows)
+            maps = self.maps(program)
+            used = [item.bits for item in maps]
+            if target.is_met(maps, used):
+                return
+            share *= min(0.98, target.limit(maps) / target.cost(maps, used))
 
     def _fit(self, program: Program, teacher: Program, penalty: float | None, epochs: int) -> tuple[Program, History]:
         """Train, with widths that move where there is a pressure on them."""

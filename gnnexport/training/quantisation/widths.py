@@ -132,9 +132,9 @@ class Target:
         """Return what all widths may cost together: bits on average, or bytes of numbers."""
         return self.bits if self.bits is not None else (self.bytes or 0) - sum(item.note_bytes for item in maps)
 
-    def is_met(self, maps: Sequence[Learned], chosen: Sequence[Tensor]) -> bool:
-        """Tell whether some widths cost no more than the limit."""
-        return self.cost(maps, chosen) <= self.limit(maps) * _SPARE
+    def is_met(self, maps: Sequence[Learned], chosen: Sequence[Tensor], share: float = 1.0) -> bool:
+        """Tell whether some widths cost no more than the limit, or a share of it."""
+        return self.cost(maps, chosen) <= self.limit(maps) * share * _SPARE
 
     def least(self, maps: Sequence[Learned]) -> float:
         """Return what the smallest containers would cost, and what comes with them, in the unit of the target."""
@@ -158,7 +158,9 @@ def nearest_containers(maps: Sequence[Learned], widths: Sequence[Tensor] | None 
     return found
 
 
-def snap(maps: Sequence[Learned], target: Target, widths: Sequence[Tensor] | None = None) -> list[Tensor]:
+def snap(
+    maps: Sequence[Learned], target: Target, widths: Sequence[Tensor] | None = None, share: float = 1.0
+) -> list[Tensor]:
     """Return the container of each entry, near some widths, so that the target is met.
 
     All widths are shifted by one number before they go into the nearest container; it is the largest up to a half, at
@@ -168,6 +170,7 @@ def snap(maps: Sequence[Learned], target: Target, widths: Sequence[Tensor] | Non
         maps: hidden features.
         target: to be met.
         widths: of each entry; by default those that are learned.
+        share: of the target's limit that may be used.
     """
     given = [_untied(item, bits) for item, bits in zip(maps, widths or [item.bits for item in maps], strict=True)]
 
@@ -175,11 +178,11 @@ def snap(maps: Sequence[Learned], target: Target, widths: Sequence[Tensor] | Non
         return nearest_containers(maps, [bits + shift for bits in given])
 
     low, high = -9.0, 0.5
-    if target.is_met(maps, at(high)):
+    if target.is_met(maps, at(high), share):
         return at(high)
     for _ in range(50):
         middle = (low + high) / 2
-        low, high = (middle, high) if target.is_met(maps, at(middle)) else (low, middle)
+        low, high = (middle, high) if target.is_met(maps, at(middle), share) else (low, middle)
     return at(low)
 
 

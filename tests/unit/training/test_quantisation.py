@@ -237,8 +237,7 @@ def test_groups_keep_their_reach() -> None:
     program = placed("GCN", assign="nearest", groups=10)
     (item,) = maps_of(program)
     before = reach(item.quantiser.step.detach(), item.bits, signed=False)
-    widths = allocate([item], {}, Target(bits=2))
-    set_widths([item], widths, {})
+    set_widths([item], snap([item], Target(bits=2), [torch.full_like(item.bits, 2.0)]), {})
     assert mean_bits([item]) <= 2
     torch.testing.assert_close(reach(item.quantiser.step.detach(), item.bits, signed=False), before)
 
