@@ -338,8 +338,8 @@ def fix_tables(body: fx.GraphModule, structure: Mapping[str, Tensor]) -> None:
         body: is changed; its parameters are nobody else's.
         structure: values by the name of the argument.
     """
-    selected = {given for call in calls(body.graph, *QUANTISERS) for given in args_of(call)[1:3]}
-    for given in selected:
+    given_to = (given for call in calls(body.graph, *QUANTISERS) for given in args_of(call)[1:3])
+    for given in dict.fromkeys(given_to):
         table = _table(given)
         if table is given:
             continue
@@ -348,7 +348,7 @@ def fix_tables(body: fx.GraphModule, structure: Mapping[str, Tensor]) -> None:
         assert value is not None
         replace_tensor(body, table, value[structure[nodes.target] % count])
         given.replace_all_uses_with(table)
-    body.graph.eliminate_dead_code(is_impure_node=lambda node: node.op in ("placeholder", "output"))
+        body.graph.erase_node(given)
     body.recompile()
 
 
