@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import onnx_ir as ir
@@ -28,6 +28,7 @@ from gnnexport.targets.onnx.files import MODEL_FILE as ONNX_FILE
 from gnnexport.targets.onnx.files import write
 from gnnexport.targets.onnx.halves import gathered_halves
 from gnnexport.targets.onnx.native_target import NativeTarget
+from gnnexport.targets.onnx.quantised_forms import Form
 from gnnexport.targets.onnx.quantisers import OF_LEVELS
 from gnnexport.targets.onnx.tape import OF_GRAPH
 
@@ -49,8 +50,13 @@ class OpenVinoTarget(NativeTarget):
     branches: ClassVar[bool] = False
     """OpenVINO reuses the memory of values that a branch still reads: answers are wrong, without an error."""
 
+    forms: ClassVar[tuple[Form, ...]] = ("float",)
+    """OpenVINO computes `MatMulInteger` in float32, where sums beyond 2^24 are no longer exact."""
+
     aggregate: Lowering = "auto"
     """Lowering of aggregation; `auto` picks by timing on OpenVINO."""
+    quantised: Literal["auto", "float"] = "auto"
+    """Quantised operands are computed with as the floats that they stand for."""
 
     def check(self, program: Program, mode: Mode = "full") -> list[Problem]:
         """Name each op that cannot be translated, and rows of fp16: OpenVINO's processors have no such numbers."""

@@ -6,15 +6,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
-from gnnexport.native.library import ABI
 from gnnexport.targets.contract import Artefact, DialectModel, EmitContext
 from gnnexport.targets.onnx.native_target import NativeTarget
+from gnnexport.targets.onnx.quantised_forms import PACKED, Form
 
 OLDEST = "1.18"
 """First release of ONNX Runtime that reads IR version 10, which is what is written."""
-
-WITH_NARROW = 3
-"""First interface of the kernels that computes with few bits."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +20,7 @@ class OrtTarget(NativeTarget):
 
     name: ClassVar[str] = "ort"
     prepares_edges: ClassVar[bool] = True
-    has_narrow: ClassVar[bool] = ABI >= WITH_NARROW
+    forms: ClassVar[tuple[Form, ...]] = ("float", "integer", *PACKED)
 
     def emit(self, dialect: DialectModel, folder: Path, ctx: EmitContext) -> Artefact:
         """Write the model, and say which ONNX Runtime it needs and how many threads were decided.

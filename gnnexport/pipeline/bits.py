@@ -12,11 +12,12 @@ from torch import Tensor, fx
 
 from gnnexport.bundle.report_schema import Bits, QuantisedOperand
 from gnnexport.program.dialect.quantize import nearest_groups, whole_bits
-from gnnexport.program.graphs import args_of, calls, module_of, parameter_of
+from gnnexport.program.graphs import args_of, argument, calls, module_of, parameter_of
 from gnnexport.program.halves import DTYPES, FEWEST, half_of, matrices
 from gnnexport.program.program import Program
 from gnnexport.program.quantised import Quantiser, quantisers, raw_values
 from gnnexport.targets.contract import Artefact
+from gnnexport.targets.onnx.executed import Operand as Executed
 
 gnn = torch.ops.gnn
 
@@ -97,14 +98,14 @@ def count_bits(program: Program, inputs: Mapping[str, Tensor], artefact: Artefac
     executed = {} if artefact is None else {item.name: item for item in artefact.operands}
     operands = [_quantised(item, observer.found[item.node], executed.get(item.name)) for item in known]
     raw = raw_values(program)
-    operands += [_dynamic(node, observer.found[node], raw=args_of(node)[0] in raw) for node in dynamic]
+    operands += [_dynamic(node, observer.found[node], executed, raw=args_of(node)[0] in raw) for node in dynamic]
     gathered = iter(() if artefact is None else artefact.halves)
     operands += [_half(node, observer.found[node], next(gathered, False)) for node in halves]
     operands += [_rounded(program, node) for node in rounded]
     return _summed(operands)
 
 
-def _quantised(item: Quantiser, rows: _Rows, executed: Any) -> QuantisedOperand:
+def _quantised(item: Quantiser, rows: _Rows, executed: Executed | None) -> QuantisedOperand:
     bits = rows.bits
     containers = _containers(bits)
     own = item.by == "nearest" or (item.by == "rows" and len(item.step) > 1)
@@ -117,11 +118,10 @@ def _quantised(item: Quantiser, rows: _Rows, executed: Any) -> QuantisedOperand:
     if item.what == "weight":
         stored = 32 if executed is None else executed.stored_bits
         size = math.ceil(rows.count * rows.width * stored / 8) + (0 if stored == 32 else _STEP_BYTES * len(item.step))
-    told = SIMULATED if executed is None or executed.executed_bits == 32 else executed.arithmetic
     per = _PER.get(item.by) or _per_row(item)
     return QuantisedOperand(
         name=item.name, kind=kind, per=per, count=rows.count * rows.width, bits=float(bits.mean()), stored=stored,
-        executed=32 if executed is None else executed.executed_bits, arithmetic=told, size_bytes=size,
+        **_told(executed), size_bytes=size,
     )  # fmt: skip
 
 
@@ -143,15 +143,25 @@ def _payload(containers: Tensor, rows: _Rows) -> int:
     return int(row_bytes.sum()) * (1 if len(containers) > 1 or rows.count == 0 else rows.count)
 
 
-def _dynamic(node: fx.Node, rows: _Rows, *, raw: bool) -> QuantisedOperand:
-    _, bits, _, by = args_of(node)
+def _dynamic(
+    node: fx.Node, rows: _Rows, executed: Mapping[str, Executed], *, raw: bool
+) -> QuantisedOperand:  # fmt: skip
+    _, bits, _, by = args_of(node)[:4]
+    name = argument(node, 4, "name") or node.name
     container = _containers(torch.tensor([float(bits)]))
     steps = rows.count if by == "rows" else 1
     return QuantisedOperand(
-        name=node.name, kind="features" if raw else "input", per="row" if by == "rows" else "tensor",
-        count=rows.count * rows.width, bits=bits, stored=float(container), executed=32, arithmetic=SIMULATED,
+        name=name, kind="features" if raw else "input", per="row" if by == "rows" else "tensor",
+        count=rows.count * rows.width, bits=bits, stored=float(container), **_told(executed.get(name)),
         size_bytes=_payload(container, rows) + _STEP_BYTES * steps,
     )  # fmt: skip
+
+
+def _told(executed: Executed | None) -> dict[str, Any]:
+    """Say what arithmetic runs on an operand."""
+    if executed is None or executed.executed_bits == 32:
+        return {"executed": 32, "arithmetic": SIMULATED}
+    return {"executed": executed.executed_bits, "arithmetic": executed.arithmetic}
 
 
 def _half(node: fx.Node, rows: _Rows, gathered: bool) -> QuantisedOperand:

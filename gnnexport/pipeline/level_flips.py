@@ -124,7 +124,7 @@ def _largest(x: Tensor) -> Tensor:
 def _step(op: Any, x: Tensor, *given: Any) -> Tensor:
     """Return the distance of two levels, as it is broadcast against what is rounded."""
     if op is gnn.quantize_dynamic.default:
-        return dynamic_step(x, *given)
+        return dynamic_step(x, *given[:3])
     step: Tensor = given[0].clamp(min=LEAST_STEP)
     if op is gnn.quantize_columns.default:
         return step.view(x.shape[1:] if step.numel() > 1 else (1,))

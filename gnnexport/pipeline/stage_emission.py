@@ -249,6 +249,7 @@ def _together(artefacts: Sequence[Artefact], folder: Path, files: Sequence[str])
         decisions={"stages": {a.model_file.partition("/")[0]: dict(a.decisions) for a in artefacts}},
         sizes=sizes,
         lowering=tuple(row for artefact in artefacts for row in artefact.lowering),
+        halves=tuple(gathered for artefact in artefacts for gathered in artefact.halves),
         operands=tuple(operand for artefact in artefacts for operand in artefact.operands),
         prepare="runtime",
         native=any(artefact.native for artefact in artefacts),

@@ -70,7 +70,8 @@ def _parity(report: Report) -> _Finding:
     if parity.max_rel_error > parity.tolerance:
         return _Finding(EXIT_PARITY, f"the artefact differs from the model: {size}{_moves(parity.moved)}")
     ties = ", all of them near-ties" if parity.moved else ""
-    return _Finding(EXIT_OK, f"numbers agree: {size}{_moves(parity.moved)}{ties}")
+    flips = f"; {parity.flipped} rows differ by more, as levels on a border explain" if parity.flipped else ""
+    return _Finding(EXIT_OK, f"numbers agree: {size}{_moves(parity.moved)}{ties}{flips}")
 
 
 def _moves(moved: int | None) -> str:

@@ -128,8 +128,8 @@ def quantise(program: Program, plan: Plan, inputs: Mapping[str, Tensor] | None) 
         else:
             call = insert(program, item, torch.ones(1), bits, by="rows", signed=item.signed)
             call.target = gnn.quantize_dynamic.default
-            call._rename(item.name)
-            call.args = (args_of(call)[0], plan.bits, item.signed, "tensor" if plan.per == "tensor" else "rows")
+            own = "tensor" if plan.per == "tensor" else "rows"
+            call.args = (args_of(call)[0], plan.bits, item.signed, own, item.name)
     graph = program.body.graph
     graph.eliminate_dead_code(is_impure_node=lambda node: node.op in ("placeholder", "output"))
     program.body = rebuild(program.body, graph)

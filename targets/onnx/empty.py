@@ -17,10 +17,8 @@ def fill_empty(graph: ir.Graph) -> None:
     """
     constants = Constants(graph)
     for node in dialect_nodes(graph):
-        rowptr = node.inputs[1]
-        if node.op_type not in REDUCING or rowptr is None or rowptr.const_value is None:
-            continue
-        if rowptr.const_value.numpy()[-1] == 0:
+        rowptr = node.inputs[1] if node.op_type in REDUCING else None
+        if rowptr is not None and rowptr.const_value is not None and rowptr.const_value.numpy()[-1] == 0:
             _fill(graph, node, Tape(constants, f"{node.name}_empty"))
 
 

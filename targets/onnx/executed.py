@@ -27,7 +27,7 @@ class Operand:
 
     Args:
         name: as it is called in the Program.
-        kind: `rows`, `columns` or `nearest` of features, or `weight`.
+        kind: what shares a step of features, as `Quantiser.by` says it, or `weight`.
         width: numbers of a row; of weights all of them.
         bits: of its levels, on average over rows or entries.
         stored_bits: of a number as it lies in the file, or in memory between two operators; 0 where it never does.
@@ -61,9 +61,9 @@ def operands_of(dialect: ir.Graph) -> list[Operand]:
     for node in quantise_nodes(dialect):
         quantiser = read_quantiser(node)
         sizes = [int(size) for size in list(quantiser.x.shape or ())[1:] if isinstance(size, int)]
-        constant = quantiser.x.const_value is not None
-        width = quantiser.x.const_value.size if quantiser.x.const_value is not None else math.prod(sizes)
-        kind = WEIGHT if constant else quantiser.by
+        weights = None if quantiser.dynamic else quantiser.x.const_value
+        kind = quantiser.by if weights is None else WEIGHT
+        width = math.prod(sizes) if weights is None else weights.size
         found.append(Operand(quantiser.name, kind, width, float(quantiser.bits.mean()), 32))
     return found
 
@@ -79,19 +79,18 @@ def executed(
         arithmetic: of operands that are features, by name; float where nothing is said.
         packed: bits of their numbers as they lie in memory, by name; 32 where nothing is said.
     """
-    weights = {
-        str(value.meta[schemas.OPERAND]): value
-        for value in lowered.initializers.values()
-        if value.meta.get(schemas.OPERAND)
-    }
+    weights: dict[str, list[ir.Value]] = {}
+    for value in lowered.initializers.values():
+        for name in value.meta.get(schemas.OPERAND, ()) if value.uses() else ():
+            weights.setdefault(name, []).append(value)
     found = []
     for item in operands:
         if item.kind != WEIGHT:
             how, stored = arithmetic.get(item.name, FLOAT), packed.get(item.name, item.stored_bits)
         elif item.name in weights:
-            value = weights[item.name]
-            how = _arithmetic_of(value)
-            stored = int(_type_of(value).itemsize * 8)
+            told = {_arithmetic_of(value) for value in weights[item.name]}
+            how = FLOAT if len(told) > 1 else told.pop()
+            stored = max(int(_type_of(value).itemsize * 8) for value in weights[item.name])
         else:
             how, stored = FLOAT, item.stored_bits
         found.append(Operand(item.name, item.kind, item.width, item.bits, stored, how))
@@ -101,8 +100,7 @@ def executed(
 def _arithmetic_of(weights: ir.Value) -> str:
     """Tell how weights are multiplied."""
     readers = {use.node.op_type for use in weights.uses()}
-    whole = {schemas.NARROW_LINEAR, schemas.NARROW_AGGREGATE_LINEAR, "MatMulInteger"}
-    if not readers or readers - whole:
+    if readers - {schemas.NARROW_LINEAR, schemas.NARROW_AGGREGATE_LINEAR, "MatMulInteger"}:
         return FLOAT
     return "u8xu8" if _type_of(weights) is ir.DataType.UINT8 else "u8xs8"
 

@@ -7,23 +7,27 @@ import onnx_ir as ir
 
 from gnnexport.targets.onnx import schemas
 from gnnexport.targets.onnx.quantised_layers import QuantisedLayer, quantised_layer
-from gnnexport.targets.onnx.quantised_weights import keep_constants
-from gnnexport.targets.onnx.quantisers import Quantiser
+from gnnexport.targets.onnx.quantised_weights import drop_widened, keep_constants, keep_weights
+from gnnexport.targets.onnx.quantisers import Quantiser, drop_quantiser
 from gnnexport.targets.onnx.tape import Constants
 
 
 def narrow_layers(graph: ir.Graph) -> dict[str, str]:
-    """Rewrite linear layers of quantised rows and weights in place; return the arithmetic by operand."""
+    """Rewrite linear layers of quantised rows and weights in place.
+
+    Returns:
+        The arithmetic of operands that nothing else reads, by name.
+    """
     constants = Constants(graph)
     found = {}
     for node in list(graph):
         layer = quantised_layer(node)
-        if layer is not None:
+        if layer is not None and not layer.rows.dynamic:
+            weight = node.inputs[1]
             _rewrite(graph, constants, layer)
-            found[layer.rows.name] = "u8xs8"
-            quantise = layer.rows.node
-            if not list(layer.rows.out.uses()) and not layer.rows.out.is_graph_output():
-                graph.remove(quantise, safe=True)
+            drop_widened(graph, weight)
+            if drop_quantiser(graph, layer.rows):
+                found[layer.rows.name] = "u8xs8"
     return found
 
 
@@ -41,8 +45,7 @@ def _rewrite(graph: ir.Graph, constants: Constants, layer: QuantisedLayer) -> No
     by_row = layer.weight.by_row
     assert by_row is not None
     step, bits = _entries(constants, layer.rows)
-    matrix = keep_constants(constants, layer.weight.levels, None)
-    matrix.meta[schemas.OPERAND] = layer.weight.name
+    matrix = keep_weights(constants, layer.weight.levels, layer.weight.names)
     inputs = [layer.rows.x, step, bits, matrix, keep_constants(constants, by_row)]
     attributes = {"signed": int(layer.rows.signed), "nearest": int(layer.rows.by == "nearest")}
     node = layer.node

@@ -7,7 +7,7 @@ import onnx_ir as ir
 
 from gnnexport.targets.onnx import schemas
 from gnnexport.targets.onnx.quantised_weights import keep_constants
-from gnnexport.targets.onnx.quantisers import Quantiser, quantise_nodes, read_quantiser
+from gnnexport.targets.onnx.quantisers import Quantiser, drop_quantiser, quantise_nodes, read_quantiser
 from gnnexport.targets.onnx.tape import Constants
 
 WIDTHS = (4, 8)
@@ -17,7 +17,11 @@ _REDUCES = ("sum", "mean", "max", "min")
 
 
 def narrow_sums(graph: ir.Graph) -> dict[str, str]:
-    """Rewrite reductions of quantised columns in place; return the arithmetic by operand."""
+    """Rewrite reductions of quantised columns in place.
+
+    Returns:
+        The arithmetic of operands that nothing else reads, by name.
+    """
     constants = Constants(graph)
     found = {}
     for node in quantise_nodes(graph):
@@ -27,9 +31,8 @@ def narrow_sums(graph: ir.Graph) -> dict[str, str]:
             narrow = _narrow(graph, constants, quantiser)
             for reader in readers:
                 _rewrite(graph, constants, quantiser, reader, narrow)
-            if not list(node.outputs[0].uses()) and not node.outputs[0].is_graph_output():
-                graph.remove(node, safe=True)
-            found[quantiser.name] = f"u{quantiser.widest} sums"
+            if drop_quantiser(graph, quantiser):
+                found[quantiser.name] = f"u{quantiser.widest} sums"
     return found
 
 

@@ -33,6 +33,7 @@ _STRUCTURE = {
     schemas.GATHER_DESTINATION: (1,),
     schemas.GATHER_SOURCE: (1,),
     schemas.QUANTIZE: (),
+    schemas.QUANTIZE_DYNAMIC: (),
     schemas.NARROW_AGGREGATE: (1, 2),
     schemas.NARROW_AGGREGATE_LINEAR: (1, 2),
 }

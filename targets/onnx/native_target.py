@@ -12,6 +12,7 @@ from gnnexport.errors import MissingExtraError
 from gnnexport.native.library import library
 from gnnexport.targets.onnx.choice import NATIVE
 from gnnexport.targets.onnx.native import serves
+from gnnexport.targets.onnx.quantised_forms import PACKED
 from gnnexport.targets.onnx.target import OnnxTarget
 
 
@@ -28,6 +29,8 @@ class NativeTarget(OnnxTarget):
         super().__post_init__()
         if self.portable and self.aggregate == NATIVE:
             raise ValueError("portable forbids the kernels that aggregate=native asks for; leave one of them out")
+        if self.portable and self.quantised in PACKED:
+            raise ValueError(f"portable forbids the kernels that quantised={self.quantised} asks for; leave one out")
 
     def may_go_native(self, graph: ir.Graph, note: Callable[[str], None]) -> bool:
         """Tell whether the kernels are allowed, installed, and can run what a model holds of the dialect.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx_ir.passes import common as passes
 
 from gnnexport.targets.onnx.choice import Candidate, Choices, time_candidates, winner_first
-from gnnexport.targets.onnx.executed import executed, operands_of
+from gnnexport.targets.onnx.executed import EXECUTED_BITS, executed, operands_of
 from gnnexport.targets.onnx.narrow_fusion import fuse_narrow
 from gnnexport.targets.onnx.narrow_layers import narrow_layers
 from gnnexport.targets.onnx.narrow_sums import narrow_sums
@@ -24,6 +24,12 @@ Form = Literal["float", "integer", "narrow", "narrow-sums"]
 
 KEY = "quantised operands"
 """What the choice is called in `decisions.json`."""
+
+PACKED: tuple[Form, ...] = ("narrow", "narrow-sums")
+"""Forms that our kernels compute."""
+
+_BOLD = ("narrow", "narrow-sums", "integer", "float")
+"""All forms, those that claim most first."""
 
 TIMED_SHARE = 0.3
 """Share of the time for choosing lowerings that timing forms may take."""
@@ -42,16 +48,15 @@ class Formed:
     packed: dict[str, int] = field(default_factory=dict)
 
 
-def forms_for(*, native: bool, narrow: bool) -> tuple[Form, ...]:
-    """Return the forms that a runtime can run, the one that is taken untimed first.
+def forms_for(able: Collection[Form], *, native: bool) -> tuple[Form, ...]:
+    """Return the forms that a model can take, the one that is taken untimed first.
 
     Args:
+        able: forms that the runtime computes.
         native: our kernels run the reductions.
-        narrow: the runtime has those that compute with few bits.
     """
-    if native:
-        return ("narrow", "narrow-sums", "float") if narrow else ("float",)
-    return ("float", "integer")
+    ordered: tuple[Form, ...] = (*(PACKED if native else ()), "float", "integer")
+    return tuple(form for form in ordered if form in able)
 
 
 def take_form(graph: ir.Graph, form: Form, *, native: bool) -> Formed:
@@ -64,14 +69,14 @@ def take_form(graph: ir.Graph, form: Form, *, native: bool) -> Formed:
     """
     fold_weights(graph)
     formed = Formed()
-    if form in ("narrow", "narrow-sums"):
+    if form in PACKED:
         formed.arithmetic.update(narrow_sums(graph))
-        formed.packed.update({name: int(how[1]) for name, how in formed.arithmetic.items()})
+        formed.packed.update({name: EXECUTED_BITS[how] for name, how in formed.arithmetic.items()})
     if form == "narrow":
         layers = narrow_layers(graph)
         formed.arithmetic.update(layers)
         formed.packed.update(dict.fromkeys(layers, 0))
-    if form in ("narrow", "narrow-sums"):
+    if form in PACKED:
         fuse_narrow(graph)
     if form == "integer":
         layers = integer_layers(graph)
@@ -100,9 +105,10 @@ def lower_quantised(
         feeds: a typical request; empty where there is none.
     """
     listed = operands_of(model.graph)
-    candidates = _candidates(choices, forms, lambda form: build(form)[0], feeds)
+    made: dict[str, tuple[ir.Model, Formed]] = {form: build(form) for form in _wanted(choices, forms)}
+    candidates = _timed(choices, _different({form: lowered for form, (lowered, _) in made.items()}), feeds)
     chosen = candidates[0].name
-    lowered, formed = build(next(form for form in forms if form == chosen))
+    lowered, formed = made[chosen]
     choices.decisions[KEY] = chosen
     timed = [{"name": item.name, "latency_ms": item.latency_ms} for item in candidates]
     choices.rows.append({"op": KEY, "chosen": chosen, "candidates": timed})
@@ -110,19 +116,29 @@ def lower_quantised(
     return lowered
 
 
-def _candidates(
-    choices: Choices, forms: Sequence[Form], build: Callable[[Form], ir.Model], feeds: Mapping[str, NDArray[Any]]
-) -> list[Candidate]:
-    """Return the forms that were considered, the best first."""
+def _wanted(choices: Choices, forms: Sequence[Form]) -> Sequence[Form]:
+    """Return the one form that was asked for, or decided for before, or else all that there are."""
     replayed = (choices.ctx.decisions or {}).get("lowerings", {}).get(KEY)
     wanted = choices.quantised if choices.quantised != "auto" else replayed
     if choices.quantised not in ("auto", *forms):
         choices.ctx.note(f"quantised={wanted} cannot be had here; one of {', '.join(forms)} is taken")
-    if wanted in forms:
-        return [Candidate(str(wanted), 0.0)]
+    return [form for form in forms if form == wanted] or forms
+
+
+def _different(models: Mapping[str, ir.Model]) -> dict[str, ir.Model]:
+    """Return a form for each of the models that differ in their operators: the one whose name claims least."""
+    claims: dict[tuple[str, ...], str] = {}
+    for form in sorted(models, key=_BOLD.index):
+        claims[tuple(node.op_type for node in models[form].graph)] = form
+    return {form: model for form, model in models.items() if form in claims.values()}
+
+
+def _timed(choices: Choices, models: Mapping[str, ir.Model], feeds: Mapping[str, NDArray[Any]]) -> list[Candidate]:
+    """Return the forms that were considered, the best first."""
+    forms = list(models)
     if choices.run is None or len(forms) == 1 or not feeds:
         return [Candidate(forms[0], 0.0)]
-    runs: dict[str, Callable[[], object]] = {form: choices.run(_named(build(form)), feeds) for form in forms}
+    runs = {form: choices.run(_named(model.clone()), feeds) for form, model in models.items()}
     medians, noise = time_candidates(runs, choices.ctx.time_budget_s * TIMED_SHARE)
     return winner_first([Candidate(form, 0.0, medians[form]) for form in forms], noise)
 

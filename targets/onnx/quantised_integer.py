@@ -12,9 +12,8 @@ import onnx_ir as ir
 
 from gnnexport.targets.onnx.quantised_layers import QuantisedLayer, quantised_layer
 from gnnexport.targets.onnx.quantised_standard import FLOAT, QuantiserTape, Spread, level_of, spread_of
-from gnnexport.targets.onnx.quantised_weights import keep_constants
-from gnnexport.targets.onnx.quantisers import Quantiser
-from gnnexport.targets.onnx.schemas import OPERAND
+from gnnexport.targets.onnx.quantised_weights import drop_widened, keep_weights
+from gnnexport.targets.onnx.quantisers import Quantiser, drop_quantiser
 from gnnexport.targets.onnx.tape import Constants
 
 UINT8, INT32 = ir.DataType.UINT8, ir.DataType.INT32
@@ -23,16 +22,22 @@ _MOST_PAIR = (1 << 15) - 1
 
 
 def integer_layers(graph: ir.Graph) -> dict[str, str]:
-    """Rewrite linear layers of quantised rows and weights in place; return the arithmetic by operand."""
+    """Rewrite linear layers of quantised rows and weights in place.
+
+    Returns:
+        The arithmetic of operands that nothing else reads, by name.
+    """
     constants = Constants(graph)
     known: dict[ir.Value, tuple[ir.Value, Spread]] = {}
     found = {}
     for node in list(graph):
         layer = quantised_layer(node)
         if layer is not None:
-            found[layer.rows.name] = _rewrite(graph, constants, layer, known)
-            if not list(layer.rows.out.uses()) and not layer.rows.out.is_graph_output():
-                graph.remove(layer.rows.node, safe=True)
+            weight = node.inputs[1]
+            arithmetic = _rewrite(graph, constants, layer, known)
+            drop_widened(graph, weight)
+            if drop_quantiser(graph, layer.rows):
+                found[layer.rows.name] = arithmetic
     return found
 
 
@@ -54,8 +59,7 @@ def _rewrite(
     largest = zero_of(rows) + int(rows.top.max(initial=0))
     fits = 2 * largest * int(np.abs(layer.weight.levels).max(initial=0)) <= _MOST_PAIR
     stored = layer.weight.levels.T if fits else (layer.weight.levels.T.astype(np.int16) + 128).astype(np.uint8)
-    matrix = keep_constants(constants, np.ascontiguousarray(stored), None)
-    matrix.meta[OPERAND] = layer.weight.name
+    matrix = keep_weights(constants, np.ascontiguousarray(stored), layer.weight.names)
     zeros = [np.array(zero_of(rows), np.uint8), np.array(0, np.int8) if fits else np.array(128, np.uint8)]
     inputs = [levels, matrix, *(tape.constant(zero) for zero in zeros)]
     assert node.outputs[0].shape is not None

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from gnnexport.targets.onnx import schemas
-from gnnexport.targets.onnx.matching import is_constant, producer
+from gnnexport.targets.onnx.matching import is_constant
 from gnnexport.targets.onnx.quantised_weights import QuantisedWeight, weight_of
-from gnnexport.targets.onnx.quantisers import Quantiser, read_quantiser
+from gnnexport.targets.onnx.quantisers import Quantiser, quantiser_of
 
 DEEPEST = 1 << 16
 """Products that a sum in 32 bits holds for certain: each is at most 255 times 127."""
@@ -37,8 +36,8 @@ def quantised_layer(node: ir.Node) -> QuantisedLayer | None:
     if node.domain != "" or node.op_type not in ("Gemm", "MatMul"):
         return None
     x, matrix = node.inputs[:2]
-    maker, weight = producer(x, schemas.QUANTIZE, schemas.DOMAIN), weight_of(matrix)
-    if maker is None or weight is None or x is None or x.shape is None or len(x.shape) != 2:
+    rows, weight = quantiser_of(x), weight_of(matrix)
+    if rows is None or weight is None or rows.x.shape is None or len(rows.x.shape) != 2:
         return None
     bias = node.inputs[2] if len(node.inputs) > 2 else None
     if node.op_type == "Gemm":
@@ -47,7 +46,6 @@ def quantised_layer(node: ir.Node) -> QuantisedLayer | None:
             return None
     stands = node.op_type == "Gemm" and node.attributes.get_int("transB", 0) == 1
     weight = weight if stands else weight.turned
-    rows = read_quantiser(maker)
     if rows.by == "columns" and not rows.single:
         return None
     if weight.by_row is None or weight.levels.shape[1] > DEEPEST:

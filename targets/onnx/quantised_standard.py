@@ -12,6 +12,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from gnnexport.program.dialect.quantize import LEAST_STEP
 from gnnexport.targets.onnx.matching import producer
 from gnnexport.targets.onnx.open_tape import BOOL, INT64, OpenTape, Operand, numbers, rank
 from gnnexport.targets.onnx.quantised_weights import drop_unread, keep_constants
@@ -96,6 +97,8 @@ def _half() -> Operand:
 
 def spread_of(quantiser: Quantiser, tape: QuantiserTape) -> Spread:
     """Record what has to be computed of step, inverse and largest level; most often they are constants."""
+    if quantiser.dynamic:
+        return _at_run_time(quantiser, tape)
     if quantiser.by == "nearest":
         if len(quantiser.groups()[0]) > 1:
             return _of_groups(quantiser, tape)
@@ -108,6 +111,22 @@ def spread_of(quantiser: Quantiser, tape: QuantiserTape) -> Spread:
         tail = [int(size) for size in list(quantiser.x.shape)[1:] if isinstance(size, int)]
         return Spread(quantiser.step.reshape(1, *tail), quantiser.inverse.reshape(1, *tail), quantiser.top.reshape(()))
     return _of_rows(quantiser, tape)
+
+
+def _at_run_time(quantiser: Quantiser, tape: QuantiserTape) -> Spread:
+    """Let the largest magnitude of each row, or of all, be the largest level."""
+    assert quantiser.x.shape is not None
+    of_all, whole = quantiser.by == "tensor", rank(quantiser.x)
+    rows = 1 if of_all else quantiser.x.shape[0]
+
+    def op(op_type: str, *inputs: Operand) -> ir.Value:
+        return tape.per_row(op_type, *inputs, rows=rows, ones=whole - 1)
+
+    size = tape.like_x(quantiser, "Abs", quantiser.x)
+    largest = op("ReduceMax", size, numbers(*range(0 if of_all else 1, whole)))
+    top = quantiser.top.reshape(())
+    step = op("Max", op("Div", largest, top), np.array(np.float32(LEAST_STEP)))
+    return Spread(step, op("Reciprocal", step), top)
 
 
 def _of_rows(quantiser: Quantiser, tape: QuantiserTape) -> Spread:

@@ -28,18 +28,18 @@ class QuantisedWeight:
         levels: int8 [rows, columns].
         step: float32, one for each entry along the axis, or a single one.
         axis: 0 or 1.
-        name: of the operand.
+        names: of the operands that it is.
     """
 
     levels: NDArray[np.int8]
     step: Floats
     axis: int
-    name: str = ""
+    names: tuple[str, ...] = ()
 
     @property
     def turned(self) -> QuantisedWeight:
         """The transposed matrix."""
-        return QuantisedWeight(np.ascontiguousarray(self.levels.T), self.step, 1 - self.axis, self.name)
+        return QuantisedWeight(np.ascontiguousarray(self.levels.T), self.step, 1 - self.axis, self.names)
 
     @property
     def by_row(self) -> Floats | None:
@@ -49,11 +49,17 @@ class QuantisedWeight:
         return self.step if self.axis == 0 else None
 
 
-def keep_constants(constants: Constants, array: NDArray[Any], key: str | None = OF_LEVELS) -> ir.Value:
-    """Return an initialiser which does not stem from the graph's structure; weights have no key."""
+def keep_constants(constants: Constants, array: NDArray[Any]) -> ir.Value:
+    """Return an initialiser of steps or widths."""
     value = constants.add(array, of_graph=False)
-    if key is not None:
-        value.meta[key] = True
+    value.meta[OF_LEVELS] = True
+    return value
+
+
+def keep_weights(constants: Constants, array: NDArray[Any], names: tuple[str, ...]) -> ir.Value:
+    """Return an initialiser of weights, which may be those of several operands: equal ones are stored once."""
+    value = constants.add(array, of_graph=False)
+    value.meta[schemas.OPERAND] = tuple(dict.fromkeys((*value.meta.get(schemas.OPERAND, ()), *names)))
     return value
 
 
@@ -65,7 +71,7 @@ def fold_weights(graph: ir.Graph) -> None:
     """
     constants = Constants(graph)
     for node in quantise_nodes(graph):
-        if is_constant(node.inputs[0]):
+        if node.op_type == schemas.QUANTIZE and is_constant(node.inputs[0]):
             _fold(graph, constants, node)
     for node in list(graph):
         if node.op_type == "Transpose" and weight_of(node.inputs[0]) is not None:
@@ -81,7 +87,7 @@ def weight_of(value: ir.Value | None) -> QuantisedWeight | None:
     if stored.ndim != 2:
         return None
     axis = node.attributes.get_int("axis", 1) if step.ndim else 0
-    return QuantisedWeight(stored, step.reshape(-1), axis, _operand(node))
+    return QuantisedWeight(stored, step.reshape(-1), axis, _operands(node))
 
 
 def widen_weights(graph: ir.Graph) -> None:
@@ -94,8 +100,7 @@ def widen_weights(graph: ir.Graph) -> None:
         axis = node.attributes.get_int("axis", 1)
         lifted = [-1 if place == axis else 1 for place in range(stored.ndim)] if step.ndim else []
         numbers = stored.astype(np.float32) * step.reshape(lifted)
-        value = keep_constants(constants, numbers, None)
-        value.meta[schemas.OPERAND] = _operand(node)
+        value = keep_weights(constants, numbers, _operands(node))
         value.meta[_NARROW_FORM] = (stored, step, axis)
         ir.convenience.replace_all_uses_with(node.outputs[0], value, replace_graph_outputs=True)
         graph.remove(node, safe=True)
@@ -110,10 +115,10 @@ def _arrays(node: ir.Node) -> tuple[NDArray[Any], Floats]:
     return stored.numpy(), step.numpy()
 
 
-def _operand(node: ir.Node) -> str:
+def _operands(node: ir.Node) -> tuple[str, ...]:
     """Return what the weights of a node are called in the Program."""
     levels = node.inputs[0]
-    return "" if levels is None else str(levels.meta.get(schemas.OPERAND, ""))
+    return () if levels is None else tuple(levels.meta.get(schemas.OPERAND, ()))
 
 
 def store_levels(graph: ir.Graph) -> None:
@@ -124,8 +129,7 @@ def store_levels(graph: ir.Graph) -> None:
         if _NARROW_FORM not in value.meta or not readers or any(node.domain for node in readers):
             continue
         stored, step, axis = value.meta[_NARROW_FORM]
-        levels = keep_constants(constants, stored, None)
-        levels.meta[schemas.OPERAND] = value.meta[schemas.OPERAND]
+        levels = keep_weights(constants, stored, value.meta[schemas.OPERAND])
         new = ir.node(
             DEQUANTIZE, [levels, keep_constants(constants, step)], {"axis": axis}, name=f"{value.name}_widened"
         )
@@ -143,6 +147,14 @@ def drop_unread(graph: ir.Graph, node: ir.Node) -> None:
             del graph.initializers[str(value.name)]
 
 
+def drop_widened(graph: ir.Graph, weight: ir.Value | None) -> None:
+    """Remove what widens weights that nothing reads any more, in place."""
+    node = producer(weight, DEQUANTIZE)
+    if node is not None and not node.outputs[0].uses() and not node.outputs[0].is_graph_output():
+        graph.remove(node, safe=True)
+        drop_unread(graph, node)
+
+
 def _fold(graph: ir.Graph, constants: Constants, node: ir.Node) -> None:
     quantiser = read_quantiser(node)
     stored, step = constant_levels(quantiser)
@@ -150,14 +162,13 @@ def _fold(graph: ir.Graph, constants: Constants, node: ir.Node) -> None:
     out = node.outputs[0]
     fits = np.abs(stored).max(initial=0) <= 127
     if axis is None or not fits:
-        value = keep_constants(constants, stored.astype(np.float32) * step, None)
-        value.meta[schemas.OPERAND] = quantiser.name
+        value = keep_weights(constants, stored.astype(np.float32) * step, (quantiser.name,))
         ir.convenience.replace_all_uses_with(out, value, replace_graph_outputs=True)
         graph.remove(node, safe=True)
     else:
         scale = step.reshape(()) if step.size == 1 else step.reshape(-1)
-        inputs = [keep_constants(constants, stored.astype(np.int8), None), keep_constants(constants, scale)]
-        inputs[0].meta[schemas.OPERAND] = quantiser.name
+        levels = keep_weights(constants, stored.astype(np.int8), (quantiser.name,))
+        inputs = [levels, keep_constants(constants, scale)]
         new = ir.node(DEQUANTIZE, inputs, {"axis": axis}, name=f"{out.name}_widened")
         _put(graph, node, new)
     drop_unread(graph, node)
@@ -181,14 +192,11 @@ def _turn(graph: ir.Graph, constants: Constants, node: ir.Node) -> None:
     source = given.producer()
     assert source is not None
     turned = weight.turned
-    stored = keep_constants(constants, turned.levels, None)
-    stored.meta[schemas.OPERAND] = weight.name
+    stored = keep_weights(constants, turned.levels, weight.names)
     inputs = [stored, source.inputs[1]]
     new = ir.node(DEQUANTIZE, inputs, {"axis": turned.axis}, name=f"{node.outputs[0].name}_widened")
     _put(graph, node, new)
-    if not list(given.uses()) and not given.is_graph_output():
-        graph.remove(source, safe=True)
-        drop_unread(graph, source)
+    drop_widened(graph, given)
 
 
 def _put(graph: ir.Graph, node: ir.Node, new: ir.Node) -> None:

@@ -13,7 +13,7 @@ from gnnexport.errors import UnsupportedError
 from gnnexport.program.dialect.quantize import LEAST_STEP, MOST_BITS
 from gnnexport.targets.onnx import schemas
 
-By = Literal["rows", "columns", "nearest"]
+By = Literal["rows", "columns", "nearest", "tensor"]
 Floats = NDArray[np.float32]
 
 OF_LEVELS = "gnnexport.levels"
@@ -25,15 +25,16 @@ PER_NODE = "gnnexport.per_node"
 
 @dataclass(frozen=True)
 class Quantiser:
-    """One operator `Quantize`.
+    """One operator `Quantize` or `QuantizeDynamic`.
 
     Args:
         node: where it stands.
         by: what shares a step: `rows`, of which row i takes entry i % n; `columns`; or groups of rows, of which each
-            row takes the one whose reach is `nearest` to its largest magnitude.
+            row takes the one whose reach is `nearest` to its largest magnitude; or the whole `tensor`, where dynamic.
         signed: whether levels below zero exist.
-        step: float32 [n], positive.
+        step: float32 [n], positive; none where dynamic.
         bits: int64 [n], or [1] for all, from 1 to 8.
+        dynamic: rows, or the tensor, take their steps from their largest magnitude at run time.
     """
 
     node: ir.Node
@@ -41,6 +42,7 @@ class Quantiser:
     signed: bool
     step: Floats
     bits: NDArray[np.int64]
+    dynamic: bool = False
 
     @property
     def x(self) -> ir.Value:
@@ -95,11 +97,16 @@ class Quantiser:
 
 
 def read_quantiser(node: ir.Node) -> Quantiser:
-    """Read one `Quantize`.
+    """Read one operator that quantises.
 
     Raises:
         UnsupportedError: its steps or widths are computed inside the model.
     """
+    by: Any = node.attributes["by"].as_string()
+    signed = bool(node.attributes["signed"].as_int())
+    if node.op_type == schemas.QUANTIZE_DYNAMIC:
+        width = np.array([node.attributes["bits"].as_int()])
+        return Quantiser(node, by, signed, np.empty(0, np.float32), width, dynamic=True)
     arrays = []
     for value in node.inputs[1:3]:
         if value is None or value.const_value is None:
@@ -108,19 +115,36 @@ def read_quantiser(node: ir.Node) -> Quantiser:
         arrays.append(value.const_value.numpy())
     step = np.maximum(arrays[0].astype(np.float32).reshape(-1), np.float32(LEAST_STEP))
     bits = np.round(np.clip(arrays[1], 1, MOST_BITS)).astype(np.int64).reshape(-1)
-    by: Any = node.attributes["by"].as_string()
-    return Quantiser(node, by, bool(node.attributes["signed"].as_int()), step, bits)
+    return Quantiser(node, by, signed, step, bits)
 
 
 def quantise_nodes(graph: ir.Graph) -> list[ir.Node]:
-    """Return every `Quantize` of a graph, in its order."""
-    return [node for node in graph if node.domain == schemas.DOMAIN and node.op_type == schemas.QUANTIZE]
+    """Return every operator of a graph that quantises, in its order."""
+    return [node for node in graph if _quantises(node)]
+
+
+def quantiser_of(value: ir.Value | None) -> Quantiser | None:
+    """Return what a value is quantised by, if it is."""
+    node = None if value is None else value.producer()
+    return read_quantiser(node) if node is not None and _quantises(node) else None
+
+
+def drop_quantiser(graph: ir.Graph, quantiser: Quantiser) -> bool:
+    """Remove a quantiser whose result nothing reads any more, in place; tell whether it is gone."""
+    unread = not list(quantiser.out.uses()) and not quantiser.out.is_graph_output()
+    if unread:
+        graph.remove(quantiser.node, safe=True)
+    return unread
+
+
+def _quantises(node: ir.Node) -> bool:
+    return node.domain == schemas.DOMAIN and node.op_type in (schemas.QUANTIZE, schemas.QUANTIZE_DYNAMIC)
 
 
 def name_operands(graph: ir.Graph) -> None:
     """Write down what each quantiser is called, before equal constants become one."""
     for node in quantise_nodes(graph):
-        step = node.inputs[1]
+        step = node.inputs[1] if node.op_type == schemas.QUANTIZE else None
         if step is not None and not node.attributes.get_string(schemas.OPERAND, ""):
             name = str(step.name).removesuffix("_step").replace("body.", "")
             node.attributes[schemas.OPERAND] = ir.AttrString(schemas.OPERAND, name)

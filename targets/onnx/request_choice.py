@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 
 import onnx_ir as ir
 
@@ -31,16 +32,16 @@ def dense_refused() -> Problem:
 
 
 def lower_chosen(
-    dialect: DialectModel, choices: Choices, *, branches: bool, edges: bool = False, narrow: bool = False
+    dialect: DialectModel, choices: Choices, able: Collection[Form], *, branches: bool, edges: bool = False
 ) -> ir.Model:
     """Return the lowered model; what was chosen is noted in `choices`.
 
     Args:
         dialect: of mode `graphs`.
         choices: how to choose.
-        branches: whether the runtime can be trusted with `If`.
+        able: forms of a quantised model that the runtime computes.
+        branches: whether it can be trusted with `If`.
         edges: whether its kernels prepare edges in one go.
-        narrow: whether they compute with few bits.
 
     Raises:
         UnsupportedError: the lowering asked for cannot serve graphs of any size.
@@ -58,7 +59,7 @@ def lower_chosen(
     choices.rows.append({"op": key, "chosen": best, "candidates": candidates})
     if not is_quantised(dialect.model.graph):
         return _lowered(dialect, best, choices, branches, edges)[0]
-    forms = forms_for(native=best == NATIVE, narrow=narrow)
+    forms = forms_for(able, native=best == NATIVE)
 
     def build(form: Form) -> tuple[ir.Model, Formed]:
         return _lowered(dialect, best, choices, branches, edges, form)

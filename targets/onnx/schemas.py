@@ -21,6 +21,7 @@ GATHER_SOURCE = "GatherSource"
 GATHER_DESTINATION = "GatherDestination"
 ATTENTION = "Attention"
 QUANTIZE = "Quantize"
+QUANTIZE_DYNAMIC = "QuantizeDynamic"
 NARROW = "Narrow"
 NARROW_AGGREGATE = "NarrowAggregate"
 NARROW_LINEAR = "NarrowLinear"
@@ -82,6 +83,7 @@ def _register_narrow(reduce: OpSchema.Attribute, after: list[OpSchema.Attribute]
     kinds = OpSchema.AttrType
     by = OpSchema.Attribute("by", kinds.STRING, "rows, columns or nearest", required=True)
     _register(QUANTIZE, ["x:T", "step:T", "bits:T"], [by, _number("signed", 1), _text(OPERAND)])
+    _register(QUANTIZE_DYNAMIC, ["x:T"], [by, _number("bits", 8), _number("signed", 1), _text(OPERAND)])
     width = [_number("bits", 8), _number("zero", 0)]
     _register(NARROW, ["x:f32", "step:f32"], width, outputs=["out:u8"])
     sums = ["x:u8", "rowptr:I", "col:I", "step:f32", "weight:f32?"]

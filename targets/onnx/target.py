@@ -23,14 +23,7 @@ from gnnexport.targets.onnx.files import MODEL_FILE, sizes_by_origin, write
 from gnnexport.targets.onnx.halves import gathered_halves
 from gnnexport.targets.onnx.lower import lower
 from gnnexport.targets.onnx.native import goes_native, keep_native
-from gnnexport.targets.onnx.quantised_forms import (
-    Form,
-    Formed,
-    forms_for,
-    is_quantised,
-    lower_quantised,
-    take_form,
-)
+from gnnexport.targets.onnx.quantised_forms import Form, Formed, forms_for, is_quantised, lower_quantised, take_form
 from gnnexport.targets.onnx.request_choice import dense_refused, lower_chosen
 from gnnexport.targets.onnx.softmax import expand_softmax
 from gnnexport.targets.onnx.support import unsupported
@@ -59,8 +52,8 @@ class OnnxTarget(Target):
     has_kernels: ClassVar[bool] = False
     """Whether the runtime can call our own kernels."""
 
-    has_narrow: ClassVar[bool] = False
-    """Whether the runtime can call those that compute with few bits."""
+    forms: ClassVar[tuple[Form, ...]] = ("float", "integer")
+    """Forms of a quantised model that the runtime computes as they say."""
 
     prepares_edges: ClassVar[bool] = False
     """Whether it can call those that prepare the edges of a request in one go."""
@@ -68,8 +61,8 @@ class OnnxTarget(Target):
     def __post_init__(self) -> None:
         if self.aggregate == NATIVE and not self.has_kernels:
             raise ValueError("aggregate=native needs a runtime that can call our kernels, as ort can")
-        if self.quantised in ("narrow", "narrow-sums") and not self.has_narrow:
-            raise ValueError(f"quantised={self.quantised} needs a runtime that can call our kernels, as ort can")
+        if self.quantised not in ("auto", *self.forms):
+            raise ValueError(f"quantised={self.quantised} is not computed here; write auto, {', '.join(self.forms)}")
         if self.threads is not None and self.threads < 1:
             raise ValueError("threads must be at least 1")
 
@@ -109,8 +102,8 @@ class OnnxTarget(Target):
         native = self.may_go_native(dialect.model.graph, ctx.note)
         choices = Choices(self.aggregate, ctx, self.timer(self.threads or ctx.threads), native, self.quantised)
         if dialect.mode != "full":
-            can = {"branches": self.branches, "edges": self.prepares_edges, "narrow": self.has_narrow}
-            return lower_chosen(dialect, choices, **can), choices
+            can = {"branches": self.branches, "edges": self.prepares_edges}
+            return lower_chosen(dialect, choices, self.forms, **can), choices
         model = bake(dialect)
         if native:
             fill_empty(model.graph)
@@ -140,7 +133,7 @@ class OnnxTarget(Target):
             self._finish(copy, choices, kernels, lambda line: told.setdefault(line))
             return copy, formed
 
-        forms = forms_for(native=kernels, narrow=self.has_narrow)
+        forms = forms_for(self.forms, native=kernels)
         lowered = lower_quantised(model, choices, forms, build, dialect.sample)
         for line in told:
             choices.ctx.note(line)

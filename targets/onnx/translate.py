@@ -14,6 +14,7 @@ from torch import Tensor, fx
 from torch.export import Dim
 
 from gnnexport.errors import UnsupportedError
+from gnnexport.program.dialect import dynamic as _dynamic  # noqa: F401  registers an op named below
 from gnnexport.program.graphs import module_of
 from gnnexport.program.inputs import NUM_PAIRS, Input
 from gnnexport.program.program import Program
@@ -194,11 +195,15 @@ def translations() -> dict[Any, Any]:
 
         return translated
 
+    def quantise_dynamic(x: Any, bits: int, signed: bool, by: str, name: str = "") -> Any:
+        return ops.QuantizeDynamic(x, by=by, bits=bits, signed=int(signed), operand=name)
+
     return {
         **standard(),
         gnn.quantize_rows.default: quantise("rows"),
         gnn.quantize_columns.default: quantise("columns"),
         gnn.quantize_nearest.default: quantise("nearest"),
+        gnn.quantize_dynamic.default: quantise_dynamic,
         gnn.csr.default: csr,
         gnn.aggregate.default: aggregate,
         gnn.reduce_edges.default: reduce_edges,

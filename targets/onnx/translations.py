@@ -10,9 +10,6 @@ import torch
 from onnxscript.function_libs.torch_lib.ops import core as torch_lib
 from onnxscript.function_libs.torch_lib.ops import nn as torch_lib_nn
 
-from gnnexport.program.dialect import dynamic as _dynamic  # noqa: F401  registers an op named below
-from gnnexport.targets.onnx.dynamic import quantize_dynamic
-
 aten = torch.ops.aten
 gnn = torch.ops.gnn
 
@@ -28,7 +25,6 @@ def standard() -> dict[Any, Any]:
         aten.sort.stable: _sort_stable,
         aten.scaled_dot_product_attention.default: _attention,
         gnn.table.default: _table,
-        gnn.quantize_dynamic.default: quantize_dynamic,
         gnn.lstm.default: _TORCH_LIB.aten_lstm.func,
         gnn.gru.default: _TORCH_LIB.aten_gru.func,
     }

@@ -27,6 +27,7 @@ from gnnexport.targets.contract import Artefact, DialectModel, EmitContext
 from gnnexport.targets.onnx.choice import Timer
 from gnnexport.targets.onnx.executed import executed, operands_of
 from gnnexport.targets.onnx.files import sizes_by_origin, write
+from gnnexport.targets.onnx.quantised_forms import Form
 from gnnexport.targets.onnx.request import lower_graphs
 from gnnexport.targets.onnx.request_choice import dense_refused, describe
 from gnnexport.targets.onnx.split_prepare import split_prepare
@@ -71,8 +72,11 @@ class TrtTarget(OnnxTarget):
     block_bytes: ClassVar[int] = 256 << 20
     """A GPU gains nothing from blocks that fit a cache; they only bound its memory."""
 
+    forms: ClassVar[tuple[Form, ...]] = ("float",)
     aggregate: Literal["ell", "dense"] = "ell"
     """Lowering of aggregation: TensorRT has no scatter that reduces, and without a GPU nothing can be timed."""
+    quantised: Literal["auto", "float"] = "auto"
+    """Quantised operands are computed with as the floats that they stand for."""
     threads: int | None = None
     """Threads of the ONNX model where it stands in for the engine; all of the machine's by default."""
     library: Library = "auto"
@@ -143,6 +147,7 @@ class TrtTarget(OnnxTarget):
         ctx.note(_built(engine, largest))
         files = (ENGINE, *files, *([] if prepare is None else [prepare.name]))
         models = (model,) if front is None else (model, front)
+        operands = executed(operands_of(dialect.model.graph), model.graph, {}, {})
         return Artefact(
             model_file=ENGINE,
             files=files,
@@ -152,10 +157,10 @@ class TrtTarget(OnnxTarget):
                 "library": engine.library,
             },
             sizes=sizes_by_origin(models, folder, files, dialect.mode),
-            lowering=lowering,
+            lowering=(*lowering, *(operand.row() for operand in operands)),
             requirements=_requirements(models, engine, largest),
             prepare="baked" if dialect.mode == "full" else "model" if front is None else "runtime",
-            operands=executed(operands_of(dialect.model.graph), model.graph, {}, {}),
+            operands=operands,
         )
 
     def _bounds(

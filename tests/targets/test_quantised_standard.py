@@ -21,9 +21,20 @@ from gnnexport.targets.openvino import OpenVinoTarget
 from gnnexport.targets.ort import OrtTarget
 from gnnexport.targets.trt.target import TrtTarget
 from tests.targets.graphs import Csr, from_degrees
-from tests.targets.quantised_networks import NETWORKS, case_of, expected, features, of_any_block
+from tests.targets.quantised_networks import (
+    CLASSES,
+    NETWORKS,
+    WIDTH,
+    Quantised,
+    case_of,
+    expected,
+    features,
+    of_any_block,
+    of_one_graph,
+)
 from tests.targets.sketch import run
 
+gnn = torch.ops.gnn
 OPS = {
     "rows": torch.ops.gnn.quantize_rows,
     "columns": torch.ops.gnn.quantize_columns,
@@ -193,6 +204,7 @@ def test_tensorrt(assign: str, tmp_path: Path) -> None:
     assert {(item.arithmetic, item.stored_bits) for item in artefact.operands if item.kind == "weight"} == {
         ("float", 8)
     }
+    assert any(row["op"].startswith("operand first_sum") for row in artefact.lowering)
 
 
 def test_what_is_executed(tmp_path: Path) -> None:
@@ -230,6 +242,76 @@ def test_the_form_is_timed_and_replayed(tmp_path: Path) -> None:
 
 
 def test_forms_of_other_runtimes() -> None:
-    """Packed rows are for our kernels."""
-    with pytest.raises(ValueError, match="quantised=narrow needs a runtime that can call our kernels"):
+    """Packed rows are for our kernels, and whole numbers for runtimes that do not turn them into floats."""
+    with pytest.raises(ValueError, match="quantised=narrow is not computed here; write auto, float, integer"):
         OnnxTarget(quantised="narrow")
+    with pytest.raises(ValueError, match="portable forbids the kernels that quantised=narrow asks for"):
+        OrtTarget(quantised="narrow", portable=True)
+    for target in (OpenVinoTarget, TrtTarget):
+        with pytest.raises(ValueError, match="quantised=integer is not computed here; write auto, float"):
+            target(quantised="integer")  # type: ignore[arg-type]
+
+
+def test_openvino_is_given_no_whole_numbers(tmp_path: Path) -> None:
+    """OpenVINO would multiply them in float32, so that nothing is told to run on bytes."""
+    pytest.importorskip("openvino")
+    dialect = case_of("gcn", "tensor", HUB).dialect
+    artefact = OpenVinoTarget(portable=True).emit(dialect, tmp_path, EmitContext(threads=1, time_budget_s=0.5))
+    assert {operand.arithmetic for operand in artefact.operands} == {"float"}
+    assert "integer" not in {item["name"] for row in artefact.lowering for item in row["candidates"]}
+
+
+class Sums(Quantised):
+    """Sums of quantised columns, and no layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.columns("only", WIDTH)
+
+    def forward(self, x: torch.Tensor, rowptr: torch.Tensor, col: torch.Tensor) -> torch.Tensor:
+        """Answer for all nodes."""
+        summed: torch.Tensor = gnn.aggregate(self.quantised_columns(x, "only", signed=True), rowptr, col, None, "sum")
+        return summed
+
+
+def test_forms_that_are_the_same(tmp_path: Path) -> None:
+    """Where nothing can be multiplied as whole numbers, that form is neither timed nor told."""
+    dialect = of_one_graph(Sums(), HUB, features(HUB))
+    artefact = OnnxTarget(aggregate="ell").emit(dialect, tmp_path, EmitContext(threads=1, time_budget_s=0.5))
+    (row,) = [row for row in artefact.lowering if row["op"] == "quantised operands"]
+    assert (row["chosen"], [item["name"] for item in row["candidates"]]) == ("float", ["float"])
+
+
+class Shared(Quantised):
+    """Two layers of the same levels read the same rows; the weights of a third are floats."""
+
+    def __init__(self, *, third: bool) -> None:
+        super().__init__()
+        self.third = third
+        self.rows("first")
+        for name in ("first", "second"):
+            self.linear(name, WIDTH, CLASSES, bias=False)
+        self.second_weight.data = self.first_weight.data * 2
+        self.second_weight_step.data = self.first_weight_step.data * 2
+        self.register_parameter("plain", torch.nn.Parameter(torch.randn(CLASSES, WIDTH, generator=self.draw)))
+
+    def forward(self, x: torch.Tensor, rowptr: torch.Tensor, col: torch.Tensor) -> torch.Tensor:
+        """Answer for all nodes."""
+        rows = self.quantised_rows(x, "first", signed=True)
+        out = sum(torch.nn.functional.linear(rows, self.weights(name)) for name in ("first", "second"))
+        if self.third:
+            out = out + torch.nn.functional.linear(rows, self.plain)
+        summed: torch.Tensor = gnn.aggregate(out, rowptr, col, None, "sum")
+        return summed
+
+
+@pytest.mark.parametrize("third", [False, True])
+def test_operands_that_are_read_twice(third: bool, tmp_path: Path) -> None:
+    """Rows that a layer reads as floats too do not count as whole numbers; equal weights are told of both layers."""
+    network = Shared(third=third)
+    dialect = of_one_graph(network, HUB, features(HUB))
+    artefact = OnnxTarget(aggregate="ell", quantised="integer").emit(dialect, tmp_path, EmitContext(threads=1))
+    found = {operand.name: operand.arithmetic for operand in artefact.operands}
+    assert found == {"first_input": "float" if third else "u8xs8", "first_weight": "u8xs8", "second_weight": "u8xs8"}
+    answer = run(str(tmp_path / artefact.model_file), {"x": features(HUB).numpy()})
+    assert close(answer, expected(network, HUB, features(HUB)))

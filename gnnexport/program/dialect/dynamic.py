@@ -28,7 +28,7 @@ def dynamic_step(x: Tensor, bits: int, signed: bool, by: str) -> Tensor:
 
 
 @torch.library.custom_op("gnn::quantize_dynamic", mutates_args=(), device_types="cpu")
-def quantize_dynamic(x: Tensor, bits: int, signed: bool, by: str) -> Tensor:
+def quantize_dynamic(x: Tensor, bits: int, signed: bool, by: str, name: str = "") -> Tensor:
     """Round to the levels of a step that is the largest magnitude over the largest level.
 
     Args:
@@ -36,19 +36,21 @@ def quantize_dynamic(x: Tensor, bits: int, signed: bool, by: str) -> Tensor:
         bits: 2 to 8.
         signed: whether levels below zero exist.
         by: `rows`, each with a step of its own, or `tensor`.
+        name: of the operand, for reports.
     """
+    del name
     step = dynamic_step(x, bits, signed, by)
     return levels(x, step, torch.tensor(float(bits)), signed) * step
 
 
 @quantize_dynamic.register_fake
-def _(x: Tensor, bits: int, signed: bool, by: str) -> Tensor:
+def _(x: Tensor, bits: int, signed: bool, by: str, name: str = "") -> Tensor:
     return torch.empty_like(x)
 
 
-def _straight_through(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+def _straight_through(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
     """Hand the gradient on: nothing is beyond the largest level."""
-    return grad, None, None, None
+    return grad, None, None, None, None
 
 
 quantize_dynamic.register_autograd(_straight_through)

@@ -132,6 +132,13 @@ def test_moved_predictions_are_told(moved, words):
     assert judge(make(parity=BAD_PARITY)).reasons[0].endswith("9 predictions moved")
 
 
+def test_rows_on_a_border_are_told():
+    """Rows of a quantised model that differ as borders between levels explain are counted, and fail nothing."""
+    judgement = judge(make(parity=GOOD_PARITY.model_copy(update={"flipped": 3})))
+    assert judgement.exit_code == 0
+    assert judgement.reasons[0].endswith("; 3 rows differ by more, as levels on a border explain")
+
+
 def test_the_gravest_code_counts():
     """Wrong numbers come before accuracy, speed and doubt; without any code all is well."""
     for position, code in enumerate(GRAVITY):
