@@ -13,6 +13,7 @@ from gnnexport.passes.contract import Pass, PassContext, Stage
 from gnnexport.program.channels import Channels, Group
 from gnnexport.program.columns import close_columns, hops_to_output, is_read_from_afar, open_columns
 from gnnexport.program.program import Program
+from gnnexport.program.quantised import quantisers
 from gnnexport.training.activations import Activations
 from gnnexport.training.budgets import allocate, round_up, take
 from gnnexport.training.fitting import Fit
@@ -86,9 +87,12 @@ class PruneChannels(Pass):
         if self.latency is not None and ctx.latency is None:
             what = f"latency={self.latency} cannot be measured: the target does not run on this machine"
             return [Problem(self.name, what, "Use macs=0.5, or compress where the target runs")]
-        channels = self._channels(program.clone(), ctx)
+        program = program.clone()
+        channels = self._channels(program, ctx)
         if any(not group.blockers for group in channels.groups):
             return []
+        if any(not item.raw for item in quantisers(program)):
+            return [Problem(self.name, "the model is quantised already", "Put prune-channels in front of that")]
         if not channels.groups:
             return [Problem(self.name, "the model has no hidden value between two linear maps", "Drop this pass")]
         return [Problem(self.name, f"cannot prune {group}", "Drop this pass") for group in channels.groups]

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 import torch
 
 from gnnexport.passes.contract import PassContext
 from gnnexport.passes.order_propagation import OrderPropagation
 from gnnexport.passes.prune_channels import PruneChannels
+from gnnexport.passes.quantize import Quantize
 from gnnexport.program.data import GraphData
 from gnnexport.program.program import Program
 from gnnexport.program.verify import verify
@@ -128,6 +131,14 @@ def test_what_cannot_shrink_is_refused_with_its_reason(name: str, reason: str) -
     problems = PruneChannels().check(split(name), PassContext(data=data()))
     assert problems
     assert reason in str(problems[0])
+
+
+@pytest.mark.parametrize("mode", ["static", "dynamic"])
+def test_what_is_quantised_is_refused(mode: Literal["static", "dynamic"]) -> None:
+    """The mend is the other order."""
+    quantised = Quantize(mode=mode).run(split("GCN"), PassContext(data=data()))
+    (problem,) = PruneChannels().check(quantised, PassContext(data=data()))
+    assert (problem.what, problem.mend) == ("the model is quantised already", "Put prune-channels in front of that")
 
 
 def test_data_is_required() -> None:
