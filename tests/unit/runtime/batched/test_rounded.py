@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from threading import Semaphore
 from typing import Any
 
 import numpy as np
@@ -9,18 +11,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gnnexport.bundle.stages import FeatureBits
+from gnnexport.bundle.stages import FeatureBits, StoreBits
 from gnnexport.native import packed
 from gnnexport.native.library import why_missing
 from gnnexport.native.packed import pack, pack_bytes, unpack
 from gnnexport.native.row_widths import choose_widths
 from gnnexport.runtime.batched.kept_rows import ByteRows
+from gnnexport.runtime.batched.model import BatchedModel
 from gnnexport.runtime.batched.packed_tables import PackedFeatures
+from gnnexport.runtime.batched.prediction import Prediction
 from gnnexport.runtime.batched.store import RowStore, wanted_bytes
 from tests.unit.runtime.batched.graphs import CHANNELS, MODELS, World, gcn, random_update, sage
 
 Array = np.ndarray
 TOLERANCE = 1e-5
+UPDATES = 12
 BUDGETS = {"none": 0, "little": 900, "all": 1 << 24}
 
 
@@ -81,6 +86,44 @@ def test_any_order_of_requests_and_updates(
     check(served.predict(everything)["rows"], model.scratch(world, store_bits))
     check(served.predict(everything, rounded=False)["rows"], model.scratch(world))
     assert served.store_bytes <= BUDGETS[budget]
+
+
+@pytest.mark.parametrize("store_bits", [8, 32])
+@pytest.mark.parametrize("budget", ["none", "some", "all"])
+def test_many_threads(budget: str, store_bits: StoreBits) -> None:
+    """Requests of several threads, while another changes the graph, are answered from the version that they name."""
+    rng = np.random.default_rng(0)
+    world, model = World.random(80, 200), sage(3)
+    served = BatchedModel(model.chain(world, {**BUDGETS, "some": 6_000}[budget], store_bits, concurrent=True, packed=8))
+    first = world.copy()
+    first.x = rounded(first.x, 8)
+    versions, answered = [first], Semaphore(0)
+
+    def change() -> None:
+        for _ in range(UPDATES):
+            answered.acquire()
+            drawn = random_update(versions[-1], model, rng)
+            following = versions[-1].copy()
+            following.update(**as_kept(drawn, 8))
+            versions.append(following)
+            served.update(**drawn)
+
+    def ask(seed: int) -> list[tuple[Array, Prediction]]:
+        own, asked = np.random.default_rng(seed), []
+        while not asked or asked[-1][1].version < UPDATES:
+            ids = own.integers(0, 80, 20)
+            asked.append((ids, served.predict(ids)))
+            answered.release()
+        return asked
+
+    with ThreadPoolExecutor(5) as pool:
+        changing = pool.submit(change)
+        found = [answer for answers in pool.map(ask, range(4)) for answer in answers]
+        changing.result()
+    expected = [model.scratch(version, store_bits) for version in versions]
+    for ids, answer in found:
+        check(answer["rows"], expected[answer.version][ids])
+    assert {answer.version for _, answer in found} >= {0, UPDATES}
 
 
 def test_rounding_shows() -> None:
