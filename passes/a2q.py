@@ -10,7 +10,7 @@ from gnnexport.errors import Problem
 from gnnexport.passes.contract import Pass, PassContext, Stage
 from gnnexport.program.containers import CONTAINERS
 from gnnexport.program.program import Program
-from gnnexport.program.quantised import find_operands, quantisers
+from gnnexport.program.quantised import find_operands, is_quantised
 from gnnexport.program.stored import is_packed
 from gnnexport.training.feeding import WholeFeed
 from gnnexport.training.parts import Part, whole_part
@@ -118,7 +118,7 @@ class A2Q(Pass):
         program.annotate()
         if ctx.mode == "batched" and is_packed(program):
             return [Problem(self.name, "the features are packed already", "Put pack-features behind this pass")]
-        if quantisers(program):
+        if is_quantised(program):
             return [Problem(self.name, "the model is quantised already", "Run one quantising pass")]
         if not find_operands(program):
             return [Problem(self.name, "the model has neither products nor sums to round", "Drop this pass")]

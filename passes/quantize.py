@@ -11,9 +11,10 @@ from gnnexport.passes.fold_norms import FoldNorms
 from gnnexport.program.data import GraphData
 from gnnexport.program.factored import factor_weights
 from gnnexport.program.program import Program
+from gnnexport.program.quantised import is_quantised
 from gnnexport.program.stored import is_packed
 from gnnexport.training.parts import split_set
-from gnnexport.training.plain_quantisation import Per, Plan, is_quantised, protect_nodes, quantise, told, unprotect
+from gnnexport.training.plain_quantisation import Per, Plan, protect_nodes, quantise, told, unprotect
 from gnnexport.training.quantisation.calibration import Range
 
 PROTECT = 0.1

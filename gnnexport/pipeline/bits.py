@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,25 +11,19 @@ import torch
 from torch import Tensor, fx
 
 from gnnexport.bundle.report_schema import Bits, QuantisedOperand
+from gnnexport.program.containers import STEP_BYTES, container_of, index_bytes, row_bytes
 from gnnexport.program.dialect.quantize import nearest_groups, whole_bits
 from gnnexport.program.graphs import args_of, argument, calls, module_of, parameter_of
 from gnnexport.program.halves import DTYPES, FEWEST, half_of, matrices
 from gnnexport.program.program import Program
 from gnnexport.program.quantised import Quantiser, quantisers, raw_values
+from gnnexport.program.values import observe
 from gnnexport.targets.contract import Artefact
 from gnnexport.targets.onnx.executed import Operand as Executed
 
 gnn = torch.ops.gnn
 
-CONTAINERS = (1, 2, 4, 8)
-"""Bits that a number may take where rows are packed."""
-
 SIMULATED = "float32, rounded only"
-
-_STEP_BYTES = 4
-_CODE_BITS = 2
-_ANCHOR_BYTES, _ANCHORED_ROWS = 8, 64
-"""Of rows that have widths of their own: the width of each, and where every so many of them begin."""
 
 _FEATURES = {"input": "input", "sum": "aggregated", "attention": "attention", "scores": "scores", "weight": "weight"}
 _PER = {"columns": "column", "nearest": "group"}
@@ -50,29 +44,19 @@ class _Rows:
     bits: Tensor
 
 
-class _Observer(fx.Interpreter):
-    """Run a body and keep how many rows some of its values have, and the width of each row."""
+def _rows(value: Tensor, bits: Tensor) -> _Rows:
+    return _Rows(len(value), math.prod(value.shape[1:]), bits)
 
-    def __init__(self, module: fx.GraphModule, wanted: Mapping[fx.Node, Quantiser | None]) -> None:
-        super().__init__(module)
-        self._wanted = wanted
-        self.found: dict[fx.Node, _Rows] = {}
 
-    def run_node(self, n: fx.Node) -> Any:
-        result = super().run_node(n)
-        if n in self._wanted:
-            quantiser = self._wanted[n]
-            rows, width = len(result), math.prod(result.shape[1:])
-            bits = torch.full((1,), 16.0) if quantiser is None else self._bits(n, quantiser, rows)
-            self.found[n] = _Rows(rows, width, bits)
-        return result
-
-    def _bits(self, node: fx.Node, quantiser: Quantiser, rows: int) -> Tensor:
-        bits = whole_bits(quantiser.bits)
-        if quantiser.by == "nearest":
-            value = self.env[args_of(node)[0]]
-            return bits[nearest_groups(value, quantiser.step, quantiser.bits, quantiser.signed)]
-        return bits if len(bits) == 1 else bits[torch.arange(rows) % len(bits)]
+def _look(item: Quantiser) -> tuple[fx.Node, Callable[[Tensor], _Rows]]:
+    """Return a value that tells the rows of a quantiser, and how: groups are told by what is rounded."""
+    bits = whole_bits(item.bits.detach())
+    if item.by == "nearest":
+        step = item.step.detach()
+        return args_of(item.node)[0], lambda x: _rows(x, bits[nearest_groups(x, step, bits, item.signed)])
+    if len(bits) == 1:
+        return item.node, lambda x: _rows(x, bits)
+    return item.node, lambda x: _rows(x, bits[torch.arange(len(x)) % len(bits)])
 
 
 def count_bits(program: Program, inputs: Mapping[str, Tensor], artefact: Artefact | None = None) -> Bits | None:
@@ -91,33 +75,31 @@ def count_bits(program: Program, inputs: Mapping[str, Tensor], artefact: Artefac
     rounded = [node for node in matrices(program) if _is_half(parameter_of(program.body, node))]
     if not (known or dynamic or halves or rounded):
         return None
-    wanted: dict[fx.Node, Quantiser | None] = {item.node: item for item in known}
-    observer = _Observer(program.body, wanted | dict.fromkeys((*dynamic, *halves)))
-    with torch.no_grad():
-        observer.run(*(inputs[item.name] for item in program.features), *program.structure(inputs))
+    looks = {item.name: _look(item) for item in known}
+    found = observe(program, inputs, dict(looks.values()) | dict.fromkeys((*dynamic, *halves), _of_one_width))
     executed = {} if artefact is None else {item.name: item for item in artefact.operands}
-    operands = [_quantised(item, observer.found[item.node], executed.get(item.name)) for item in known]
+    operands = [_quantised(item, found[looks[item.name][0]], executed.get(item.name)) for item in known]
     raw = raw_values(program)
-    operands += [_dynamic(node, observer.found[node], executed, raw=args_of(node)[0] in raw) for node in dynamic]
+    operands += [_dynamic(node, found[node], executed, raw=args_of(node)[0] in raw) for node in dynamic]
     gathered = iter(() if artefact is None else artefact.halves)
-    operands += [_half(node, observer.found[node], next(gathered, False)) for node in halves]
+    operands += [_half(node, found[node], next(gathered, False)) for node in halves]
     operands += [_rounded(program, node) for node in rounded]
     return _summed(operands)
 
 
 def _quantised(item: Quantiser, rows: _Rows, executed: Executed | None) -> QuantisedOperand:
     bits = rows.bits
-    containers = _containers(bits)
+    containers = container_of(bits)
     own = item.by == "nearest" or (item.by == "rows" and len(item.step) > 1)
     payload = _payload(containers, rows)
     kind = "features" if item.raw and item.what == "input" else _FEATURES[item.what]
-    size = payload + _STEP_BYTES * (rows.count if own else len(item.step))
+    size = payload + STEP_BYTES * (rows.count if own else len(item.step))
     if len(containers) > 1:
-        size += math.ceil(rows.count * _CODE_BITS / 8) + math.ceil(rows.count / _ANCHORED_ROWS) * _ANCHOR_BYTES
+        size += index_bytes(rows.count)
     stored = float(containers.mean())
     if item.what == "weight":
         stored = 32 if executed is None else executed.stored_bits
-        size = math.ceil(rows.count * rows.width * stored / 8) + (0 if stored == 32 else _STEP_BYTES * len(item.step))
+        size = math.ceil(rows.count * rows.width * stored / 8) + (0 if stored == 32 else STEP_BYTES * len(item.step))
     per = _PER.get(item.by) or _per_row(item)
     return QuantisedOperand(
         name=item.name, kind=kind, per=per, count=rows.count * rows.width, bits=float(bits.mean()), stored=stored,
@@ -131,16 +113,9 @@ def _per_row(item: Quantiser) -> str:
     return {"weight": "channel", "attention": "head"}.get(item.what, "node" if item.of_nodes else "row")
 
 
-def _containers(bits: Tensor) -> Tensor:
-    """Return the container of each width."""
-    sizes = torch.tensor(CONTAINERS, dtype=torch.float32)
-    return sizes[torch.searchsorted(sizes, bits)]
-
-
 def _payload(containers: Tensor, rows: _Rows) -> int:
-    """Return the bytes of packed rows; each begins at a byte of its own."""
-    row_bytes = (containers.double() * rows.width / 8).ceil()
-    return int(row_bytes.sum()) * (1 if len(containers) > 1 or rows.count == 0 else rows.count)
+    """Return the bytes of packed rows."""
+    return int(row_bytes(containers, rows.width).expand(rows.count).sum())
 
 
 def _dynamic(
@@ -148,12 +123,12 @@ def _dynamic(
 ) -> QuantisedOperand:  # fmt: skip
     _, bits, _, by = args_of(node)[:4]
     name = argument(node, 4, "name") or node.name
-    container = _containers(torch.tensor([float(bits)]))
+    container = container_of(torch.tensor([float(bits)]))
     steps = rows.count if by == "rows" else 1
     return QuantisedOperand(
         name=name, kind="features" if raw else "input", per="row" if by == "rows" else "tensor",
         count=rows.count * rows.width, bits=bits, stored=float(container), **_told(executed.get(name)),
-        size_bytes=_payload(container, rows) + _STEP_BYTES * steps,
+        size_bytes=_payload(container, rows) + STEP_BYTES * steps,
     )  # fmt: skip
 
 
@@ -193,8 +168,12 @@ def _is_half(value: Tensor | None) -> bool:
     return any(bool((value.to(dtype).float() == value).all()) for dtype in DTYPES.values())
 
 
+def _of_one_width(value: Tensor) -> _Rows:
+    return _rows(value, torch.full((1,), 16.0))
+
+
 def _summed(operands: Sequence[QuantisedOperand]) -> Bits:
-    features = [item for item in operands if item.kind != "weight"]
+    features = [item for item in operands if item.kind not in ("weight", "attention")]
     hidden = [item.bits for item in features if item.kind == "input" and item.per != "number"]
     simulated = [item for item in features if item.arithmetic == SIMULATED]
     average = sum(hidden) / len(hidden) if hidden else None

@@ -19,6 +19,7 @@ from gnnexport.program.dialect.dynamic import dynamic_step
 from gnnexport.program.dialect.quantize import LEAST_STEP, nearest_groups
 from gnnexport.program.inputs import Input
 from gnnexport.program.program import Program, arguments_of
+from gnnexport.program.quantised import ROUNDINGS
 
 NOISE = 1e-6
 """Of a row's largest magnitude: some times what sums in another order differ by."""
@@ -36,16 +37,9 @@ SPARE = 2.0
 
 gnn = torch.ops.gnn
 
-ROUNDING = {
-    gnn.quantize_rows.default,
-    gnn.quantize_columns.default,
-    gnn.quantize_nearest.default,
-    gnn.quantize_dynamic.default,
-}
 
-
-def is_quantised(program: Program) -> bool:
-    """Tell whether anything is rounded to levels on the way through a Program."""
+def rounds_values(program: Program) -> bool:
+    """Tell whether anything but weights is rounded to levels on the way through a Program."""
     return any(_rounds(node) for node in program.body.graph.nodes)
 
 
@@ -61,7 +55,7 @@ def find_flips(
         output: of the Program.
         seed: of the noise.
     """
-    if not is_quantised(program) or output.numel() == 0:
+    if not rounds_values(program) or output.numel() == 0:
         return None
     given: Sequence[Input] = program.inputs if program.prepare is None else program.features
     arguments = [*arguments_of(inputs, [item.name for item in given]), *structure]
@@ -81,7 +75,7 @@ def find_flips(
 
 def _rounds(node: fx.Node) -> bool:
     """Tell whether a node rounds values, rather than weights, which are rounded once for all."""
-    return node.target in ROUNDING and not _is_constant(node.args[0])
+    return node.target in ROUNDINGS and not _is_constant(node.args[0])
 
 
 def _is_constant(value: Any) -> bool:

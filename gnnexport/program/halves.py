@@ -8,11 +8,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, fx
 
-from gnnexport.program.dialect import dynamic as _dynamic  # noqa: F401  registers the ops that are looked for
-from gnnexport.program.dialect import quantize as _quantize  # noqa: F401
 from gnnexport.program.graphs import args_of, calls, parameter_of, rebuild, replace_tensor
 from gnnexport.program.program import Program
+from gnnexport.program.quantised import ROUNDINGS, constant_of
 from gnnexport.program.shapes import DTYPE, like, rank_of
+from gnnexport.program.values import observe
 
 aten = torch.ops.aten
 gnn = torch.ops.gnn
@@ -24,17 +24,15 @@ DTYPES: Mapping[Half, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.floa
 FEWEST = 256
 """Numbers from which storing them in half the bytes outweighs the node of a file that widens them."""
 
-_QUANTISERS = {gnn.quantize_rows.default, gnn.quantize_columns.default, gnn.quantize_nearest.default,
-               gnn.quantize_dynamic.default}  # fmt: skip
-
 
 def matrices(program: Program) -> list[fx.Node]:
     """Return the nodes that read weights worth rounding: of float32, with two dimensions or more, not quantised."""
     found = {}
+    rounded = {constant_of(args_of(node)[0]) for node in calls(program.body.graph, *ROUNDINGS)}
     for node in program.body.graph.nodes:
         value = parameter_of(program.body, node)
         wanted = isinstance(value, torch.nn.Parameter) and value.dtype == torch.float32 and value.dim() > 1
-        if wanted and not any(user.target in _QUANTISERS for user in node.users):
+        if wanted and node not in rounded:
             found[str(node.target)] = node
     return list(found.values())
 
@@ -62,7 +60,7 @@ def gathered_rows(program: Program) -> list[fx.Node]:
         if isinstance(value, fx.Node)
         and rank_of(value) > 1
         and value.meta[DTYPE] == torch.float32
-        and value.target not in _QUANTISERS
+        and value.target not in ROUNDINGS
         and half_of(value) is None
     ]
 
@@ -95,26 +93,12 @@ def _is_copy(value: Any, dtype: torch.dtype) -> bool:
     )
 
 
-class _Largest(fx.Interpreter):
-    """Run a graph and keep the largest magnitude of some of its values, not the values."""
-
-    def __init__(self, module: fx.GraphModule, wanted: Iterable[fx.Node]) -> None:
-        super().__init__(module)
-        self._wanted = frozenset(wanted)
-        self.found: dict[fx.Node, float] = {}
-
-    def run_node(self, n: fx.Node) -> Any:
-        result = super().run_node(n)
-        if n in self._wanted:
-            self.found[n] = float(result.abs().max()) if result.numel() else 0.0
-        return result
-
-
 def largest_magnitudes(
     program: Program, values: Iterable[fx.Node], inputs: Mapping[str, Tensor]
 ) -> dict[fx.Node, float]:
     """Return the largest magnitude of values of the body on a graph; the Program is split and in evaluation mode."""
-    runner = _Largest(program.body, values)
-    with torch.no_grad():
-        runner.run(*(inputs[item.name] for item in program.features), *program.structure(inputs))
-    return runner.found
+    return observe(program, inputs, dict.fromkeys(values, _largest))
+
+
+def _largest(value: Tensor) -> float:
+    return float(value.abs().max()) if value.numel() else 0.0

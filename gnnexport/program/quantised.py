@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, fx, nn
 
+from gnnexport.program.dialect import dynamic as _dynamic  # noqa: F401  registers an op that is named below
 from gnnexport.program.graphs import args_of, calls, module_of, parameter_of, replace_tensor
 from gnnexport.program.program import EXAMPLE_NODES, Program, example_nodes
 from gnnexport.program.shapes import DTYPE, SHAPES, like, rank_of, shape_of, sizes_of
@@ -29,6 +30,9 @@ QUANTISERS: dict[Any, By] = {
     gnn.quantize_columns.default: "columns",
     gnn.quantize_nearest.default: "nearest",
 }
+
+ROUNDINGS: frozenset[Any] = frozenset({*QUANTISERS, gnn.quantize_dynamic.default})
+"""Every op that rounds to levels; the last takes its steps from what it is given."""
 
 _GATHERS = {gnn.aggregate.default, gnn.gather_source.default, gnn.gather_destination.default}
 _SHAPES_ONLY = {aten.reshape.default, aten.view.default}
@@ -90,6 +94,11 @@ class Quantiser:
     bits: Tensor
     of_nodes: bool
     raw: bool
+
+
+def is_quantised(program: Program) -> bool:
+    """Tell whether anything of a Program is rounded to levels."""
+    return any(calls(program.body.graph, *ROUNDINGS))
 
 
 def find_operands(program: Program) -> list[Operand]:
@@ -355,15 +364,19 @@ def fix_tables(body: fx.GraphModule, structure: Mapping[str, Tensor]) -> None:
 def _role(program: Program, node: fx.Node) -> What:
     """Tell by its readers what a quantiser rounds."""
     value = args_of(node)[0]
-    constant = args_of(value)[0] if isinstance(value, fx.Node) and value.target in _SHAPES_ONLY else value
     readers = list(_readers(node))
     if parameter_of(program.body, value) is not None:
         return "weight"
-    if parameter_of(program.body, constant) is not None:
+    if parameter_of(program.body, constant_of(value)) is not None:
         return "attention"
     if any(reader.target is aten.linear.default for reader in readers):
         return "input"
     return "scores" if _is_score(value) else "sum"
+
+
+def constant_of(value: Any) -> Any:
+    """Return what a quantiser of a constant rounds, without the reshape that lays heads out in rows."""
+    return args_of(value)[0] if isinstance(value, fx.Node) and value.target in _SHAPES_ONLY else value
 
 
 def _readers(node: fx.Node) -> Iterator[fx.Node]:

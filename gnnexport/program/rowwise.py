@@ -14,15 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from gnnexport.program.dialect import dynamic as _dynamic  # noqa: F401  registers the ops named below
-from gnnexport.program.dialect import quantize as _quantize  # noqa: F401
 from gnnexport.program.graphs import args_of, is_random
+from gnnexport.program.quantised import ROUNDINGS
 from gnnexport.program.shapes import DTYPE, NUMBERS, SHAPES, rank_of, shape_of, sizes_of
 
 gnn = torch.ops.gnn
-
-_ROUNDINGS = {gnn.quantize_rows.default, gnn.quantize_columns.default, gnn.quantize_nearest.default,
-              gnn.quantize_dynamic.default}  # fmt: skip
 
 
 def commuting_arguments(node: fx.Node, rows: tuple[int, ...] | None) -> frozenset[fx.Node] | None:
@@ -48,7 +44,7 @@ def commuting_arguments(node: fx.Node, rows: tuple[int, ...] | None) -> frozense
 
 def _is_plain(call: fx.Node) -> bool:
     target: Any = call.target
-    if target in _ROUNDINGS:
+    if target in ROUNDINGS:
         # Of several steps a row takes the one at its place, which is another one among other rows.
         return target is not gnn.quantize_rows.default or math.prod(shape_of(args_of(call)[1]) or ()) == 1
     if not isinstance(target, torch._ops.OpOverload) or target.namespace != "aten":

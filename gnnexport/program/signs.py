@@ -31,7 +31,7 @@ _KEEPS = {
     aten.amax.default, aten.amin.default, aten.permute.default, aten.repeat.default, aten.split_with_sizes.default,
     gnn.reduce_edges.default, gnn.gather_source.default, gnn.gather_destination.default,
     gnn.quantize_rows.default, gnn.quantize_columns.default, gnn.quantize_nearest.default,
-    operator.getitem,
+    aten._to_copy.default, operator.getitem,
 }  # fmt: skip
 """Ops whose result has no negative entry where their first argument has none."""
 

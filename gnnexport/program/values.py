@@ -2,28 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, fx
 
 from gnnexport.program.program import Program
 
+T = TypeVar("T")
 
-class _Keeper(fx.Interpreter):
-    """Run a graph and keep what some of its nodes compute."""
 
-    def __init__(self, module: fx.GraphModule, wanted: Collection[fx.Node]) -> None:
+class _Observer(fx.Interpreter, Generic[T]):
+    """Run a graph and keep what is made of the values of some of its nodes."""
+
+    def __init__(self, module: fx.GraphModule, looks: Mapping[fx.Node, Callable[[Any], T]]) -> None:
         super().__init__(module)
-        self._wanted = frozenset(wanted)
-        self.kept: dict[fx.Node, Any] = {}
+        self._looks = looks
+        self.found: dict[fx.Node, T] = {}
 
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
-        if n in self._wanted:
-            self.kept[n] = result
+        if n in self._looks:
+            self.found[n] = self._looks[n](result)
         return result
+
+
+def observe(
+    program: Program, inputs: Mapping[str, Tensor], looks: Mapping[fx.Node, Callable[[Any], T]],
+    structure: Sequence[Any] | None = None,
+) -> dict[fx.Node, T]:  # fmt: skip
+    """Run the body in evaluation mode and return what is made of the values of some nodes, which are let go on the way.
+
+    Args:
+        program: split.
+        inputs: by name.
+        looks: for nodes of the body, what makes of a value what is kept.
+        structure: what `prepare` made of the graph, where it is made already.
+    """
+    observer = _Observer(program.body, looks)
+    with torch.no_grad():
+        made = program.structure(inputs) if structure is None else structure
+        observer.run(*(inputs[item.name] for item in program.features), *made)
+    return observer.found
 
 
 def body_values(
@@ -37,7 +58,8 @@ def body_values(
         wanted: nodes of the body.
         structure: what `prepare` made of the graph.
     """
-    keeper = _Keeper(program.body, wanted)
-    with torch.no_grad():
-        keeper.run(*(inputs[item.name] for item in program.features), *structure)
-    return keeper.kept
+    return observe(program, inputs, dict.fromkeys(wanted, _itself), structure)
+
+
+def _itself(value: Any) -> Any:
+    return value

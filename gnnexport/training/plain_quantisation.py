@@ -6,16 +6,17 @@ import operator
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor, fx
 
-from gnnexport.program.dialect import dynamic as _dynamic  # noqa: F401  registers the ops that are put in
 from gnnexport.program.graphs import args_of, calls, rebuild
 from gnnexport.program.program import Program
-from gnnexport.program.quantised import QUANTISERS, By, Operand, find_operands, insert
+from gnnexport.program.quantised import By, Operand, find_operands, insert
 from gnnexport.program.shapes import like, sizes_of
+from gnnexport.program.values import observe
 from gnnexport.training.quantisation.calibration import Groups, Range, calibrate
 
 gnn = torch.ops.gnn
@@ -65,36 +66,10 @@ class Plan:
         return "rows" if self.per == "row" and operand.of_nodes else "tensor"
 
 
-def is_quantised(program: Program) -> bool:
-    """Tell whether anything of a Program is rounded to levels."""
-    return any(calls(program.body.graph, gnn.quantize_dynamic.default, *QUANTISERS))
-
-
 def told(operands: Sequence[Operand]) -> str:
     """Count operands by what they are."""
     counts: Counter[str] = Counter(item.what for item in operands)
     return ", ".join(f"{counts[what]} {words}" for what, words in _WORDS.items() if counts[what])
-
-
-class _Calibrator(fx.Interpreter):
-    """Run a body and keep steps of the operands on the way, not their values."""
-
-    def __init__(self, program: Program, operands: Sequence[Operand], plan: Plan) -> None:
-        super().__init__(program.body)
-        self._plan = plan
-        self._wanted: dict[fx.Node, list[Operand]] = {}
-        for item in operands:
-            self._wanted.setdefault(item.value, []).append(item)
-        self.steps: dict[str, Tensor] = {}
-
-    def run_node(self, n: fx.Node) -> Any:
-        result = super().run_node(n)
-        for item in self._wanted.get(n, ()):
-            self.steps[item.name] = calibrate(
-                result, self._plan.bits, signed=item.signed, groups=self._plan.groups(item), fit=self._plan.fit,
-                percentile=self._plan.percentile,
-            )  # fmt: skip
-        return result
 
 
 def quantise(program: Program, plan: Plan, inputs: Mapping[str, Tensor] | None) -> list[Operand]:
@@ -109,20 +84,12 @@ def quantise(program: Program, plan: Plan, inputs: Mapping[str, Tensor] | None) 
         What was quantised.
     """
     operands = plan.operands(program)
-    fixed = [item for item in operands if not plan.dynamic or item.what == "weight"]
-    calibrator = _Calibrator(program, fixed, plan)
-    with torch.no_grad():
-        if inputs is None:
-            for item in fixed:
-                calibrator.run_node(item.value)
-        else:
-            structure = program.structure(inputs)
-            calibrator.run(*(inputs[item.name] for item in program.features), *structure)
+    steps = _steps(program, [item for item in operands if not plan.dynamic or item.what == "weight"], plan, inputs)
     bits = torch.tensor([float(plan.bits)])
     for item in operands:
-        if item.name in calibrator.steps:
+        if item.name in steps:
             by: By = "columns" if item.what == "sum" else "rows"
-            insert(program, item, calibrator.steps[item.name], bits, by=by, signed=item.signed)
+            insert(program, item, steps[item.name], bits, by=by, signed=item.signed)
             for part in ("step", "bits"):
                 program.body.get_parameter(f"{item.name}_{part}").requires_grad_(False)
         else:
@@ -134,6 +101,30 @@ def quantise(program: Program, plan: Plan, inputs: Mapping[str, Tensor] | None) 
     graph.eliminate_dead_code(is_impure_node=lambda node: node.op in ("placeholder", "output"))
     program.body = rebuild(program.body, graph)
     return operands
+
+
+def _steps(
+    program: Program, operands: Sequence[Operand], plan: Plan, inputs: Mapping[str, Tensor] | None
+) -> dict[str, Tensor]:
+    """Return the steps of operands, by name; without inputs all of them are weights."""
+    of_value: dict[fx.Node, list[Operand]] = {}
+    for item in operands:
+        of_value.setdefault(item.value, []).append(item)
+
+    def steps(value: Tensor, items: Sequence[Operand]) -> dict[str, Tensor]:
+        return {
+            item.name: calibrate(
+                value, plan.bits, signed=item.signed, groups=plan.groups(item), fit=plan.fit, percentile=plan.percentile
+            )
+            for item in items
+        }
+
+    if inputs is None:
+        found = [steps(program.body.get_parameter(str(node.target)), items) for node, items in of_value.items()]
+    else:
+        looks = {node: partial(steps, items=items) for node, items in of_value.items()}
+        found = list(observe(program, inputs, looks).values())
+    return {name: step for each in found for name, step in each.items()}
 
 
 def protect_nodes(program: Program, inputs: Mapping[str, Tensor], least: float, most: float) -> int:

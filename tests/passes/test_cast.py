@@ -9,6 +9,7 @@ from gnnexport.passes.cast import Cast
 from gnnexport.passes.contract import PassContext
 from gnnexport.program.data import GraphData
 from gnnexport.program.program import Program, example_inputs
+from gnnexport.program.quantised import find_operands, insert
 from gnnexport.program.verify import largest_error
 from tests.passes.checks import apply
 from tests.small_models import captured, inputs_of, ops, split
@@ -85,3 +86,16 @@ def test_what_cannot_be_cast_is_refused() -> None:
     assert "not split" in str(Cast().check(captured("GCN"), PassContext())[0])
     with pytest.raises(ValueError, match="leave nothing to cast"):
         Cast(weights=False, rows=False)
+
+
+def test_quantised_vectors_of_attention_stay() -> None:
+    """What is rounded to levels, heads laid out in rows in front, is not rounded to other numbers."""
+    program = split("GAT").clone()
+    program.annotate()
+    vectors = [item for item in find_operands(program) if item.what == "attention"]
+    for item in vectors:
+        insert(program, item, torch.full((item.rows,), 0.1), torch.tensor([4.0]), by="rows")
+    after = Cast(rows=False).run(program, PassContext())
+    names = [str(item.value.target) for item in vectors]
+    assert len(names) == 4
+    assert all(torch.equal(after.body.get_parameter(name), program.body.get_parameter(name)) for name in names)

@@ -127,6 +127,29 @@ def test_groups_count_by_the_rows_that_take_them() -> None:
     assert (item.per, item.bits) == ("group", 2)
 
 
+def test_vectors_of_attention_are_no_features() -> None:
+    """They are parameters, as weights are: listed, and left out of what features take."""
+    program = split("GAT").clone()
+    program.annotate()
+    for operand in [item for item in find_operands(program) if item.what == "attention"]:
+        insert(program, operand, torch.full((operand.rows,), 0.1), torch.tensor([4.0]), by="rows")
+    bits = found(program)
+    assert len(by_kind(bits, "attention")) == 4
+    assert (bits.feature_bytes, bits.stored, bits.simulated) == (None, None, None)
+
+
+def test_no_rows_take_no_bytes() -> None:
+    """Without nodes only the step is left."""
+    program = split("GraphSAGE").clone()
+    program.annotate()
+    operand = next(item for item in find_operands(program) if item.what == "input" and not item.raw)
+    insert(program, operand, torch.tensor([0.1]), torch.tensor([4.0]), by="rows", signed=operand.signed)
+    empty = {"x": torch.zeros(0, WIDTH), "edge_index": torch.zeros(2, 0, dtype=torch.int64)}
+    bits = count_bits(program, empty)
+    assert bits is not None
+    assert bits.feature_bytes == 4
+
+
 @pytest.mark.parametrize(
     ("gathered", "stored", "told"), [((True, True), 16, "sums of rows of bf16"), ((), 32, SIMULATED)]
 )

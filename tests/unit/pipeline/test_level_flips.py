@@ -12,7 +12,7 @@ import torch
 
 from gnnexport.bundle.golden import Flips, GoldenCase, read_golden, write_golden
 from gnnexport.errors import UsageError
-from gnnexport.pipeline.level_flips import find_flips, is_quantised
+from gnnexport.pipeline.level_flips import find_flips, rounds_values
 from gnnexport.validate.parity import compare_outputs
 from tests.targets.graphs import from_degrees
 from tests.targets.quantised_networks import NETWORKS, Quantised, features
@@ -120,7 +120,7 @@ def test_models_that_are_not_quantised() -> None:
             return x @ torch.ops.gnn.quantize_rows(self.weight, self.step, self.bits, True, False).T
 
     given = program(Plain())
-    assert not is_quantised(given)
+    assert not rounds_values(given)
     assert find_flips(given, {"x": X}, STRUCTURE, torch.ones(2, 3)) is None
 
 

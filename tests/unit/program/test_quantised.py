@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from gnnexport.passes.cast import Cast
 from gnnexport.passes.contract import PassContext
 from gnnexport.passes.order_propagation import OrderPropagation
 from gnnexport.pipeline.steps import FINAL
@@ -95,6 +96,14 @@ def test_what_is_called_unsigned_is_never_negative() -> None:
         example = program.example()
         values = body_values(program, example, unsigned, program.structure(example))
         assert all(bool((value >= 0).all()) for value in values.values()), name
+
+
+def test_rows_of_16_bits_keep_their_sign() -> None:
+    """What cannot be negative cannot be so after a cast."""
+    cast = Cast().run(ordered("GraphSAGE max"), PassContext())
+    cast.annotate()
+    found = {item.name: item.signed for item in find_operands(cast) if item.what == "sum" and not item.raw}
+    assert found == {"convs_1_aggr_module_sum": False}
 
 
 @pytest.mark.parametrize("name", PLACED)
