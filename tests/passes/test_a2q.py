@@ -168,6 +168,13 @@ def test_groups_meet_the_target_on_their_rows(epochs: int) -> None:
     assert 2 < mean_bits(maps) <= 3 + 1e-6
 
 
+def test_the_smallest_containers_are_the_last_resort(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where snapping does not come to the target, the target is met all the same."""
+    monkeypatch.setattr("gnnexport.training.quantisation.recipe.MOST_ROUNDS", 0)
+    after, _ = quantise(A2Q(bits=3, groups=20, assign="nearest", epochs=0), ordered("GCN"))
+    assert mean_bits(learned_widths(after)) == 1
+
+
 def test_a_set_of_graphs_learns_groups() -> None:
     """Sets of graphs are trained with the task's gradient on groups."""
     from tests.targets.requests import graph_program

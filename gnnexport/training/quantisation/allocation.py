@@ -118,12 +118,16 @@ def by_degree(maps: Sequence[Learned], degrees: Tensor, target: Target) -> list[
     Args:
         maps: hidden features by node.
         degrees: float32 [num_nodes].
-        target: to be met.
+        target: to be met; the smallest containers do.
     """
-    offered = [width for width in maps[0].containers if all(width in item.containers for item in maps)]
+    offered = sorted({width for item in maps for width in item.containers})
 
-    def cost(bits: float) -> float:
-        return target.cost(maps, [torch.full_like(item.bits, bits) for item in maps])
+    def at(width: int) -> list[Tensor]:
+        found = [max((each for each in item.containers if each <= width), default=item.containers[0]) for item in maps]
+        return [torch.full_like(item.bits, float(bits)) for item, bits in zip(maps, found, strict=True)]
+
+    def cost(width: int) -> float:
+        return target.cost(maps, at(width))
 
     limit = target.limit(maps)
     below = max((width for width in offered if cost(width) <= limit), default=offered[0])
@@ -131,7 +135,7 @@ def by_degree(maps: Sequence[Learned], degrees: Tensor, target: Target) -> list[
     share = (limit - cost(below)) / (cost(above) - cost(below)) if above > below else 0.0
     rank = torch.argsort(torch.argsort(degrees, descending=True, stable=True), stable=True)
     wide = rank < int(share * len(degrees))
-    return [torch.where(wide, float(above), float(below)) for _ in maps]
+    return [torch.where(wide, more, less) for more, less in zip(at(above), at(below), strict=True)]
 
 
 def set_widths(maps: Sequence[Learned], widths: Sequence[Tensor], rows: Mapping[str, Tensor]) -> None:

@@ -201,7 +201,7 @@ class _Run:
         """Give rows the containers next to some widths; the Program is changed.
 
         Where a layer's groups are narrowed, rows of later layers may take other groups than before. So rows are counted
-        anew, and the target is made tighter until it is met.
+        anew, and the target is made tighter until it is met, at the latest in the smallest containers.
         """
         target, share = self.recipe.target, 1.0
         rows = rows_read(program, self.parts, maps)
@@ -212,6 +212,7 @@ class _Run:
             if target.is_met(maps, used):
                 return
             share *= min(0.98, target.limit(maps) / target.cost(maps, used))
+        set_widths(maps, [torch.full_like(item.bits, float(item.containers[0])) for item in maps], rows)
 
     def _fit(self, program: Program, teacher: Program, penalty: float | None, epochs: int) -> tuple[Program, History]:
         """Train, with widths that move where there is a pressure on them."""

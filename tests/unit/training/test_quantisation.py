@@ -172,6 +172,15 @@ def test_widths_by_degree() -> None:
     assert bits.tolist() == [1.0] * (NODES // 2) + [2.0] * (NODES // 2)
 
 
+def test_widths_by_degree_of_maps_that_may_take_others() -> None:
+    """A map whose rows may be negative stays at two bits where another comes down to one, within the target."""
+    (item,) = maps_of(placed("GCN"))
+    signed = replace(item, containers=(2,))
+    free, kept = by_degree([replace(item, containers=(1, 2)), signed], torch.arange(NODES).float(), Target(bits=1.75))
+    assert free.tolist() == [1.0] * (NODES // 2) + [2.0] * (NODES // 2)
+    assert kept.tolist() == [2.0] * NODES
+
+
 def test_more_pressure_means_fewer_bits() -> None:
     """A stronger penalty lowers the mean of the widths learned."""
     means = []
