@@ -83,8 +83,10 @@ def _tidy(model: ir.Model) -> None:
     model.producer_name = "gnnexport"
     model.producer_version = None
     keep = {*model.graph.inputs, *model.graph.outputs}
+    # Of our own operators the checker cannot tell the type of what they give.
+    typed = {value for node in model.graph if node.domain for value in node.outputs}
     inside = [value for node in model.graph for value in node.outputs]
     for value in (*inside, *model.graph.initializers.values()):
         if value not in keep:
             value.shape = None
-            value.type = None
+            value.type = value.type if value in typed else None

@@ -11,6 +11,9 @@ from gnnexport.targets.onnx.quantised_weights import drop_widened, keep_constant
 from gnnexport.targets.onnx.quantisers import Quantiser, drop_quantiser
 from gnnexport.targets.onnx.tape import Constants
 
+_BIAS = 12
+"""Where `NarrowLinear` takes its bias."""
+
 
 def narrow_layers(graph: ir.Graph) -> dict[str, str]:
     """Rewrite linear layers of quantised rows and weights in place.
@@ -46,14 +49,12 @@ def _rewrite(graph: ir.Graph, constants: Constants, layer: QuantisedLayer) -> No
     assert by_row is not None
     step, bits = _entries(constants, layer.rows)
     matrix = keep_weights(constants, layer.weight.levels, layer.weight.names)
-    inputs = [layer.rows.x, step, bits, matrix, keep_constants(constants, by_row)]
+    inputs: list[ir.Value | None] = [layer.rows.x, step, bits, matrix, keep_constants(constants, by_row)]
+    if layer.bias is not None:
+        inputs += [*[None] * (_BIAS - len(inputs)), layer.bias]
     attributes = {"signed": int(layer.rows.signed), "nearest": int(layer.rows.by == "nearest")}
     node = layer.node
     new = ir.node(schemas.NARROW_LINEAR, inputs, attributes, domain=schemas.DOMAIN, name=f"{node.name}_narrow")
     old, out = node.outputs[0], new.outputs[0]
     out.name, out.shape, out.type = f"{old.name}_product", old.shape, old.type
-    nodes = [new]
-    if layer.bias is not None:
-        biased = ir.Value(name=f"{old.name}_biased", shape=old.shape, type=old.type)
-        nodes.append(ir.Node("", "Add", [out, layer.bias], outputs=[biased], name=f"{node.name}_bias"))
-    ir.convenience.replace_nodes_and_values(graph, node, [node], nodes, [old], [nodes[-1].outputs[0]])
+    ir.convenience.replace_nodes_and_values(graph, node, [node], [new], [old], [out])

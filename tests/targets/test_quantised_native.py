@@ -23,6 +23,7 @@ from tests.targets.narrow_twin import run_twin
 from tests.targets.quantised_networks import (
     NETWORKS,
     Quantised,
+    Sage,
     case_of,
     expected,
     features,
@@ -99,6 +100,77 @@ def test_sums_alone() -> None:
     assert (counts["NarrowAggregate"], counts["Narrow"], counts["Gemm"] + counts["MatMul"]) == (2, 2, 2)
     assert set(found.arithmetic) == {"first_sum", "second_sum"}
     assert not counts["DequantizeLinear"]
+
+
+class Normed(Quantised):
+    """A layer between normalisations: of sums, of the layer, and of it with a layer of the rows' own added."""
+
+    def __init__(self, *, own: bool) -> None:
+        super().__init__()
+        self.own = own
+        self.columns("layer", 9)
+        for name in ("layer", "other"):
+            self.rows(name)
+            self.linear(name, 9, 7)
+        self.norms = torch.nn.ModuleList([torch.nn.BatchNorm1d(9), torch.nn.BatchNorm1d(7)])
+        for norm in self.norms:
+            for tensor in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
+                assert isinstance(tensor, torch.Tensor)
+                tensor.data = torch.rand(tensor.shape, generator=self.draw) + 0.2
+            norm.weight.data[0] *= -1
+
+    def forward(self, x: torch.Tensor, rowptr: torch.Tensor, col: torch.Tensor) -> torch.Tensor:
+        """Answer for all nodes."""
+        near = gnn.aggregate(self.quantised_columns(x, "layer", signed=True), rowptr, col, None, "mean")
+        near = self.norms[0](near).relu()
+        out = torch.nn.functional.linear(self.quantised_rows(near, "layer", signed=False), self.weights("layer"))
+        out = out + self.layer_bias
+        if self.own:
+            rows = self.quantised_rows(x, "other", signed=True)
+            out = out + torch.nn.functional.linear(rows, self.weights("other"), self.other_bias)
+        result: torch.Tensor = self.norms[1](out).relu()
+        return result
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_normalisations_are_joined(own: bool) -> None:
+    """A normalisation multiplies steps, and what it adds becomes the bias: of both layers where two are added."""
+    given = Normed(own=own).eval()
+    for graph in GRAPHS.values():
+        x = features(graph)
+        model, _ = formed(of_one_graph(given, graph, x))
+        counts = counted(model)
+        assert counts["NarrowAggregateLinear"] == 1
+        assert not counts["BatchNormalization"]
+        assert not counts["Relu"]
+        assert close(run_twin(model, {"x": x.numpy()}), expected(given, graph, x))
+
+
+@needs_kernels
+@pytest.mark.parametrize("own", [False, True])
+def test_kernels_of_normalisations(own: bool, tmp_path: Path) -> None:
+    """The kernels take steps below zero, as a normalisation may make them."""
+    given, x = Normed(own=own).eval(), features(HUB)
+    target = OrtTarget(quantised="narrow", aggregate="native")
+    artefact = target.emit(of_one_graph(given, HUB, x), tmp_path, EmitContext(threads=1))
+    assert close(run(str(tmp_path / artefact.model_file), {"x": x.numpy()}), expected(given, HUB, x))
+
+
+class Softened(Sage):
+    """GraphSAGE that ends in shares of classes."""
+
+    def forward(self, x: torch.Tensor, rowptr: torch.Tensor, col: torch.Tensor) -> torch.Tensor:
+        """Answer for all nodes."""
+        return super().forward(x, rowptr, col).log_softmax(1)
+
+
+@needs_kernels
+def test_standard_operators_behind_a_layer(tmp_path: Path) -> None:
+    """A file says the type of what a layer of ours gives, which the checker cannot find out."""
+    given, x = Softened(), features(HUB)
+    target = OrtTarget(quantised="narrow", aggregate="native")
+    artefact = target.emit(of_one_graph(given, HUB, x), tmp_path, EmitContext(threads=1))
+    assert close(run(str(tmp_path / artefact.model_file), {"x": x.numpy()}), expected(given, HUB, x))
 
 
 class Odd(Quantised):
