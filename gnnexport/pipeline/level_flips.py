@@ -16,7 +16,7 @@ from torch import Tensor, fx
 from gnnexport.bundle.golden import Flips
 from gnnexport.bundle.manifest import TOLERANCE
 from gnnexport.program.dialect.dynamic import dynamic_step
-from gnnexport.program.dialect.quantize import LEAST_STEP, nearest_groups
+from gnnexport.program.dialect.quantize import LEAST_STEP, along_columns, along_rows, nearest_groups
 from gnnexport.program.inputs import Input
 from gnnexport.program.program import Program, arguments_of
 from gnnexport.program.quantised import ROUNDINGS
@@ -121,8 +121,7 @@ def _step(op: Any, x: Tensor, *given: Any) -> Tensor:
         return dynamic_step(x, *given[:3])
     step: Tensor = given[0].clamp(min=LEAST_STEP)
     if op is gnn.quantize_columns.default:
-        return step.view(x.shape[1:] if step.numel() > 1 else (1,))
-    entry = torch.arange(len(x)) % len(step)
+        return along_columns(step, x)
     if op is gnn.quantize_nearest.default:
-        entry = nearest_groups(x, *given[:3])
-    return step[entry].view(-1, *[1] * (x.dim() - 1))
+        step = step[nearest_groups(x, *given[:3])]
+    return along_rows(step, x)

@@ -83,16 +83,16 @@ def _matrix(x: Tensor) -> Tensor:
     return x.reshape(x.shape[0], math.prod(x.shape[1:]))
 
 
-def _of_rows(values: Tensor, x: Tensor) -> Tensor:
-    """Lay values along the rows of `x`, in turn where there are fewer."""
+def along_rows(values: Tensor, x: Tensor) -> Tensor:
+    """Return values as they are broadcast against the rows of `x`, taken in turn where there are fewer."""
     count, rows = values.shape[0], x.shape[0]
     if count not in (1, rows):
         values = values.index_select(0, torch.arange(rows) % count)
     return values.to(x.dtype).view(-1, *[1] * (x.dim() - 1))
 
 
-def _of_columns(values: Tensor, x: Tensor) -> Tensor:
-    """Lay values along all dimensions of `x` but the first."""
+def along_columns(values: Tensor, x: Tensor) -> Tensor:
+    """Return values as they are broadcast against the columns of `x`, which are all its dimensions but the first."""
     return values.to(x.dtype).view(x.shape[1:] if values.numel() > 1 else (1,) * (x.dim() - 1))
 
 
@@ -159,13 +159,13 @@ def quantize_rows(x: Tensor, step: Tensor, bits: Tensor, signed: bool, local: bo
         signed: whether levels below zero exist.
         local: step and bits learn from the mean absolute error of their own rows instead of the task's loss.
     """
-    return _quantised(x, _of_rows(step, x), _of_rows(bits, x), signed)
+    return _quantised(x, along_rows(step, x), along_rows(bits, x), signed)
 
 
 def _rows_backward(ctx: Any, grad: Tensor) -> _Gradients:
     x, step, bits = ctx.saved_tensors
     share = _row_share(x) if ctx.local else None
-    of_x, of_step, of_bits = _differentiated(grad, x, _of_rows(step, x), _of_rows(bits, x), ctx.signed, share)
+    of_x, of_step, of_bits = _differentiated(grad, x, along_rows(step, x), along_rows(bits, x), ctx.signed, share)
     needs = ctx.needs_input_grad
     grad_step = _into_rows(of_step, None, step) if needs[1] else None
     return of_x, grad_step, _into_rows(of_bits, None, bits) if needs[2] else None, None, None
@@ -182,13 +182,13 @@ def quantize_columns(x: Tensor, step: Tensor, bits: Tensor, signed: bool, local:
         signed: as for rows.
         local: step and bits learn from the mean absolute error of their own columns.
     """
-    return _quantised(x, _of_columns(step, x), _of_columns(bits, x), signed)
+    return _quantised(x, along_columns(step, x), along_columns(bits, x), signed)
 
 
 def _columns_backward(ctx: Any, grad: Tensor) -> _Gradients:
     x, step, bits = ctx.saved_tensors
     share = 1 / max(x.shape[0], 1) if ctx.local else None
-    of_x, of_step, of_bits = _differentiated(grad, x, _of_columns(step, x), _of_columns(bits, x), ctx.signed, share)
+    of_x, of_step, of_bits = _differentiated(grad, x, along_columns(step, x), along_columns(bits, x), ctx.signed, share)
     needs = ctx.needs_input_grad
     grad_step = _into_columns(of_step, step) if needs[1] else None
     return of_x, grad_step, _into_columns(of_bits, bits) if needs[2] else None, None, None
@@ -206,13 +206,13 @@ def quantize_nearest(x: Tensor, step: Tensor, bits: Tensor, signed: bool, local:
         local: as for rows.
     """
     group = nearest_groups(x, step, bits, signed)
-    return _quantised(x, _of_rows(step[group], x), _of_rows(bits[group], x), signed)
+    return _quantised(x, along_rows(step[group], x), along_rows(bits[group], x), signed)
 
 
 def _nearest_backward(ctx: Any, grad: Tensor) -> _Gradients:
     x, step, bits = ctx.saved_tensors
     group = nearest_groups(x, step, bits, ctx.signed)
-    given = _of_rows(step[group], x), _of_rows(bits[group], x)
+    given = along_rows(step[group], x), along_rows(bits[group], x)
     of_x, of_step, of_bits = _differentiated(grad, x, *given, ctx.signed, _row_share(x) if ctx.local else None)
     needs = ctx.needs_input_grad
     grad_step = _into_rows(of_step, group, step) if needs[1] else None

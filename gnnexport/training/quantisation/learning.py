@@ -179,4 +179,4 @@ def histogram(maps: Sequence[Learned]) -> Mapping[int, int]:
     for item in maps:
         for width, count in zip(whole_bits(item.bits).long().tolist(), item.counts.tolist(), strict=True):
             found[width] = found.get(width, 0) + int(count)
-    return dict(sorted(found.items()))
+    return {width: count for width, count in sorted(found.items()) if count}

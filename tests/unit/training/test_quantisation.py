@@ -105,6 +105,7 @@ def test_bits_are_counted_as_stored() -> None:
     assert feature_bytes(maps) == size
     assert average_bits(program) == (2.0, 8 * size / (NODES * HIDDEN))
     assert histogram(maps) == {2: NODES}
+    assert histogram([replace(maps[0], counts=torch.zeros(NODES))]) == {}
     widths = torch.tensor([1, 2, 4, 8]).repeat(NODES // 4)
     packed = pack(np.zeros((NODES, HIDDEN), np.float32), np.ones(NODES, np.float32), widths.numpy(), is_signed=False)
     assert feature_bytes(maps_of(program, widths.float())) == packed.nbytes
