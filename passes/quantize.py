@@ -94,6 +94,9 @@ class Quantize(Pass):
         if self.mode == "static" and self.per == "row" and of_sets:
             what = "steps of rows belong to the nodes of the one graph of mode full"
             problems.append(Problem(self.name, what, "Use mode=dynamic, which takes them at run time"))
+        if self.mode == "dynamic" and self.per == "tensor" and of_sets:
+            what = "one step for all rows of a request lets an answer depend on what else is asked for"
+            problems.append(Problem(self.name, what, "Use per=row"))
         if self.train and ctx.trainer is None:
             problems.append(Problem(self.name, "train=true needs labels", "Give data with labels, or drop train"))
         program = program.clone().train(False)

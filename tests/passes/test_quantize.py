@@ -191,6 +191,10 @@ def test_what_is_refused() -> None:
     bare.body.recompile()
     assert "finds nothing" in str(Quantize().check(bare, context())[0])
     assert "mode=dynamic" in str(Quantize(per="row").check(split("GCN"), context(mode="graphs"))[0])
+    of_all = Quantize(mode="dynamic", per="tensor")
+    assert not of_all.check(split("GCN"), context())
+    for mode in ("graphs", "batched"):
+        assert "Use per=row" in str(of_all.check(split("GCN"), context(mode=mode))[0])
     assert "needs labels" in str(Quantize(train=True).check(split("GCN"), context(trainer=None))[0])
 
 
