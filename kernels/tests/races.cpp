@@ -9,6 +9,7 @@
 namespace {
 
 constexpr int CALLERS = 4, ROUNDS = 2;
+constexpr size_t LONGEST_MESSAGE = 256;  // in place of a result that there is not
 
 using Bytes = std::vector<char>;
 
@@ -57,7 +58,6 @@ std::vector<Job> reductions() {
   };
   return {{"sum", [=](const gnx_threads &threads) { return sum(GNX_F32, x.data(), threads); }},
           {"sum of integers", [=](const gnx_threads &threads) { return sum(GNX_I8, integers.data(), threads); }},
-          {"sum of levels", [=](const gnx_threads &threads) { return sum(GNX_U4, integers.data(), threads); }},
           {"linear",
            [](const gnx_threads &threads) {
              std::vector<float> out(static_cast<size_t>(graph.rows() * narrow));
@@ -82,6 +82,47 @@ std::vector<Job> reductions() {
           {"spread", [](const gnx_threads &threads) {
              std::vector<float> out(scores.size());
              return answer(gnx_run_spread(&indices.csr, x.data(), narrow, out.data(), &threads), out);
+           }}};
+}
+
+// The same for rows of levels, of which tasks take more, and rows of a few bits.
+std::vector<Job> levels() {
+  static const Graph graph = hub(17000);
+  static const Indices indices(graph, 32);
+  constexpr int64_t width = 64, narrow = 24;
+  static const std::vector<char> rows = bytes(graph.num_src * width / 2), weights = bytes(narrow * width);
+  static const std::vector<float> own = numbers(graph.rows() * width), step(width, 0.25f);
+  static const std::vector<uint8_t> bits = {2, 4, 8};
+  static std::vector<uint8_t> payload(static_cast<size_t>(graph.rows() * width));
+  static const std::vector<float> of_rows(static_cast<size_t>(graph.rows()), 0.01f);
+  static gnx_matrix *matrix = nullptr;  // as long as the program runs
+  gnx_pack_levels(reinterpret_cast<const int8_t *>(weights.data()), narrow, width, &matrix);
+  static const gnx_packed packed{payload.data(), nullptr, nullptr, of_rows.data(), nullptr, graph.rows(), width,
+                                 static_cast<int64_t>(payload.size()), 1};
+  gnx_pack_rows(&packed, nullptr, graph.rows(), own.data(), nullptr);
+  static gnx_aggregate reduced{};
+  reduced.csr = indices.csr, reduced.x = rows.data(), reduced.width = width, reduced.type = GNX_U4, reduced.heads = 1;
+  return {{"sum of levels",
+           [](const gnx_threads &threads) {
+             std::vector<float> out(static_cast<size_t>(graph.rows() * width));
+             gnx_aggregate work = reduced;
+             work.out = out.data();
+             return answer(gnx_run_aggregate(&work, &threads), out);
+           }},
+          {"layer of levels",
+           [](const gnx_threads &threads) {
+             std::vector<uint8_t> out(static_cast<size_t>(graph.rows() * narrow));
+             const gnx_quantiser nearest{step.data(), bits.data(), 3, 1, 1}, by_row{step.data(), bits.data(), 3, 1, 0};
+             gnx_level_linear work{};
+             work.sum = reduced;
+             work.product = {nullptr, nearest, matrix, step.data()};
+             work.own = {own.data(), by_row, matrix, step.data()};
+             work.next = {step.data(), 8, 128, out.data()};
+             return answer(gnx_run_level_linear(&work, &threads), out);
+           }},
+          {"packed rows", [](const gnx_threads &threads) {
+             std::vector<float> out(own.size());
+             return answer(gnx_unpack_rows(&packed, nullptr, graph.rows(), out.data(), &threads), out);
            }}};
 }
 
@@ -112,9 +153,13 @@ std::vector<Job> structures() {
 
 void run_races() {
   std::vector<Job> jobs = reductions();
+  for (Job &job : levels()) jobs.push_back(job);
   for (Job &job : structures()) jobs.push_back(job);
   std::vector<Bytes> alone;
-  for (const Job &job : jobs) alone.push_back(job.run({nullptr, nullptr, 1}));
+  for (const Job &job : jobs) {
+    alone.push_back(job.run({nullptr, nullptr, 1}));
+    expect(alone.back().size() > LONGEST_MESSAGE, job.name, GNX_OK);
+  }
   std::vector<std::atomic<int>> differ(jobs.size());
   std::vector<std::thread> callers;
   for (int caller = 0; caller < CALLERS; ++caller) {
