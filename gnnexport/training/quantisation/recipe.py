@@ -18,7 +18,15 @@ from gnnexport.training.parts import Part
 from gnnexport.training.quantisation.allocation import allocate, by_degree, rows_read, set_widths
 from gnnexport.training.quantisation.learning import Learning, Rates, counted_widths, histogram
 from gnnexport.training.quantisation.placing import Placement, factored, place
-from gnnexport.training.quantisation.widths import Learned, Target, feature_bytes, mean_bits, nearest_containers, snap
+from gnnexport.training.quantisation.widths import (
+    Learned,
+    Target,
+    feature_bytes,
+    mean_bits,
+    nearest_containers,
+    smallest_containers,
+    snap,
+)
 from gnnexport.training.trainer import History, Trainer
 
 Note = Callable[[str], None]
@@ -138,10 +146,10 @@ class _Run:
             if not item.containers:
                 what = f"{item.quantiser.name} may be negative, and one bit and a sign leave nothing but zero"
                 raise UnsupportedError.at("a2q", what, "Allow larger containers")
-        target, least = self.recipe.target, self.recipe.target.least(maps)
-        if least > (target.limit(maps) if target.bits is not None else target.bytes or 0):
-            unit = "bits on average" if target.bits is not None else "bytes"
-            what = f"the target cannot be met: in the smallest containers hidden features take {least:,.4g} {unit}"
+        target = self.recipe.target
+        if not target.is_met(maps, smallest_containers(maps)):
+            least = f"{target.least(maps):,.4g} " + ("bits on average" if target.bits is not None else "bytes")
+            what = f"the target cannot be met: in the smallest containers hidden features take {least}"
             mend = "Allow more bits or memory, or smaller containers; rows that may be negative take 2 bits at least"
             raise UnsupportedError.at("a2q", what, mend)
 
@@ -212,7 +220,7 @@ class _Run:
             if target.is_met(maps, used):
                 return
             share *= min(0.98, target.limit(maps) / target.cost(maps, used))
-        set_widths(maps, [torch.full_like(item.bits, float(item.containers[0])) for item in maps], rows)
+        set_widths(maps, smallest_containers(maps), rows)
 
     def _fit(self, program: Program, teacher: Program, penalty: float | None, epochs: int) -> tuple[Program, History]:
         """Train, with widths that move where there is a pressure on them."""

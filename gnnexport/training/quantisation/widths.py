@@ -138,12 +138,17 @@ class Target:
 
     def least(self, maps: Sequence[Learned]) -> float:
         """Return what the smallest containers would cost, and what comes with them, in the unit of the target."""
-        smallest = [torch.full_like(item.bits, float(item.containers[0])) for item in maps]
-        return self.cost(maps, smallest) + (0 if self.bits is not None else sum(item.note_bytes for item in maps))
+        beside = 0 if self.bits is not None else sum(item.note_bytes for item in maps)
+        return self.cost(maps, smallest_containers(maps)) + beside
 
     def excess(self, maps: Sequence[Learned]) -> float:
         """Return by what share the widths, each in its nearest container, exceed the limit; not above zero when met."""
         return self.cost(maps, nearest_containers(maps)) / self.limit(maps) - 1
+
+
+def smallest_containers(maps: Sequence[Learned]) -> list[Tensor]:
+    """Return the narrowest widths that may be stored."""
+    return [torch.full_like(item.bits, float(item.containers[0])) for item in maps]
 
 
 def nearest_containers(maps: Sequence[Learned], widths: Sequence[Tensor] | None = None) -> list[Tensor]:

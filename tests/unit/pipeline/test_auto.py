@@ -50,6 +50,7 @@ def test_auto_drops_what_costs_accuracy(model: Path, monkeypatch: pytest.MonkeyP
 
 def test_auto_tries_learned_widths_before_one_for_all(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is kept of a2q, by the same gate as any other pass, leaves nothing to the plain way."""
+    monkeypatch.setattr("gnnexport.pipeline.compression.speedup", lambda *_: "not asked")
     monkeypatch.setattr("gnnexport.pipeline.compression.worth", lambda *_: (True, "kept: for the test"))
     report = compress(model, max_drop="100pp", time_budget="10m")
     steps = {step.name.partition("{")[0]: step for step in report.steps}

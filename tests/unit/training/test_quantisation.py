@@ -25,6 +25,7 @@ from gnnexport.training.quantisation.widths import (
     learned_widths,
     mean_bits,
     nearest_containers,
+    smallest_containers,
     snap,
 )
 from gnnexport.training.regime import Regime
@@ -221,6 +222,9 @@ def test_rows_with_a_sign_never_get_one_bit() -> None:
     maps = maps_of(program)
     assert {item.containers for item in maps} == {(2, 4, 8)}
     rows = rows_read(program, list(trainer().feed(program).judged("train")), maps)
+    for count in range(1, 12):  # means that are not exact in floating point
+        assert Target(bits=2).is_met(maps * count, smallest_containers(maps * count))
+    assert not Target(bits=1.9).is_met(maps, smallest_containers(maps))
     target = Target(bits=2.2)
     degrees = torch.arange(NODES).float()
     for chosen in (allocate(maps, rows, target), snap(maps, target), by_degree(maps, degrees, target)):
