@@ -23,7 +23,15 @@ from gnnexport.targets.onnx.files import MODEL_FILE, sizes_by_origin, write
 from gnnexport.targets.onnx.halves import gathered_halves
 from gnnexport.targets.onnx.lower import lower
 from gnnexport.targets.onnx.native import goes_native, keep_native
-from gnnexport.targets.onnx.quantised_forms import Form, Formed, forms_for, is_quantised, lower_quantised, take_form
+from gnnexport.targets.onnx.quantised_forms import (
+    PACKED,
+    Form,
+    Formed,
+    forms_for,
+    is_quantised,
+    lower_quantised,
+    take_form,
+)
 from gnnexport.targets.onnx.request_choice import dense_refused, lower_chosen
 from gnnexport.targets.onnx.softmax import expand_softmax
 from gnnexport.targets.onnx.support import unsupported
@@ -100,7 +108,9 @@ class OnnxTarget(Target):
     def lowered(self, dialect: DialectModel, ctx: EmitContext) -> tuple[ir.Model, Choices]:
         """Return the model in standard operators and how its lowerings were chosen."""
         native = self.may_go_native(dialect.model.graph, ctx.note)
-        choices = Choices(self.aggregate, ctx, self.timer(self.threads or ctx.threads), native, self.quantised)
+        packed = native and self.quantised in PACKED and is_quantised(dialect.model.graph)
+        aggregate: Lowering = "native" if packed and self.aggregate == "auto" else self.aggregate
+        choices = Choices(aggregate, ctx, self.timer(self.threads or ctx.threads), native, self.quantised)
         if dialect.mode != "full":
             can = {"branches": self.branches, "edges": self.prepares_edges}
             return lower_chosen(dialect, choices, self.forms, **can), choices

@@ -292,6 +292,15 @@ def test_forms_are_timed(tmp_path: Path) -> None:
 
 
 @needs_kernels
+def test_packed_forms_ask_for_the_kernels(tmp_path: Path) -> None:
+    """Whoever asks for packed rows gets the kernels, whatever is faster for floats."""
+    dialect = case_of("gcn", "tensor", GRAPHS["two nodes"]).dialect
+    artefact = OrtTarget(quantised="narrow").emit(dialect, tmp_path, EmitContext(threads=1, time_budget_s=1))
+    assert artefact.native
+    assert {item.arithmetic for item in artefact.operands if item.kind == "columns"} == {"u8 sums"}
+
+
+@needs_kernels
 def test_forms_that_cannot_be_had(tmp_path: Path) -> None:
     """Where the kernels do not run the sums, a form of theirs is not taken, and that is told."""
     notes: list[str] = []
