@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from gnnexport.program.dialect.quantize import LEAST_STEP, largest_level, whole_bits
+from gnnexport.program.dialect.quantize import LEAST_STEP, largest_level
 from gnnexport.program.graphs import args_of
 from gnnexport.program.program import Program
 from gnnexport.program.values import body_values
@@ -139,20 +139,19 @@ def by_degree(maps: Sequence[Learned], degrees: Tensor, target: Target) -> list[
 
 
 def set_widths(maps: Sequence[Learned], widths: Sequence[Tensor], rows: Mapping[str, Tensor]) -> None:
-    """Give quantisers new widths, and rows whose width changes the step that suits it; the Program is changed.
+    """Give quantisers new widths, and rows the steps that leave least error with these; the Program is changed.
 
     Args:
         maps: of the Program.
         widths: one for each entry.
-        rows: what the maps are, where nodes have their own widths; a group keeps its reach.
+        rows: what the maps are now, where nodes have their own widths; a group keeps its reach.
     """
     for item, bits in zip(maps, widths, strict=True):
-        quantiser, before = item.quantiser, whole_bits(item.bits)
+        quantiser = item.quantiser
         if quantiser.name in rows:
             step = best_steps(rows[quantiser.name], bits, signed=quantiser.signed)
         else:
-            old, new = (largest_level(each, quantiser.signed).clamp(min=1) for each in (before, bits))
+            old, new = (largest_level(each, quantiser.signed).clamp(min=1) for each in (item.bits, bits))
             step = quantiser.step.detach() * old / new
-        kept = quantiser.step.detach()
-        quantiser.step.data = torch.where(before == bits, kept, step).clamp(min=LEAST_STEP)
+        quantiser.step.data = step.clamp(min=LEAST_STEP)
         quantiser.bits.data = bits.clone()

@@ -233,17 +233,15 @@ def test_rows_with_a_sign_never_get_one_bit() -> None:
     assert all(float(item.bits.min()) >= 2 for item in maps_of(learned))
 
 
-def test_learned_steps_stay_where_widths_do() -> None:
-    """A row whose width is the one that it used keeps its step; another gets the one that suits its new width."""
+def test_steps_suit_what_rows_have_become() -> None:
+    """With their containers rows get the steps that leave least error now, also where the width used stays the same."""
     program = placed("GCN")
     (item,) = maps_of(program, torch.full((NODES,), 2.2))
     rows = rows_read(program, list(trainer().feed(program).judged("train")), [item])
     item.quantiser.step.data = torch.full((NODES,), 0.123)
-    set_widths([item], [torch.tensor([2.0, 4.0]).repeat(NODES // 2)], rows)
-    step = item.quantiser.step.detach()
-    assert torch.equal(step[::2], torch.full((NODES // 2,), 0.123))
-    suits = best_steps(rows[item.quantiser.name], torch.tensor([4.0]), signed=False)
-    assert torch.equal(step[1::2], suits[1::2])
+    bits = torch.tensor([2.0, 4.0]).repeat(NODES // 2)
+    set_widths([item], [bits], rows)
+    assert torch.equal(item.quantiser.step.detach(), best_steps(rows[item.quantiser.name], bits, signed=False))
 
 
 def test_groups_keep_their_reach() -> None:
