@@ -24,12 +24,12 @@ def rows_read(program: Program, parts: Sequence[Part], maps: Sequence[Learned]) 
         parts: the whole graph.
         maps: of the Program.
     """
-    wanted = {item.quantiser.name: args_of(item.quantiser.node)[0] for item in maps if item.quantiser.by == "rows"}
-    found: dict[str, list[Tensor]] = {name: [] for name in wanted}
+    wanted = {item.quantiser: args_of(item.quantiser.node)[0] for item in maps if item.quantiser.by == "rows"}
+    found: dict[str, list[Tensor]] = {item.name: [] for item in wanted}
     for part in parts if wanted else ():
         values = body_values(program, part.inputs, list(wanted.values()), part.structure)
-        for name, node in wanted.items():
-            found[name].append(values[node].reshape(len(values[node]), -1))
+        for item, node in wanted.items():
+            found[item.name].append(values[node].reshape(len(values[node]), item.width))
     return {name: torch.cat(rows) for name, rows in found.items() if rows}
 
 

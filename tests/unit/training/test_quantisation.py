@@ -32,7 +32,7 @@ from gnnexport.training.regime import Regime
 from gnnexport.training.task import Task
 from gnnexport.training.trainer import Trainer
 from tests.passes.test_prune_channels import NODES, data
-from tests.small_models import HIDDEN, split
+from tests.small_models import HIDDEN, WIDTH, split
 
 CONTAINERS = (1, 2, 4, 8)
 
@@ -242,6 +242,16 @@ def test_steps_suit_what_rows_have_become() -> None:
     bits = torch.tensor([2.0, 4.0]).repeat(NODES // 2)
     set_widths([item], [bits], rows)
     assert torch.equal(item.quantiser.step.detach(), best_steps(rows[item.quantiser.name], bits, signed=False))
+
+
+def test_no_nodes_have_no_rows() -> None:
+    """A graph, or a kind of it, may be empty."""
+    program = placed("GCN")
+    maps = maps_of(program)
+    inputs = {"x": torch.zeros(0, WIDTH), "edge_index": torch.zeros(2, 0, dtype=torch.int64)}
+    (part,) = trainer().feed(program).judged("train")
+    empty = replace(part, inputs=inputs, structure=program.structure(inputs))
+    assert rows_read(program, [empty], maps)[maps[0].quantiser.name].shape == (0, HIDDEN)
 
 
 def test_groups_keep_their_reach() -> None:
