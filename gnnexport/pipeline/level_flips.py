@@ -7,6 +7,7 @@ seen by moving some levels of every operand by one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -110,7 +111,7 @@ class _Moved(fx.Interpreter):
 
 def _largest(x: Tensor) -> Tensor:
     """Return the largest magnitude of each row, as it is broadcast against the rows."""
-    flat = x.abs().reshape(len(x), -1)
+    flat = x.abs().reshape(len(x), math.prod(x.shape[1:]))
     largest: Tensor = flat.amax(1) if flat.shape[1] else x.new_zeros(len(x))
     return largest.view(-1, *[1] * (x.dim() - 1))
 

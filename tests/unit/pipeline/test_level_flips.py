@@ -133,3 +133,22 @@ def test_golden_files_keep_flips(tmp_path: Path) -> None:
     write_golden(path, [GoldenCase("a", {"x": np.ones(2)}, {"y": np.ones(2)}, flips=Flips(1.5, 0.2))])
     with pytest.raises(UsageError, match="rows that may differ are no share"):
         read_golden(path)
+
+
+class TwoKinds(torch.nn.Module):
+    """Rounds the nodes of one kind, and those of another that it adds up."""
+
+    def forward(self, x: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        """Answer for the nodes of the first kind."""
+        step, bits = torch.full((1,), 0.1), torch.full((1,), 4.0)
+        rounded, added = (torch.ops.gnn.quantize_rows(rows, step, bits, True, False) for rows in (x, other))
+        return rounded + added.sum(0)
+
+
+def test_a_kind_without_nodes() -> None:
+    """A request may have no nodes of a kind whose rows are rounded."""
+    given = (X, X[:0])
+    body = torch.export.export(TwoKinds(), given).module()
+    names = [SimpleNamespace(name=name) for name in ("x", "other")]
+    asked = SimpleNamespace(body=body, inputs=names, prepare=None)
+    assert find_flips(asked, dict(zip(("x", "other"), given, strict=True)), (), body(*given)) is not None  # type: ignore[arg-type]
