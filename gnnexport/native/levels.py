@@ -36,7 +36,11 @@ class _Quantiser(Structure):
 
 
 class _Product(Structure):
-    _fields_ = (("rows", c_void_p), ("quantiser", _Quantiser), ("matrix", c_void_p), ("step", c_void_p))
+    _fields_ = (("rows", c_void_p), ("levels", c_void_p), ("quantiser", _Quantiser), ("matrix", c_void_p), ("step", c_void_p))
+
+
+class _Given(Structure):
+    _fields_ = (("quantiser", _Quantiser), ("out", c_void_p))
 
 
 class _LevelLinear(Structure):
@@ -47,17 +51,36 @@ class _LevelLinear(Structure):
         ("epilogue", _Epilogue),
         ("out", c_void_p),
         ("next", _Narrow),
+        ("given", _Given),
     )
 
 
-def narrow(x: int, num_rows: int, width: int, to: Levels, out: int, *, threads: int = 0) -> None:
+def narrow(
+    x: int,
+    num_rows: int,
+    width: int,
+    to: Levels,
+    out: int,
+    *,
+    given: tuple[Quantiser, int] | None = None,
+    threads: int = 0,
+) -> None:
     """Turn float32 [num_rows, width] into levels; see `gnx_narrow`.
+
+    Args:
+        x: the rows.
+        num_rows: how many.
+        width: of a row.
+        to: what the levels are.
+        out: where they go.
+        given: as of `level_linear`.
+        threads: to use; 0 for all.
 
     Raises:
         KernelError: the arguments do not fit each other.
     """
     sizes = (c_int64(num_rows), c_int64(width))
-    check(library().gnx_run_narrow(c_void_p(x), *sizes, byref(to._c(out)), threads_of(threads)))
+    check(library().gnx_run_narrow(c_void_p(x), *sizes, byref(to._c(out)), byref(_given(given)), threads_of(threads)))
 
 
 class LevelMatrix(Matrix):
@@ -97,15 +120,17 @@ class LevelProduct:
         matrix: [out_width, width].
         step: float32 [out_width], of the matrix's rows.
         rows: float32 [num_rows, width]; 0 for what is reduced.
+        levels: uint8 [num_rows, width], rows that were given as levels of the same quantiser, instead of `rows`.
     """
 
     quantiser: Quantiser
     matrix: LevelMatrix
     step: int
     rows: int = 0
+    levels: int = 0
 
     def _c(self) -> _Product:
-        return _Product(self.rows, self.quantiser._c(), self.matrix.pointer, self.step)
+        return _Product(self.rows, self.levels, self.quantiser._c(), self.matrix.pointer, self.step)
 
 
 def level_linear(
@@ -117,6 +142,7 @@ def level_linear(
     sum_epilogue: Epilogue = PLAIN,
     epilogue: Epilogue = PLAIN,
     narrow: Levels | None = None,
+    given: tuple[Quantiser, int] | None = None,
     threads: int = 0,
 ) -> None:
     """Multiply rows with matrices of levels, into floats or levels; see `gnx_level_linear`.
@@ -124,11 +150,12 @@ def level_linear(
     Args:
         reduced: what the product without rows multiplies; otherwise the number of rows.
         product: the first product.
-        out: float32 [num_rows, out_width], or uint8 where the result leaves narrow.
+        out: float32 [num_rows, out_width], or uint8 where the result leaves narrow; with `given` it may be 0.
         own: the second product, of rows.
         sum_epilogue: what follows the reduction, before the rows turn into levels.
         epilogue: what follows the products.
         narrow: how the result leaves.
+        given: a quantiser, and uint8 [num_rows, out_width]: the result as levels that a product of its rows reads.
         threads: to use; 0 for all.
 
     Raises:
@@ -140,5 +167,9 @@ def level_linear(
     else:
         rows = _Aggregate(csr=_Csr(num_rows=reduced))
     to = (0, narrow._c(out)) if narrow else (out, _Narrow())
-    work = _LevelLinear(rows, product._c(), own._c() if own else _Product(), epilogue._c(), *to)
+    work = _LevelLinear(rows, product._c(), own._c() if own else _Product(), epilogue._c(), *to, _given(given))
     check(library().gnx_run_level_linear(byref(work), threads_of(threads)))
+
+
+def _given(given: tuple[Quantiser, int] | None) -> _Given:
+    return _Given(given[0]._c(), given[1]) if given else _Given()

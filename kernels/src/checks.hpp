@@ -24,6 +24,11 @@ int64_t row_bytes(int32_t type, int64_t width);
 
 bool known(const gnx_narrow &narrow);
 
+int32_t check_quantiser(const gnx_quantiser &quantiser);
+
+// Of rows that turn into levels before all of a row is known.
+int32_t check_given(const gnx_quantiser &quantiser);
+
 // What a result is handed on through; `inverse` is written.
 Narrow narrow_of(const gnx_narrow &to, int64_t width, std::vector<float> &inverse);
 

@@ -12,7 +12,6 @@ namespace {
 constexpr int64_t MOST_WIDTH = INT32_MAX;
 constexpr int64_t MOST_COLUMNS = 1 << 16;  // 255 * 128 times so many are below 2^31
 constexpr int MOST_FACTORS = 2;
-constexpr uint8_t MOST_BITS = 8;
 
 float reach_of(const gnx_quantiser &quantiser, int64_t entry) {
   const int32_t bits = quantiser.bits[entry];
@@ -46,17 +45,16 @@ struct Reaches {
   }
 };
 
+bool has_rows(const gnx_level_product &product) { return product.rows || product.levels; }
+
 int32_t check(const gnx_level_product &product, int64_t num_rows, int64_t out_width) {
   const gnx_quantiser &quantiser = product.quantiser;
   if (product.matrix->levels.out_width != out_width || quantiser.count < 0) return GNX_SHAPE;
   const int64_t width = product.matrix->levels.width;
   if (num_rows < 0 || num_rows > INT64_MAX / 64 / std::max<int64_t>({width, out_width, 1})) return GNX_SHAPE;
   if (num_rows == 0 || out_width == 0) return GNX_OK;
-  if (quantiser.count == 0) return GNX_SHAPE;
-  if (!quantiser.step || !quantiser.bits || !product.step) return GNX_NULL;
-  const uint8_t *const end = quantiser.bits + quantiser.count;
-  const bool known = std::all_of(quantiser.bits, end, [](uint8_t bits) { return bits >= 1 && bits <= MOST_BITS; });
-  return known ? GNX_OK : GNX_OPTION;
+  if (!product.step) return GNX_NULL;
+  return product.levels ? check_given(quantiser) : check_quantiser(quantiser);
 }
 
 int32_t check(const gnx_level_linear &work) {
@@ -69,9 +67,10 @@ int32_t check(const gnx_level_linear &work) {
   if (status == GNX_OK && own) status = check(work.own, rows, out_width);
   if (status != GNX_OK) return status;
   const bool writes = rows > 0 && out_width > 0;
-  if (writes && (work.next.out ? !work.next.step : !work.out)) return GNX_NULL;
-  if (writes && own && own->levels.width > 0 && !work.own.rows) return GNX_NULL;
-  if (work.product.rows) return GNX_OK;
+  if (writes && (work.next.out ? !work.next.step : !work.out && !work.given.out)) return GNX_NULL;
+  if (writes && own && own->levels.width > 0 && !has_rows(work.own)) return GNX_NULL;
+  if (work.given.out && writes) status = check_given(work.given.quantiser);
+  if (status != GNX_OK || has_rows(work.product)) return status;
   if (matrix->levels.width != work.sum.width) return GNX_SHAPE;
   gnx_aggregate sum = work.sum;
   sum.next = {};
@@ -83,7 +82,7 @@ int32_t check(const gnx_level_linear &work) {
 class LevelLinear final : public Tiles {
  public:
   LevelLinear(const gnx_level_linear &work, const gnx_aggregate &sum, const Path &path, const gnx_threads *threads)
-      : Tiles(sum, !work.product.rows, work.product.matrix->level_product->tile, path, threads),
+      : Tiles(sum, !has_rows(work.product), work.product.matrix->level_product->tile, path, threads),
         work_(work),
         product_(*work.product.matrix->level_product),
         reaches_{Reaches(work.product.quantiser), Reaches(own_of(work))} {
@@ -108,7 +107,7 @@ class LevelLinear final : public Tiles {
     const int64_t count = static_cast<int64_t>(reaches.reach.size());
     quantisers_[num_] = {product.quantiser, reaches.reach.data(), reaches.group.data(), count};
     const PackedLevels &packed = product.matrix->levels;
-    factors_[num_] = {product.rows, &quantisers_[num_], packed, product.step};
+    factors_[num_] = {product.levels ? nullptr : product.rows, product.levels, &quantisers_[num_], packed, product.step};
     scratch_ += up_to_line(product_.scratch_size(product_.tile, packed.width) / sizeof(float) + 1);
     ++num_;
   }
@@ -117,11 +116,14 @@ class LevelLinear final : public Tiles {
     LevelFactor factors[MOST_FACTORS];
     for (int place = 0; place < num_; ++place) {
       factors[place] = factors_[place];
-      if (factors[place].rows) factors[place].rows += first * factors[place].packed.width;
+      const int64_t begin = first * factors[place].packed.width;
+      if (factors[place].rows) factors[place].rows += begin;
+      if (factors[place].levels) factors[place].levels += begin;
     }
-    if (!factors[0].rows) factors[0].rows = reduced;
+    if (!has_rows(work_.product)) factors[0].rows = reduced;
     const Narrow *const next = work_.next.out ? &next_ : nullptr;
-    product_.multiply({factors, num_, first, count, work_.epilogue, work_.out, next, own, past_});
+    const gnx_given *const given = work_.given.out ? &work_.given : nullptr;
+    product_.multiply({factors, num_, first, count, work_.epilogue, work_.out, next, given, own, past_});
   }
 
   const gnx_level_linear &work_;

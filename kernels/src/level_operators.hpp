@@ -8,22 +8,40 @@ namespace operators {
 
 inline int64_t bytes_of_levels(int64_t bits, int64_t width) { return bits == 4 ? (width + 1) / 2 : width; }
 
+inline uint8_t *write_bytes(Host &host, size_t place, int64_t rows, int64_t width) {
+  void *const data = host.write(place, Element::U8, {rows, width});
+  on_large_pages(data, rows * width);
+  return static_cast<uint8_t *>(data);
+}
+
 // How a result leaves narrow; `out` is [rows, bytes].
 inline gnx_narrow narrow_of(int64_t bits, int64_t zero, const Tensor &step, int64_t width, Host &host, int64_t rows) {
   const float *const steps = floats(step, width, "there has to be a step for each column");
   demand(bits == 4 || bits == 8, "levels have 4 bits or 8");
-  void *const out = host.write(0, Element::U8, {rows, bytes_of_levels(bits, width)});
-  on_large_pages(out, rows * bytes_of_levels(bits, width));
-  return {steps, static_cast<int32_t>(bits), static_cast<int32_t>(zero), static_cast<uint8_t *>(out)};
+  uint8_t *const out = write_bytes(host, 0, rows, bytes_of_levels(bits, width));
+  return {steps, static_cast<int32_t>(bits), static_cast<int32_t>(zero), out};
 }
 
-// Inputs: x, step
+enum Given { NOT_GIVEN = 0, GIVEN_ALONE = 1, GIVEN_BESIDES = 2 };
+
+inline gnx_quantiser quantiser_of(const Tensor &step, const Tensor &bits, bool is_signed, bool nearest) {
+  demand(bits.element == Element::U8 && bits.count() == step.count(), "there has to be a width for each step");
+  return {floats(step, step.count(), "steps have to be float32"), static_cast<const uint8_t *>(bits.data),
+          step.count(), is_signed, nearest};
+}
+
+// Inputs: x, step, given_step?, given_bits?
 inline void narrow(const Settings &settings, Host &host) {
   const Tensor x = host.read(0);
   const float *const values = floats(x, x.count(), "x has to be float32");
   const gnx_narrow to = narrow_of(settings.bits, settings.zero, host.read(1), x.width(), host, x.rows());
+  gnx_given given{};
+  if (settings.given != NOT_GIVEN) {
+    given.quantiser = quantiser_of(host.read(2), host.read(3), settings.given_signed, false);
+    given.out = write_bytes(host, 1, x.rows(), x.width());
+  }
   const gnx_threads threads = host.threads();
-  demand_kernel(gnx_run_narrow(values, x.rows(), x.width(), &to, &threads));
+  demand_kernel(gnx_run_narrow(values, x.rows(), x.width(), &to, &given, &threads));
 }
 
 // What rows of levels are that a sum reads, and what finishes the sum: the first inputs are x, rowptr, col and step, the
@@ -58,42 +76,53 @@ inline void narrow_aggregate(const Settings &settings, Host &host) {
 
 // The quantiser, the matrix and its steps that stand from input `place` on: step, bits, matrix, matrix_step.
 inline gnx_level_product level_product(const Host &host, size_t place, bool is_signed, bool nearest) {
-  const Tensor step = host.read(place), bits = host.read(place + 1), matrix = host.read(place + 2);
+  const Tensor matrix = host.read(place + 2);
   gnx_level_product product{};
   product.matrix = host.matrix(place + 2);
   demand(static_cast<bool>(product.matrix), "matrices have to be constant");
   demand(matrix.element == Element::I8, "the matrix has to be int8");
-  demand(bits.element == Element::U8 && bits.count() == step.count(), "there has to be a width for each step");
-  product.quantiser.step = floats(step, step.count(), "steps have to be float32");
-  product.quantiser.bits = static_cast<const uint8_t *>(bits.data);
-  product.quantiser.count = step.count();
-  product.quantiser.is_signed = is_signed;
-  product.quantiser.nearest = nearest;
+  product.quantiser = quantiser_of(host.read(place), host.read(place + 1), is_signed, nearest);
   product.step = floats(host.read(place + 3), matrix.rows(), "there has to be a step for each row of the matrix");
   return product;
 }
 
+// Rows that are floats, or levels already.
+inline void take_rows(const Tensor &rows, int64_t count, gnx_level_product &product, const char *message) {
+  if (rows.element != Element::U8) {
+    product.rows = floats(rows, count, message);
+    return;
+  }
+  demand(rows.count() == count, message);
+  product.levels = static_cast<const uint8_t *>(rows.data);
+}
+
 // What follows `first`, where the first product's step is: that product, scale?, own?, own's product, root?, bias?,
-// next_step?. Without next_step the result is floats.
+// next_step?, given_step?, given_bits?. Without next_step the result is floats. Given alone, as levels of its rows, it
+// has the steps of these in next_step; given besides, as a second result, in given_step.
 inline void level_linear(const Settings &settings, Host &host, size_t first, gnx_level_linear &work) {
   const int64_t rows = work.sum.csr.num_rows;
-  const float *const x = work.product.rows;
+  const gnx_level_product x = work.product;
   work.product = level_product(host, first, settings.rows_signed, settings.nearest);
-  work.product.rows = x;
+  work.product.rows = x.rows;
+  work.product.levels = x.levels;
   const Tensor own = host.read(first + 5), own_matrix = host.read(first + 8), next = host.read(first + 12);
   demand(!own == !own_matrix, "own and own_matrix belong together");
   if (own) {
     work.own = level_product(host, first + 6, settings.own_signed, settings.nearest);
-    work.own.rows = floats(own, rows * own_matrix.width(), "own has another size than own_matrix");
+    take_rows(own, rows * own_matrix.width(), work.own, "own has another size than own_matrix");
   }
   const int64_t width = host.read(first + 2).rows();
   work.epilogue = epilogue_of(settings, host.read(first + 10), host.read(first + 11), rows, width);
   work.epilogue.scale = floats(host.read(first + 4), rows, "there has to be a scale for each row");
-  demand(!next == (settings.next_bits == 0), "next_step and next_bits belong together");
-  if (next)
-    work.next = narrow_of(settings.next_bits, settings.next_zero, next, width, host, rows);
-  else
-    work.out = write_floats(host, {rows, width});
+  const bool alone = settings.given == GIVEN_ALONE;
+  demand(alone ? static_cast<bool>(next) : !next == (settings.next_bits == 0), "next_step and next_bits belong together");
+  if (settings.given != NOT_GIVEN) {
+    const Tensor step = alone ? next : host.read(first + 13);
+    work.given.quantiser = quantiser_of(step, host.read(first + 14), settings.given_signed, false);
+    work.given.out = write_bytes(host, alone ? 0 : 1, rows, width);
+  }
+  if (!alone && next) work.next = narrow_of(settings.next_bits, settings.next_zero, next, width, host, rows);
+  if (!alone && !next) work.out = write_floats(host, {rows, width});
   const gnx_threads threads = host.threads();
   demand_kernel(gnx_run_level_linear(&work, &threads));
 }
@@ -108,7 +137,7 @@ inline void narrow_linear(const Settings &settings, Host &host) {
   gnx_level_linear work{};
   work.sum.csr.num_rows = x.rows();
   demand(x.sizes.size() == 2, "x has another size than the matrix");
-  work.product.rows = floats(x, x.rows() * matrix.width(), "x has another size than the matrix");
+  take_rows(x, x.rows() * matrix.width(), work.product, "x has another size than the matrix");
   level_linear(settings, host, NARROW_LINEAR, work);
 }
 

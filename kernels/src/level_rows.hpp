@@ -14,10 +14,6 @@ using gnx::Quantiser;
 constexpr int64_t MOST_ROWS = 64;  // of a tile
 constexpr int MOST_FACTORS = 2;
 
-struct Step {
-  float step, most;
-};
-
 inline float size_of(float value) { return value < 0.0f ? -value : value; }
 
 inline float largest_size(const float *row, int64_t width) {
@@ -53,10 +49,27 @@ inline int64_t nearest(const Quantiser &quantiser, float size) {
 }
 
 inline Step step_of(const Quantiser &quantiser, const float *row, int64_t place, int64_t width) {
-  const gnx_quantiser &given = quantiser.given;
-  const int64_t entry = quantiser.num_reaches ? nearest(quantiser, largest_size(row, width)) : place % given.count;
-  const int32_t bits = given.is_signed ? given.bits[entry] - 1 : given.bits[entry];
-  return {given.step[entry], static_cast<float>((1 << bits) - 1)};
+  if (!quantiser.num_reaches) return step_of_row(quantiser.given, place);
+  return step_at(quantiser.given, nearest(quantiser, largest_size(row, width)));
+}
+
+// Rows that are levels already, with another zero.
+template <class Number>
+inline void copy_rows(const LevelTile &tile, const LevelFactor &factor, int32_t zero, int64_t stride, Number *to,
+                      float *steps) {
+  const int64_t width = factor.packed.width;
+  const gnx_quantiser &quantiser = factor.quantiser->given;
+  const int32_t less = zero_of(quantiser) - zero;
+  for (int64_t i = 0; i < tile.count; ++i) {
+    const uint8_t *const row = factor.levels + i * width;
+    Number *const out = to + i * stride;
+    if (sizeof(Number) == 1)
+      std::memcpy(out, row, width);
+    else
+      for (int64_t k = 0; k < width; ++k) out[k] = static_cast<Number>(row[k] - less);
+    std::memset(out + width, 0, (stride - width) * sizeof(Number));
+    steps[i] = step_of_row(quantiser, tile.first + i).step;
+  }
 }
 
 // Levels [count, stride] of rows, each with its step; `Number` is what they are stored as, `zero` what stands for 0.
@@ -64,6 +77,7 @@ template <class Number>
 inline void quantise_rows(const LevelTile &tile, const LevelFactor &factor, int32_t zero, int64_t stride, Number *to,
                           float *steps) {
   typedef Number Numbers __attribute__((vector_size(GNX_LANES * sizeof(Number))));
+  if (factor.levels) return copy_rows(tile, factor, zero, stride, to, steps);
   const int64_t width = factor.packed.width;
   const bool is_signed = factor.quantiser->given.is_signed;
   for (int64_t i = 0; i < tile.count; ++i) {
@@ -107,30 +121,69 @@ struct PanelTerms {
   }
 };
 
+// What the products of one row with one panel add up to.
+template <int Panel>
+struct PanelOfRow {
+  const int32_t *sums[MOST_FACTORS];
+  const PanelTerms<Panel> *terms;
+  float steps[MOST_FACTORS];
+  bool two;
+
+  template <int W>
+  Floats<W> part(int place, int64_t at) const {
+    typedef typename Lanes<W>::Ints Ints;
+    const Ints whole = read<Ints>(sums[place] + at) - read<Ints>(terms[place].zero + at);
+    return (load<W>(terms[place].step + at) * steps[place]) * __builtin_convertvector(whole, Floats<W>);
+  }
+
+  template <int W>
+  Floats<W> value(int64_t at) const {
+    const Floats<W> first = part<W>(0, at);
+    return two ? first + part<W>(1, at) : first;
+  }
+};
+
+// Finish `columns` of a row from `column` on, and hand them on.
+template <int Panel>
+inline void finish_row(const LevelTile &tile, const PanelOfRow<Panel> &panel, int64_t row, int64_t column,
+                       int64_t columns) {
+  const int64_t width = tile.factors[0].packed.out_width;
+  const Finish finish(tile.epilogue, row, width, column);
+  const Give give(tile.given, row, width, column);
+  const bool packs = tile.next, past = tile.past;
+  const Narrow next = packs ? *tile.next : Narrow{};
+  float *const out = packs || !tile.out ? nullptr : tile.out + row * width + column;
+  const int64_t rest = in_vectors(columns, [&](auto vector, int64_t at) {
+    constexpr int W = decltype(vector)::value;
+    const Floats<W> value = finish.operator()<W>(at, panel.template value<W>(at));
+    give.operator()<W>(at, value);
+    if (packs) return hand_vector<W>(next, row, column + at, value);
+    if (out) hand_over<W>(value, past, out + at);
+  });
+  if (rest == columns) return;
+  float values[LEAST];
+  const int64_t count = columns - rest;
+  for (int64_t i = 0; i < count; ++i) {
+    const Floats<1> value = finish.operator()<1>(rest + i, panel.template value<1>(rest + i));
+    give.operator()<1>(rest + i, value);
+    values[i] = value[0];
+  }
+  if (packs) return hand_narrow<LEAST>(next, row, column + rest, count, values);
+  if (out) std::memcpy(out + rest, values, count * sizeof(float));
+}
+
 // Finish `count` rows of a tile from row `row`: `sums` are [count, Panel] for each factor, in columns from `column` on.
 template <int Panel>
 inline void finish_levels(const LevelTile &tile, int64_t row, int64_t count, int64_t column,
                           const int32_t *const *sums, const float (*steps)[MOST_ROWS], const PanelTerms<Panel> *terms) {
-  const int64_t width = tile.factors[0].packed.out_width;
-  const int64_t columns = width - column < Panel ? width - column : Panel;
+  const int64_t left = tile.factors[0].packed.out_width - column, columns = left < Panel ? left : Panel;
+  const int last = tile.num - 1;
   for (int64_t i = 0; i < count; ++i) {
-    float values[Panel];
-    for (int place = 0; place < tile.num; ++place) {
-      const float step = steps[place][row + i];
-      const int32_t *const from = sums[place] + i * Panel;
-      const PanelTerms<Panel> &term = terms[place];
-      if (place == 0) {
-        for (int c = 0; c < Panel; ++c) values[c] = (step * term.step[c]) * static_cast<float>(from[c] - term.zero[c]);
-      } else {
-        for (int c = 0; c < Panel; ++c) values[c] += (step * term.step[c]) * static_cast<float>(from[c] - term.zero[c]);
-      }
-    }
-    const int64_t at = tile.first + row + i;
-    finish(tile.epilogue, at, width, column, columns, values);
-    if (tile.next)
-      hand_narrow<Panel>(*tile.next, at, column, columns, values);
-    else
-      hand_over<Panel>(values, columns, tile.past, tile.out + at * width + column);
+    const PanelOfRow<Panel> panel{{sums[0] + i * Panel, sums[last] + i * Panel},
+                                  terms,
+                                  {steps[0][row + i], steps[last][row + i]},
+                                  tile.num > 1};
+    finish_row<Panel>(tile, panel, tile.first + row + i, column, columns);
   }
 }
 

@@ -26,18 +26,58 @@ inline float share_of(const gnx_aggregate &work, int64_t slots) {
   return work.reduce == GNX_MEAN && slots > 1 ? 1.0f / static_cast<float>(slots) : 1.0f;
 }
 
-// Scale the totals of some columns from `begin` on; `slots` levels are in each, of which each has a zero.
-template <class Total>
-inline void scale_totals(const gnx_aggregate &work, const Total *totals, int64_t slots, int64_t begin, int64_t count,
-                         float *values) {
-  const bool extreme = work.reduce == GNX_MAX || work.reduce == GNX_MIN;
-  const auto zero = static_cast<decltype(totals[0] - 0)>(work.zero * (extreme ? slots > 0 : slots));
-  const float share = share_of(work, slots);
-  if (work.column_scale) {
-    const float *const step = work.column_scale + begin;
-    for (int64_t i = 0; i < count; ++i) values[i] = static_cast<float>(totals[i] - zero) * share * step[i];
+// Totals without their zeros. Up to 32 bits they are exact where a float is.
+template <int W, class Total>
+inline Floats<W> without_zero(const Total *totals, int64_t zero) {
+  if constexpr (sizeof(Total) == 8) {
+    static_assert(W == 1, "only a few are as wide");
+    return all<1>(static_cast<float>(*totals - zero));
   } else {
-    for (int64_t i = 0; i < count; ++i) values[i] = static_cast<float>(totals[i] - zero) * share;
+    return __builtin_convertvector(widened<W>(totals) - static_cast<int32_t>(zero), Floats<W>);
+  }
+}
+
+// Scales the totals of columns.
+struct Scale {
+  const float *step;  // of the first column, or null
+  int64_t zero;       // in each total
+  float share;
+
+  template <int W, class Total>
+  Floats<W> operator()(const Total *totals, int64_t at) const {
+    const Floats<W> value = without_zero<W>(totals + at, zero) * share;
+    return step ? value * load<W>(step + at) : value;
+  }
+};
+
+// Finish the totals of `count` columns of a row from `begin` on, and hand them on; `slots` levels are in each, of which
+// each has a zero.
+template <class Total>
+inline void finish_totals(const gnx_aggregate &work, const Structure &structure, int64_t row, int64_t slots,
+                          int64_t begin, int64_t count, const Total *totals) {
+  const bool extreme = work.reduce == GNX_MAX || work.reduce == GNX_MIN;
+  const Scale scale{work.column_scale ? work.column_scale + begin : nullptr,
+                    work.zero * (extreme ? slots > 0 : slots), share_of(work, slots)};
+  const Finish finish(work.epilogue, row, work.width, begin);
+  const bool packs = structure.next, past = structure.past;
+  const Narrow next = packs ? *structure.next : Narrow{};
+  float *const out = packs ? nullptr : work.out + (row - structure.out_row) * work.width + begin;
+  int64_t rest = 0;
+  if constexpr (sizeof(Total) < 8) {
+    rest = in_vectors(count, [&](auto vector, int64_t at) {
+      constexpr int W = decltype(vector)::value;
+      const Floats<W> value = finish.operator()<W>(at, scale.operator()<W>(totals, at));
+      if (packs)
+        hand_vector<W>(next, row, begin + at, value);
+      else
+        hand_over<W>(value, past, out + at);
+    });
+  }
+  for (; rest < count; rest += LEAST) {
+    float values[LEAST];
+    const int64_t some = count - rest < LEAST ? count - rest : LEAST;
+    for (int64_t i = 0; i < some; ++i) values[i] = scale.operator()<1>(totals, rest + i)[0];
+    deliver<LEAST>(work, structure, row, begin + rest, some, values);
   }
 }
 
@@ -63,9 +103,9 @@ class NarrowBlock {
   }
 
   void row(int64_t row, int64_t begin, int64_t end) const {
-    float values[COLUMNS];
-    reduce(begin, end, [&](const auto *totals) { scale_totals(work_, totals, end - begin, begin_, columns_, values); });
-    deliver<COLUMNS>(work_, structure_, row, begin_, columns_, values);
+    reduce(begin, end, [&](const auto *totals) {
+      finish_totals(work_, structure_, row, end - begin, begin_, columns_, totals);
+    });
   }
 
   void segment(const Segment &segment, const Parts &parts) const {
@@ -273,18 +313,18 @@ void join_levels(const gnx_aggregate &work, const Structure &structure, const Se
   const int64_t row = segments[0].row, width = work.width, slots = structure.rowptr[row + 1] - structure.rowptr[row];
   for (int64_t begin = 0; begin < width; begin += JOINED) {
     const int64_t count = width - begin < JOINED ? width - begin : JOINED, from = segments[0].part * width + begin;
-    float values[JOINED];
     if (sum == Sum::weighted) {
+      float values[JOINED];
       const float *const part = static_cast<const float *>(parts.sums) + from;
       for (int64_t i = 0; i < count; ++i) values[i] = join_parts<float>(part + i, num_parts, width, sum);
       scale_sums(work, slots, begin, count, values);
+      deliver<JOINED>(work, structure, row, begin, count, values);
     } else {
       int64_t totals[JOINED];
       const int32_t *const part = static_cast<const int32_t *>(parts.sums) + from;
       for (int64_t i = 0; i < count; ++i) totals[i] = join_parts<int64_t>(part + i, num_parts, width, sum);
-      scale_totals(work, totals, slots, begin, count, values);
+      finish_totals(work, structure, row, slots, begin, count, totals);
     }
-    deliver<JOINED>(work, structure, row, begin, count, values);
   }
   settle();
 }

@@ -18,7 +18,8 @@ typedef Lanes<SHORT>::Levels Row16;
 
 // Read fewer bytes than a vector has, and nothing behind them.
 inline Row16 read_short(const uint8_t *from, int64_t count) {
-  uint64_t words[2] = {};
+  typedef uint64_t Words __attribute__((vector_size(SHORT)));
+  Words words = {};
   if (count >= 8) {
     words[0] = read<uint64_t>(from);
     words[1] = count == 8 ? 0 : read<uint64_t>(from + count - 8) >> 8 * (16 - count);
@@ -27,7 +28,7 @@ inline Row16 read_short(const uint8_t *from, int64_t count) {
   } else {
     for (int64_t i = 0; i < count; ++i) words[0] |= static_cast<uint64_t>(from[i]) << 8 * i;
   }
-  return read<Row16>(words);
+  return bits<Row16>(words);
 }
 
 // Rows of levels, of which a block of bytes is read: `NV` vectors of `W`, or a short one.
@@ -40,11 +41,13 @@ struct Bytes {
   const uint8_t *data;
   int64_t row_bytes, begin, count;
 
+  // The last vector overlaps the one before it. What is made of them is therefore stored from the last one on: then each
+  // part that is read next lies in one store as a whole, which a processor hands on without waiting.
   int64_t at(int v) const { return v == NV - 1 && !Short ? count - W : v * W; }
 
   void prefetch_ahead(int64_t slot) const {
     if (slot + AHEAD < structure.num_slots)
-      prefetch(data, source_of(structure, slot + AHEAD), row_bytes, begin, Short ? 1 : NV * W);
+      prefetch(data, source_of(structure, slot + AHEAD), row_bytes, begin, count);
   }
 
   template <class Each>
@@ -87,7 +90,7 @@ inline void add_bytes(const Bytes<W, NV, Short> &rows, int64_t from, int64_t to,
     whole[v] += both;
     upper[v] += both >> 8;
   });
-  for (int v = 0; v < NV; ++v) interleave<uint32_t>(whole[v] - (upper[v] << 8), upper[v], totals + rows.at(v));
+  for (int v = NV - 1; v >= 0; --v) interleave<uint32_t>(whole[v] - (upper[v] << 8), upper[v], totals + rows.at(v));
 }
 
 // Sums of at most FEW levels of 4 bits: of the lower halves of the bytes, and of the upper ones.
@@ -111,7 +114,7 @@ template <int W, int NV, bool Short>
 inline void add_few(const Bytes<W, NV, Short> &rows, int64_t from, int64_t to, uint8_t *totals) {
   typename Lanes<W>::Levels lower[NV], upper[NV];
   add_halves(rows, from, to, lower, upper);
-  for (int v = 0; v < NV; ++v) interleave<uint16_t>(lower[v], upper[v], totals + 2 * rows.at(v));
+  for (int v = NV - 1; v >= 0; --v) interleave<uint16_t>(lower[v], upper[v], totals + 2 * rows.at(v));
 }
 
 // Sums of at most MANY_4 levels of 4 bits.
@@ -130,7 +133,7 @@ inline void add_many(const Bytes<W, NV, Short> &rows, int64_t from, int64_t to, 
       }
     }
   }
-  for (int v = 0; v < NV; ++v) {
+  for (int v = NV - 1; v >= 0; --v) {
     uint16_t even_bytes[W], odd_bytes[W];
     interleave<uint32_t>(whole[0][v] - (odd[0][v] << 8), whole[1][v] - (odd[1][v] << 8), even_bytes);
     interleave<uint32_t>(odd[0][v], odd[1][v], odd_bytes);
@@ -159,7 +162,7 @@ inline void find_extremes(const Bytes<W, NV, Short> &rows, int64_t from, int64_t
     whole[v] = further<S>(whole[v], value);
     if (Bits == 4) lower[v] = further<S>(lower[v], value & 0x0f);
   });
-  for (int v = 0; v < NV; ++v) {
+  for (int v = NV - 1; v >= 0; --v) {
     if (Bits == 4)
       interleave<uint16_t>(lower[v], bits<Vector>(bits<Wide>(whole[v]) >> 4 & 0x0f0f), totals + 2 * rows.at(v));
     else

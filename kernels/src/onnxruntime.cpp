@@ -160,6 +160,8 @@ Settings settings_of(const Info *info, const std::vector<const char *> &words) {
   take(info, "nearest", &settings.nearest);
   take(info, "next_bits", &settings.next_bits);
   take(info, "next_zero", &settings.next_zero);
+  take(info, "given", &settings.given);
+  take(info, "given_signed", &settings.given_signed);
   take(info, "sum_activation", gnx::ACTIVATIONS, &settings.sum_activation);
   take(info, "sum_slope", &settings.sum_slope);
   return settings;
@@ -170,7 +172,7 @@ using Compute = void (*)(const Settings &, Host &);
 struct Operator : CustomOp {
   const char *text;
   std::vector<ort::Type> inputs, outputs;
-  size_t required;
+  size_t required, required_outputs;
   std::vector<const char *> words;  // attributes that have to be there
   std::vector<size_t> matrices;     // inputs that have to be constant, for products
   Compute run;
@@ -239,7 +241,9 @@ Operator describe(const char *name, std::vector<ort::Type> inputs, size_t requir
   op.input_presence = [](const CustomOp *self, size_t place) {
     return place < of(self).required ? ort::REQUIRED : ort::OPTIONAL;
   };
-  op.output_presence = [](const CustomOp *, size_t) { return ort::REQUIRED; };
+  op.output_presence = [](const CustomOp *self, size_t place) {
+    return place < of(self).required_outputs ? ort::REQUIRED : ort::OPTIONAL;
+  };
   op.input_memory = [](const CustomOp *, size_t) -> int32_t { return 0; };
   op.least_inputs = op.same_inputs = op.least_outputs = op.same_outputs = [](const CustomOp *) -> int32_t { return 1; };
   op.create_v2 = create;
@@ -250,9 +254,16 @@ Operator describe(const char *name, std::vector<ort::Type> inputs, size_t requir
   op.inputs = std::move(inputs);
   op.outputs = std::move(outputs);
   op.required = required;
+  op.required_outputs = op.outputs.size();
   op.words = std::move(words);
   op.matrices = std::move(matrices);
   op.run = run;
+  return op;
+}
+
+// The second result, rows as levels, may be left out.
+Operator with_levels(Operator op) {
+  op.required_outputs = 1;
   return op;
 }
 
@@ -264,12 +275,13 @@ std::array<Operator, 2> layer(const char *name, std::vector<ort::Type> rows, siz
   using ort::FLOAT;
   using ort::INT8;
   using ort::UINT8;
-  rows.insert(rows.end(), {FLOAT, UINT8, INT8, FLOAT, FLOAT, FLOAT, FLOAT, UINT8, INT8, FLOAT, FLOAT, FLOAT, INT8});
+  rows.insert(rows.end(), {FLOAT, UINT8, INT8, FLOAT, FLOAT, ort::ANY, FLOAT, UINT8, INT8, FLOAT, FLOAT, FLOAT});
   std::vector<ort::Type> narrow = rows;
-  narrow.back() = FLOAT;
+  rows.insert(rows.end(), {INT8, FLOAT, UINT8});
+  narrow.insert(narrow.end(), {FLOAT, FLOAT, UINT8});
   const std::vector<size_t> matrices = {first + run::TO_MATRIX, first + run::TO_OWN_MATRIX};
-  return {describe(name, rows, required, {FLOAT}, call, words, matrices),
-          describe(name, narrow, required, {UINT8}, call, words, matrices)};
+  return {with_levels(describe(name, rows, required, {FLOAT, UINT8}, call, words, matrices)),
+          with_levels(describe(name, narrow, required, {UINT8, UINT8}, call, words, matrices))};
 }
 
 const std::vector<Operator> &operators() {
@@ -277,7 +289,7 @@ const std::vector<Operator> &operators() {
   using ort::FLOAT;
   using ort::INT64;
   using ort::UINT8;
-  const auto linear = layer("NarrowLinear", {FLOAT}, run::NARROW_LINEAR, 5, run::narrow_linear, {});
+  const auto linear = layer("NarrowLinear", {ANY}, run::NARROW_LINEAR, 5, run::narrow_linear, {});
   const auto aggregate_linear =
       layer("NarrowAggregateLinear", {UINT8, ANY, ANY, FLOAT, FLOAT, FLOAT, FLOAT, FLOAT}, run::NARROW_AGGREGATE_LINEAR,
             4, run::narrow_aggregate_linear, {"reduce"});
@@ -295,7 +307,7 @@ const std::vector<Operator> &operators() {
       describe("Edges", {INT64, INT64}, 2, {INT64, INT64}, run::edges),
       describe("WeightedEdges", {INT64, INT64, FLOAT}, 2, {INT64, INT64, FLOAT}, run::weighted_edges),
       describe("GatherDestination", {FLOAT, ANY}, 2, {FLOAT}, run::gather_destination),
-      describe("Narrow", {FLOAT, FLOAT}, 2, {UINT8}, run::narrow),
+      with_levels(describe("Narrow", {FLOAT, FLOAT, FLOAT, UINT8}, 2, {UINT8, UINT8}, run::narrow)),
       describe("NarrowAggregate", {UINT8, ANY, ANY, FLOAT, FLOAT, FLOAT, FLOAT, FLOAT}, 4, {FLOAT},
                run::narrow_aggregate, {"reduce"}),
       describe("NarrowAttention",

@@ -97,6 +97,7 @@ struct Settings {
   float slope = 0.0f, scale = 1.0f, fill = 1.0f;
   int64_t bits = 8, zero = 0;
   int64_t rows_signed = 0, own_signed = 0, nearest = 0, next_bits = 0, next_zero = 0;
+  int64_t given = 0, given_signed = 0;
   int32_t sum_activation = GNX_IDENTITY;
   float sum_slope = 0.0f;
 };

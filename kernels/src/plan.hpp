@@ -125,9 +125,10 @@ struct Quantiser {
   int64_t num_reaches;
 };
 
-// Rows [count, packed.width] that turn into levels and are multiplied with a matrix of them.
+// Rows [count, packed.width] that turn into levels, or were given as such, and are multiplied with a matrix of them.
 struct LevelFactor {
   const float *rows;
+  const uint8_t *levels;
   const Quantiser *quantiser;
   PackedLevels packed;
   const float *step;
@@ -139,8 +140,9 @@ struct LevelTile {
   int num;
   int64_t first, count;
   const gnx_epilogue &epilogue;
-  float *out;
+  float *out;  // null: the result is only given
   const Narrow *next;
+  const gnx_given *given;
   void *scratch;
   bool past;
 };
@@ -158,7 +160,7 @@ struct LevelProduct {
 struct Levels {
   Reduce reduce;
   // Rows [first, last) of floats.
-  void (*narrow)(const float *x, int64_t width, const Narrow &to, int64_t first, int64_t last);
+  void (*narrow)(const float *x, int64_t width, const Narrow &to, const gnx_given *given, int64_t first, int64_t last);
   LevelProduct product;
 };
 

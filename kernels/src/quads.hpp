@@ -8,7 +8,6 @@ namespace {
 constexpr int PANEL = 32;
 constexpr int64_t DEPTH = 64;           // bytes of a row that a tile holds
 constexpr int64_t QUADS = 4 * PANEL;    // bytes of a panel for four columns of rows
-constexpr int32_t SIGNED_ZERO = 128;    // rows are bytes without a sign
 
 size_t quads_size(int64_t out_width, int64_t width) { return up_to(out_width, PANEL) * up_to(width, DEPTH); }
 
@@ -37,7 +36,7 @@ struct Quads {
     for (int place = 0; place < tile.num; ++place) {
       const LevelFactor &factor = tile.factors[place];
       const int64_t depth = up_to(factor.packed.width, DEPTH);
-      zeros[place] = factor.quantiser->given.is_signed ? SIGNED_ZERO : 0;
+      zeros[place] = zero_of(factor.quantiser->given);
       quantise_rows(tile, factor, zeros[place], depth, scratch, steps[place]);
       levels[place] = scratch;
       scratch += rows_of_quads_size(tile.count, factor.packed.width);

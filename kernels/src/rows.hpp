@@ -19,6 +19,7 @@ constexpr int MOST_COLUMNS = MOST_VECTORS * GNX_LANES;
 constexpr int AHEAD = 32;        // slots whose rows are asked for early,
 constexpr int SECOND_LEVEL = 2;  // into this cache: the first is too small for so many
 constexpr int LINE = 64;
+constexpr int LEAST = 4;         // numbers of the least vector
 constexpr int SHORT_SUMS = 255;  // of int8, before a sum of 16 bits can overflow
 
 template <class Type>
@@ -44,6 +45,8 @@ inline void prefetch(const void *data, int64_t row, int64_t row_bytes, int64_t o
   const uint64_t from = reinterpret_cast<uintptr_t>(data) + static_cast<uint64_t>(row) * row_bytes + offset;
   for (int64_t at = 0; at < bytes; at += LINE)
     __builtin_prefetch(reinterpret_cast<const void *>(from + at), 0, SECOND_LEVEL);
+  // Rows that begin within a line end in one more.
+  if (row_bytes % LINE != 0) __builtin_prefetch(reinterpret_cast<const void *>(from + bytes - 1), 0, SECOND_LEVEL);
 }
 
 // The same for a block of columns of a matrix.
@@ -104,6 +107,14 @@ inline void hand_over(const float *values, int64_t count, bool past, float *to) 
   std::memcpy(to, values, count * sizeof(float));
 }
 
+template <int W>
+inline void hand_over(Floats<W> value, bool past, float *to) {
+  if constexpr (W == GNX_LANES) {
+    if (past && aligned(to)) return store_past(to, value);
+  }
+  store<W>(to, value);
+}
+
 template <int W, int NV>
 inline void put(const Floats<W> *total, const Block &block, float *to) {
   for (int v = 0; v < NV - 1; ++v) store<W>(to + v * W, total[v]);
@@ -111,39 +122,70 @@ inline void put(const Floats<W> *total, const Block &block, float *to) {
 }
 
 template <int W>
-inline Floats<W> activate(Floats<W> value, const gnx_epilogue &epilogue) {
+inline Floats<W> activate(Floats<W> value, int32_t activation, float slope) {
   const Floats<W> zero = {};
-  switch (epilogue.activation) {
+  switch (activation) {
     case GNX_RELU: return where<W>(value < zero, zero, value);
-    case GNX_LEAKY_RELU: return where<W>(value < zero, value * epilogue.slope, value);
+    case GNX_LEAKY_RELU: return where<W>(value < zero, value * slope, value);
     case GNX_ELU: return where<W>(value < zero, exponential<W>(where<W>(value < zero, value, zero)) - 1.0f, value);
     default: return value;
   }
 }
 
-// Finish columns from `begin` on, as many as vectors fill; tell where the rest begins.
-template <int W>
-inline int64_t finish_vectors(const gnx_epilogue &epilogue, float scale, const float *root, const float *bias,
-                              int64_t begin, int64_t count, float *values) {
-  for (; begin + W <= count; begin += W) {
-    Floats<W> value = load<W>(values + begin);
-    if (epilogue.scale) value *= scale;
-    if (root) value += load<W>(root + begin);
-    if (bias) value += load<W>(bias + begin);
-    store<W>(values + begin, activate<W>(value, epilogue));
+// What comes after the reduction, for some columns of a row. It is a copy, which no store can change: so all of it stays
+// in registers.
+struct Finish {
+  const float *scale, *root, *bias;  // root and bias of the first column that is finished
+  int32_t activation;
+  float slope, factor;
+
+  // For columns from `begin` on.
+  Finish(const gnx_epilogue &epilogue, int64_t row, int64_t width, int64_t begin)
+      : scale(epilogue.scale),
+        root(epilogue.root ? epilogue.root + row * width + begin : nullptr),
+        bias(epilogue.bias ? epilogue.bias + begin : nullptr),
+        activation(epilogue.activation),
+        slope(epilogue.slope),
+        factor(epilogue.scale ? epilogue.scale[row] : 1.0f) {}
+
+  template <int W>
+  Floats<W> operator()(int64_t at, Floats<W> value) const {
+    if (scale) value *= factor;
+    if (root) value += load<W>(root + at);
+    if (bias) value += load<W>(bias + at);
+    return activate<W>(value, activation, slope);
   }
-  return begin;
+};
+
+template <int W>
+struct Width {
+  static constexpr int value = W;
+};
+
+// Call each(Width, at) for columns in vectors, ever narrower ones; tell where the rest begins, fewer than LEAST.
+template <class Each>
+inline int64_t in_vectors(int64_t count, Each each) {
+  int64_t at = 0;
+  for (; at + GNX_LANES <= count; at += GNX_LANES) each(Width<GNX_LANES>{}, at);
+  if constexpr (GNX_LANES > 2 * LEAST) {
+    for (; at + 2 * LEAST <= count; at += 2 * LEAST) each(Width<2 * LEAST>{}, at);
+  }
+  if constexpr (GNX_LANES > LEAST) {
+    for (; at + LEAST <= count; at += LEAST) each(Width<LEAST>{}, at);
+  }
+  return at;
 }
 
 // Add what comes after the reduction to `count` columns of a row that start at column `begin`.
 inline void finish(const gnx_epilogue &epilogue, int64_t row, int64_t width, int64_t begin, int64_t count,
                    float *values) {
-  const float *root = epilogue.root ? epilogue.root + row * width + begin : nullptr;
-  const float *bias = epilogue.bias ? epilogue.bias + begin : nullptr;
-  if (!root && !bias && !epilogue.scale && epilogue.activation == GNX_IDENTITY) return;
-  const float scale = epilogue.scale ? epilogue.scale[row] : 1.0f;
-  const int64_t rest = finish_vectors<GNX_LANES>(epilogue, scale, root, bias, 0, count, values);
-  finish_vectors<1>(epilogue, scale, root, bias, rest, count, values);
+  if (!epilogue.root && !epilogue.bias && !epilogue.scale && epilogue.activation == GNX_IDENTITY) return;
+  const Finish finish(epilogue, row, width, begin);
+  int64_t rest = in_vectors(count, [&](auto vector, int64_t at) {
+    constexpr int W = decltype(vector)::value;
+    store<W>(values + at, finish.operator()<W>(at, load<W>(values + at)));
+  });
+  for (; rest < count; ++rest) store<1>(values + rest, finish.operator()<1>(rest, load<1>(values + rest)));
 }
 
 // The same, with what a mean, a maximum of nothing and scales of columns need before it.

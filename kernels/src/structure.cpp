@@ -1,6 +1,7 @@
 #include "structure.hpp"
 
 #include <algorithm>
+#include <type_traits>
 
 namespace gnx {
 namespace {
@@ -35,11 +36,14 @@ bool rises(const Type *rowptr, int64_t num_rows, int64_t num_slots) {
   return fits;
 }
 
+// Negative ones are large where there is no sign; flags as wide as the columns keep the loop in vectors.
 template <class Type>
 bool within(const Type *col, int64_t begin, int64_t end, int64_t num_src) {
-  bool fits = true;
-  for (int64_t slot = begin; slot < end; ++slot) fits &= col[slot] >= 0 && col[slot] < num_src;
-  return fits;
+  typedef std::make_unsigned_t<Type> Unsigned;
+  const Unsigned limit = static_cast<Unsigned>(num_src);
+  Unsigned outside = 0;
+  for (int64_t slot = begin; slot < end; ++slot) outside |= static_cast<Unsigned>(col[slot]) >= limit;
+  return outside == 0;
 }
 
 }  // namespace

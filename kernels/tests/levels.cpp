@@ -55,7 +55,7 @@ void narrow(int64_t rows, int64_t width, int64_t choice) {
   const Form &form = FORMS[choice % 4];
   const std::vector<float> x = floats(rows * width);
   const Out out(rows, width, true, form);
-  valid("narrow", gnx_run_narrow(x.data(), rows, width, &out.next, &THREADS[choice % 3]));
+  valid("narrow", gnx_run_narrow(x.data(), rows, width, &out.next, nullptr, &THREADS[choice % 3]));
 }
 
 using Change = std::function<void(gnx_aggregate &)>;

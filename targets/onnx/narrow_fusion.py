@@ -1,8 +1,7 @@
 """Join what our kernels compute with few bits: whole layers become one operator, and nothing wide lies between them.
 
 An operator takes over the row scales, root term, bias, normalisation and activation behind it; then the layer of the
-rows themselves; then sums and the layer that reads them become one; at last a result that is only summed again leaves
-packed.
+rows themselves; then sums and the layer that reads them become one.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ _ROOT = {schemas.NARROW_AGGREGATE: 6, schemas.NARROW_LINEAR: 11}
 _STEP = {schemas.NARROW_AGGREGATE: 3, schemas.NARROW_LINEAR: 4}
 """Where it takes the number that each column of its result is multiplied by, after whole numbers were added."""
 
-_OWN, _NEXT = 6, 13
+_OWN, _PRODUCTS_END = 6, 13
 """Places of inputs of `NarrowLinear`."""
 
 
@@ -73,12 +72,6 @@ def fuse_narrow(graph: ir.Graph) -> None:
         reader = only_reader(node.outputs[0])
         if reader is not None and _is(reader, schemas.NARROW_LINEAR) and reader.inputs[0] is node.outputs[0]:
             _join(graph, node, reader)
-    for node in _of_kind(graph, schemas.NARROW):
-        maker = None if node.inputs[0] is None else node.inputs[0].producer()
-        if maker is None or not _is(maker, schemas.NARROW_LINEAR, schemas.NARROW_AGGREGATE_LINEAR):
-            continue
-        if only_reader(maker.outputs[0]) is node:
-            _hand_on(graph, maker, node)
 
 
 def _of_kind(graph: ir.Graph, *kinds: str) -> list[ir.Node]:
@@ -228,7 +221,7 @@ def _fuse_own(graph: ir.Graph, constants: Constants, node: ir.Node) -> None:
         return
     if node.inputs[_SCALE[schemas.NARROW_LINEAR]] is not None:
         return
-    given = _filled(own.inputs, _NEXT)
+    given = _filled(own.inputs, _PRODUCTS_END)
     if any(given[place] is not None for place in (5, _OWN, root_place)) or schemas.ACTIVATION in own.attributes:
         return
     biases = [value for value in (node.inputs[root_place + 1], given[root_place + 1]) if value is not None]
@@ -265,18 +258,6 @@ def _join(graph: ir.Graph, sums: ir.Node, layer: ir.Node) -> None:
     )
     _named(new, layer.outputs[0])
     ir.convenience.replace_nodes_and_values(graph, layer, [layer, sums], [new], layer.outputs, new.outputs)
-
-
-def _hand_on(graph: ir.Graph, maker: ir.Node, narrow: ir.Node) -> None:
-    """Let a layer give its result packed, as the only node that reads it wants it."""
-    place = _NEXT + (_SUM_INPUTS - 1 if maker.op_type == schemas.NARROW_AGGREGATE_LINEAR else 0)
-    inputs = _filled(maker.inputs, place + 1)
-    inputs[place] = narrow.inputs[1]
-    told = {f"next_{name}": narrow.attributes[name].as_int() for name in ("bits", "zero")}
-    attributes = {**maker.attributes, **{name: ir.AttrInt64(name, value) for name, value in told.items()}}
-    new = ir.Node(maker.domain, maker.op_type, inputs, attributes.values(), name=f"{maker.name}_packed")
-    _named(new, narrow.outputs[0])
-    ir.convenience.replace_nodes_and_values(graph, narrow, [narrow, maker], [new], narrow.outputs, new.outputs)
 
 
 def _filled(inputs: Sequence[ir.Value | None], count: int) -> list[ir.Value | None]:

@@ -6,6 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from gnnexport.targets.onnx import schemas
+from gnnexport.targets.onnx.narrow_results import ROWS
 from gnnexport.targets.onnx.quantised_layers import QuantisedLayer, quantised_layer
 from gnnexport.targets.onnx.quantised_weights import drop_widened, keep_constants, keep_weights
 from gnnexport.targets.onnx.quantisers import Quantiser, drop_quantiser
@@ -48,6 +49,7 @@ def _rewrite(graph: ir.Graph, constants: Constants, layer: QuantisedLayer) -> No
     by_row = layer.weight.by_row
     assert by_row is not None
     step, bits = _entries(constants, layer.rows)
+    step.meta[ROWS] = layer.rows.name
     matrix = keep_weights(constants, layer.weight.levels, layer.weight.names)
     inputs: list[ir.Value | None] = [layer.rows.x, step, bits, matrix, keep_constants(constants, by_row)]
     if layer.bias is not None:

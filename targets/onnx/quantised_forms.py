@@ -14,6 +14,7 @@ from gnnexport.targets.onnx.choice import Candidate, Choices, time_candidates, w
 from gnnexport.targets.onnx.executed import EXECUTED_BITS, executed, operands_of
 from gnnexport.targets.onnx.narrow_fusion import fuse_narrow
 from gnnexport.targets.onnx.narrow_layers import narrow_layers
+from gnnexport.targets.onnx.narrow_results import narrow_results
 from gnnexport.targets.onnx.narrow_sums import narrow_sums
 from gnnexport.targets.onnx.quantised_integer import integer_layers
 from gnnexport.targets.onnx.quantised_standard import expand_quantisers
@@ -78,6 +79,7 @@ def take_form(graph: ir.Graph, form: Form, *, native: bool) -> Formed:
         formed.packed.update(dict.fromkeys(layers, 0))
     if form in PACKED:
         fuse_narrow(graph)
+        formed.packed.update(dict.fromkeys(narrow_results(graph), 8))
     if form == "integer":
         layers = integer_layers(graph)
         formed.arithmetic.update(layers)

@@ -38,6 +38,8 @@ _FLOATS = ("T", ["tensor(float)", "tensor(double)", "tensor(float16)", "tensor(b
 _ROWS = ("R", _FLOATS[1], "rows, which may be narrower than what is made of them")
 _INDICES = ("I", ["tensor(int64)", "tensor(int32)"], "indices")
 _EITHER = ("E", ["tensor(float)", "tensor(uint8)"], "rows, wide or narrow")
+_GIVEN = ("L", _EITHER[1], "rows, or their levels")
+_GIVEN_OWN = ("O", _EITHER[1], "rows, or their levels")
 _TYPES = {"f32": "tensor(float)", "u8": "tensor(uint8)", "s8": "tensor(int8)"}
 
 
@@ -85,18 +87,22 @@ def _register_narrow(reduce: OpSchema.Attribute, after: list[OpSchema.Attribute]
     _register(QUANTIZE, ["x:T", "step:T", "bits:T"], [by, _number("signed", 1), _text(OPERAND)])
     _register(QUANTIZE_DYNAMIC, ["x:T"], [by, _number("bits", 8), _number("signed", 1), _text(OPERAND)])
     width = [_number("bits", 8), _number("zero", 0)]
-    _register(NARROW, ["x:f32", "step:f32"], width, outputs=["out:u8"])
+    given = [_number("given", 0), _number("given_signed", 0)]
+    levels = ["given_step:f32?", "given_bits:u8?"]
+    _register(NARROW, ["x:f32", "step:f32", *levels], [*width, *given], outputs=["out:u8", "levels:u8?"])
     sums = ["x:u8", "rowptr:I", "col:I", "step:f32", "weight:f32?"]
     _register(NARROW_AGGREGATE, [*sums, "scale:f32?", "root:f32?", "bias:f32?"], [reduce, *width, *after], ["out:f32"])
     rows = ["row_step:f32", "row_bits:u8", "matrix:s8", "matrix_step:f32", "scale:f32?"]
-    own = ["own:f32?", "own_step:f32?", "own_bits:u8?", "own_matrix:s8?", "own_matrix_step:f32?"]
-    products = [*rows, *own, "root:f32?", "bias:f32?", "next_step:f32?"]
-    told = [_number(name, 0) for name in ("signed", "own_signed", "nearest", "next_bits", "next_zero")]
-    _register(NARROW_LINEAR, ["x:f32", *products], [*told, *after], ["out:E"])
+    own = ["own:O?", "own_step:f32?", "own_bits:u8?", "own_matrix:s8?", "own_matrix_step:f32?"]
+    products = [*rows, *own, "root:f32?", "bias:f32?", "next_step:f32?", *levels]
+    names = ("signed", "own_signed", "nearest", "next_bits", "next_zero")
+    told = [*(_number(name, 0) for name in names), *given]
+    outputs = ["out:E", "levels:u8?"]
+    _register(NARROW_LINEAR, ["x:L", *products], [*told, *after], outputs)
     of_sum = ["sum_scale:f32?", "sum_root:f32?", "sum_bias:f32?"]
     slope = OpSchema.Attribute("sum_slope", onnx.helper.make_attribute("sum_slope", 0.0))
     before = [_text("sum_activation", "identity"), slope]
-    _register(NARROW_AGGREGATE_LINEAR, [*sums, *of_sum, *products], [reduce, *width, *before, *told, *after], ["out:E"])
+    _register(NARROW_AGGREGATE_LINEAR, [*sums, *of_sum, *products], [reduce, *width, *before, *told, *after], outputs)
 
 
 def _number(name: str, default: int) -> OpSchema.Attribute:
@@ -113,7 +119,7 @@ def _register(
     texts = (*inputs, *outputs)
     constraints = [
         item
-        for item in (_FLOATS, _ROWS, _INDICES, _EITHER)
+        for item in (_FLOATS, _ROWS, _INDICES, _EITHER, _GIVEN, _GIVEN_OWN)
         if any(text.partition(":")[2].rstrip("?") == item[0] for text in texts)
     ]
     onnx.defs.register_schema(

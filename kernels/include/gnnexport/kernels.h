@@ -22,7 +22,7 @@ extern "C" {
 #endif
 
 /* Grows whenever a structure or a function changes its meaning. */
-#define GNX_ABI 3
+#define GNX_ABI 4
 
 typedef enum gnx_status {
   GNX_OK = 0,
@@ -141,15 +141,24 @@ typedef struct gnx_quantiser {
 /* A product of rows with a matrix of levels: rows [num_rows, width] turn into levels, these are multiplied and added as
  * integers, and the sum is worth step of the row * step of the matrix's row. */
 typedef struct gnx_level_product {
-  const float *rows; /* null: what is reduced */
+  const float *rows;     /* null: levels, or without these what is reduced */
+  const uint8_t *levels; /* rows that were given as levels by the same quantiser, without nearest */
   gnx_quantiser quantiser;
   const gnx_matrix *matrix; /* [out_width, width], made by gnx_pack_levels */
   const float *step;        /* [out_width] */
 } gnx_level_product;
 
+/* A result as the levels that a product of its rows reads: bytes [num_rows, width], 128 more than a level that has a
+ * sign. */
+typedef struct gnx_given {
+  gnx_quantiser quantiser; /* without nearest */
+  uint8_t *out;            /* null: it is not given so */
+} gnx_given;
+
 /* out = activation(scale * (product + own) + root + bias), some rows at a time. `sum` says what is reduced where
- * product.rows is null, and is finished by its own epilogue before its rows turn into levels; else only
- * sum.csr.num_rows is read of it. Without own.matrix there is no second product. Results have the same bits on every
+ * the product has neither rows nor levels, and is finished by its own epilogue before its rows turn into levels; else
+ * only sum.csr.num_rows is read of it. Without own.matrix there is no second product. With `given` the result may leave
+ * in no other way: `out` may then be null. Results have the same bits on every
  * instruction set where sum.x has levels or nothing is reduced. */
 typedef struct gnx_level_linear {
   gnx_aggregate sum; /* its out and its next are not read */
@@ -157,6 +166,7 @@ typedef struct gnx_level_linear {
   gnx_epilogue epilogue;
   float *out; /* [num_rows, out_width] */
   gnx_narrow next;
+  gnx_given given;
 } gnx_level_linear;
 
 typedef enum gnx_score {
@@ -195,9 +205,9 @@ GNX_API int32_t gnx_use_path(const char *name);
 
 GNX_API int32_t gnx_run_aggregate(const gnx_aggregate *work, const gnx_threads *threads);
 
-/* Rows x [num_rows, width] as levels. */
+/* Rows x [num_rows, width] as levels, and besides as those of `given`, which may be null. */
 GNX_API int32_t gnx_run_narrow(const float *x, int64_t num_rows, int64_t width, const gnx_narrow *to,
-                               const gnx_threads *threads);
+                               const gnx_given *given, const gnx_threads *threads);
 
 /* `values` [out_width, width]; free what is made. Of levels there are at most 65536 columns. */
 GNX_API int32_t gnx_pack_matrix(const float *values, int64_t out_width, int64_t width, gnx_matrix **out);
