@@ -36,7 +36,13 @@ class _Quantiser(Structure):
 
 
 class _Product(Structure):
-    _fields_ = (("rows", c_void_p), ("levels", c_void_p), ("quantiser", _Quantiser), ("matrix", c_void_p), ("step", c_void_p))
+    _fields_ = (
+        ("rows", c_void_p),
+        ("levels", c_void_p),
+        ("quantiser", _Quantiser),
+        ("matrix", c_void_p),
+        ("step", c_void_p),
+    )
 
 
 class _Given(Structure):

@@ -53,9 +53,12 @@ struct Out {
 
 void narrow(int64_t rows, int64_t width, int64_t choice) {
   const Form &form = FORMS[choice % 4];
-  const std::vector<float> x = floats(rows * width);
+  const std::vector<float> x = floats(rows * width), step = floats(rows);
+  const std::vector<uint8_t> bits = widths(rows);
+  std::vector<uint8_t> levels(rows * width);
   const Out out(rows, width, true, form);
-  valid("narrow", gnx_run_narrow(x.data(), rows, width, &out.next, nullptr, &THREADS[choice % 3]));
+  const gnx_given given{{step.data(), bits.data(), rows, static_cast<int32_t>(choice & 1), 0}, levels.data()};
+  valid("narrow", gnx_run_narrow(x.data(), rows, width, &out.next, choice & 2 ? &given : nullptr, &THREADS[choice % 3]));
 }
 
 using Change = std::function<void(gnx_aggregate &)>;
@@ -102,8 +105,14 @@ int32_t multiply(const Graph &graph, Parts parts, const Sizes &sizes, int64_t ch
   work.sum.csr = indices.csr, work.sum.x = levels.data(), work.sum.width = sizes.width, work.sum.heads = 1;
   work.sum.type = form.bits == 8 ? GNX_U8 : GNX_U4, work.sum.zero = form.zero;
   work.sum.epilogue.scale = scale.data();
-  work.product = {parts & REDUCED ? nullptr : x.data(), quantiser, matrix.get(), of_matrix.data()};
-  if (parts & OWN) work.own = {own.data(), quantiser, own_matrix.get(), of_matrix.data()};
+  gnx_quantiser by_row = quantiser;
+  by_row.nearest = 0;
+  const std::vector<uint8_t> own_levels(graph.rows() * sizes.own_width, 200);
+  std::vector<uint8_t> given(graph.rows() * sizes.out_width);
+  work.product = {parts & REDUCED ? nullptr : x.data(), nullptr, quantiser, matrix.get(), of_matrix.data()};
+  if (parts & OWN) work.own = {own.data(), nullptr, quantiser, own_matrix.get(), of_matrix.data()};
+  if (parts & OWN && choice & 128) work.own = {nullptr, own_levels.data(), by_row, own_matrix.get(), of_matrix.data()};
+  if (choice & 256) work.given = {by_row, given.data()};
   work.epilogue.scale = scale.data(), work.out = out.wide.data(), work.next = out.next;
   return gnx_run_level_linear(&work, &THREADS[choice % 3]);
 }

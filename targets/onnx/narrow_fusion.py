@@ -152,7 +152,7 @@ def _layer_of(root: ir.Value) -> ir.Node | None:
     layer = producer(root, schemas.NARROW_LINEAR, schemas.DOMAIN)
     if layer is None or only_reader(root) is None or schemas.ACTIVATION in layer.attributes:
         return None
-    return layer if _filled(layer.inputs, _NEXT)[_ROOT[layer.op_type]] is None else None
+    return layer if _filled(layer.inputs, _PRODUCTS_END)[_ROOT[layer.op_type]] is None else None
 
 
 def _array(value: ir.Value | None) -> NDArray[np.float64] | None:

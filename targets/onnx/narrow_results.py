@@ -1,18 +1,19 @@
-"""Let layers of levels hand their results on as what reads them wants: packed for sums, levels for products, or floats.
+"""Let layers of levels hand results on as their readers want them: packed for sums, as levels for products, or wide.
 
-A row that the next layer multiplies is rounded where it is made, while it is in the registers, or where it is packed for
-sums: so a byte a number is read instead of four. Rows that take the nearest of some groups are floats until all of a row
-is known.
+A row that the next layer multiplies is rounded where it is made, while it is in the registers, or where it is packed
+for sums: so a byte a number is read instead of four. Rows that take the nearest of some groups are floats until all of
+a row is known.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from gnnexport.targets.onnx import schemas
 
@@ -144,8 +145,9 @@ def _same(first: _Use, second: _Use) -> bool:
     return signed == other_signed and all(np.array_equal(_array(one), _array(other)) for one, other in pairs)
 
 
-def _array(value: ir.Value | None) -> np.ndarray:
-    assert value is not None and value.const_value is not None
+def _array(value: ir.Value | None) -> NDArray[Any]:
+    assert value is not None
+    assert value.const_value is not None
     return value.const_value.numpy()
 
 

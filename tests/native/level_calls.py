@@ -23,11 +23,14 @@ def _outputs(rows: int, width: int, after: After) -> tuple[tuple[int, int], type
     return (rows, bytes_of_row), np.uint8, kernels.Levels(address(after.step), after.bits, after.zero)
 
 
-def narrow(x: Array, step: Array, bits: int, zero: int, threads: int = 1) -> Array:
-    """Run `gnx_run_narrow`."""
+def narrow(
+    x: Array, step: Array, bits: int, zero: int, threads: int = 1, given: tuple[Quantiser, Array] | None = None
+) -> Array:
+    """Run `gnx_run_narrow`; what is given goes into its array."""
     shape, dtype, to = _outputs(*x.shape, After(step=step, bits=bits, zero=zero))
     assert to is not None
-    return into(shape, dtype, lambda out: native.narrow(address(x), *x.shape, to, out, threads=threads))
+    levels = None if given is None else (_quantiser(given[0]), address(given[1]))
+    return into(shape, dtype, lambda out: native.narrow(address(x), *x.shape, to, out, given=levels, threads=threads))
 
 
 def aggregate(
@@ -70,14 +73,16 @@ def aggregate(
     return into(shape, dtype, call)
 
 
-def level_product(quantiser: Quantiser, matrix: Array, step: Array, rows: Array | None = None) -> native.LevelProduct:
+def _quantiser(given: Quantiser) -> native.Quantiser:
+    return native.Quantiser(address(given.step), address(given.bits), len(given.step), given.is_signed, given.nearest)
+
+
+def level_product(
+    quantiser: Quantiser, matrix: Array, step: Array, rows: Array | None = None, levels: Array | None = None
+) -> native.LevelProduct:
     """Build a product; the arrays have to stay."""
-    to_levels = native.Quantiser(
-        address(quantiser.step), address(quantiser.bits), len(quantiser.step), quantiser.is_signed, quantiser.nearest
-    )
-    return native.LevelProduct(
-        to_levels, native.LevelMatrix(address(matrix), *matrix.shape), address(step), address(rows)
-    )
+    packed = native.LevelMatrix(address(matrix), *matrix.shape)
+    return native.LevelProduct(_quantiser(quantiser), packed, address(step), address(rows), address(levels))
 
 
 def level_linear(
@@ -89,21 +94,25 @@ def level_linear(
     own: native.LevelProduct | None = None,
     sum_after: After | None = None,
     after: After | None = None,
+    given: tuple[Quantiser, Array] | None = None,
+    alone: bool = False,
     threads: int = 1,
 ) -> Array:
-    """Run `gnx_run_level_linear`."""
+    """Run `gnx_run_level_linear`; what is given goes into its array, and `alone` nowhere else."""
     after = after or After()
     shape, dtype, to = _outputs(num_rows, width, after)
+    levels = None if given is None else (_quantiser(given[0]), address(given[1]))
 
     def call(out: int) -> None:
         native.level_linear(
             reduced,
             product,
-            out,
+            0 if alone else out,
             own=own,
             sum_epilogue=_epilogue(sum_after or After()),
             epilogue=_epilogue(after),
             narrow=to,
+            given=levels,
             threads=threads,
         )
 

@@ -193,7 +193,7 @@ def test_narrow(changes: dict[str, Any], expected: int) -> None:
     def call(out: int) -> None:
         to = changed(kernels._Narrow(address(NUMBERS), 8, 128, out), changes)
         sizes = (c_int64(3), c_int64(SIDE))
-        found.append(library().gnx_run_narrow(c_void_p(address(NUMBERS)), *sizes, byref(to), None))
+        found.append(library().gnx_run_narrow(c_void_p(address(NUMBERS)), *sizes, byref(to), None, None))
 
     calls.into((3, SIDE), np.uint8, call)
     assert found == [expected]
@@ -211,8 +211,8 @@ def test_sizes_of_what_is_narrowed() -> None:
         (None, 3, 0, OK),
     ):
         sizes = (c_int64(rows), c_int64(width))
-        assert library().gnx_run_narrow(c_void_p(address(x)), *sizes, byref(to), None) == expected
-    assert library().gnx_run_narrow(c_void_p(address(NUMBERS)), c_int64(1), c_int64(1), None, None) == NULL
+        assert library().gnx_run_narrow(c_void_p(address(x)), *sizes, byref(to), None, None) == expected
+    assert library().gnx_run_narrow(c_void_p(address(NUMBERS)), c_int64(1), c_int64(1), None, None, None) == NULL
     assert library().gnx_run_level_linear(None, None) == NULL
 
 

@@ -51,16 +51,31 @@ def aggregate(
     return _finished(out * step, scale, root, bias, activation, slope)
 
 
-def linear(x: Array, given: Mapping[str, Maybe], told: Mapping[str, Any]) -> Array:
-    """Multiply quantised rows with quantised weights, and finish what comes out."""
+def linear(x: Array, given: Mapping[str, Maybe], told: Mapping[str, Any]) -> tuple[Array, ...]:
+    """Multiply quantised rows with quantised weights, and finish what comes out; besides, give it as levels of rows."""
     nearest = bool(told["nearest"])
     out = _product(x, given, "", bool(told["signed"]), nearest)
     if given["own"] is not None:
         out = out + _product(given["own"], given, "own_", bool(told["own_signed"]), nearest)
     out = _finished(out, given["scale"], given["root"], given["bias"], told["activation"], told["slope"])
+    alone, signed = told["given"] == 1, bool(told["given_signed"])
+    step = given["next_step"] if alone else given["given_step"]
+    levels = () if not told["given"] else (given_rows(out, step, given["given_bits"], signed=signed),)
+    if alone:
+        return levels
     if given["next_step"] is None:
-        return out
-    return narrow(out, given["next_step"], told["next_bits"], told["next_zero"])
+        return (out, *levels)
+    return (narrow(out, given["next_step"], told["next_bits"], told["next_zero"]), *levels)
+
+
+def given_rows(x: Array, step: Maybe, bits: Maybe, *, signed: bool) -> Array:
+    """Return rows as levels, uint8 of their shape, 128 more where they have a sign."""
+    assert step is not None
+    assert bits is not None
+    entry = np.arange(len(x)) % len(step)
+    top = (2.0 ** (bits.astype(np.int64) - int(signed)) - 1).astype(np.float32)
+    levels = _levels(x, step[entry][:, None], top[entry][:, None], signed=signed)
+    return (levels + 128 * signed).astype(np.uint8)
 
 
 def _product(x: Array, given: Mapping[str, Maybe], prefix: str, signed: bool, nearest: bool) -> Array:
@@ -70,6 +85,8 @@ def _product(x: Array, given: Mapping[str, Maybe], prefix: str, signed: bool, ne
     top = (2.0 ** (bits.astype(np.int64) - int(signed)) - 1).astype(np.float32)
     entry = _nearest(x, step * top) if nearest else np.arange(len(x)) % len(step)
     levels = _levels(x, step[entry][:, None], top[entry][:, None], signed=signed)
+    if x.dtype == np.uint8:
+        levels = x.astype(np.float32) - 128 * signed
     total = levels.astype(np.int64) @ matrix.T.astype(np.int64)
     return (step[entry][:, None] * matrix_step) * total.astype(np.float32)
 
@@ -103,10 +120,11 @@ def _finished(out: Array, scale: Maybe, root: Maybe, bias: Maybe, activation: st
 
 _LINEAR = (
     "row_step", "row_bits", "matrix", "matrix_step", "scale", "own", "own_step", "own_bits", "own_matrix",
-    "own_matrix_step", "root", "bias", "next_step",
+    "own_matrix_step", "root", "bias", "next_step", "given_step", "given_bits",
 )  # fmt: skip
 _TOLD = {
     "signed": 0, "own_signed": 0, "nearest": 0, "next_bits": 0, "next_zero": 0, "activation": "identity", "slope": 0.0,
+    "given": 0, "given_signed": 0,
 }  # fmt: skip
 
 
@@ -115,8 +133,12 @@ class Narrow(OpRun):
 
     op_domain = "gnnexport"
 
-    def _run(self, x: Array, step: Array, bits: int = 8, zero: int = 0) -> tuple[Array]:
-        return (narrow(x, step, bits, zero),)
+    def _run(
+        self, x: Array, step: Array, given_step: Maybe = None, given_bits: Maybe = None, bits: int = 8, zero: int = 0,
+        given: int = 0, given_signed: int = 0,
+    ) -> tuple[Array, ...]:  # fmt: skip
+        levels = (given_rows(x, given_step, given_bits, signed=bool(given_signed)),) if given else ()
+        return (narrow(x, step, bits, zero), *levels)
 
 
 def _aggregated(node: Any, inputs: tuple[Maybe, ...], told: Mapping[str, Any], prefix: str = "") -> Array:
@@ -125,7 +147,7 @@ def _aggregated(node: Any, inputs: tuple[Maybe, ...], told: Mapping[str, Any], p
     return aggregate(*filled, *width, told.get(f"{prefix}activation") or "identity", told.get(f"{prefix}slope") or 0.0)
 
 
-def _layer(x: Array, inputs: tuple[Maybe, ...], told: Mapping[str, Any]) -> Array:
+def _layer(x: Array, inputs: tuple[Maybe, ...], told: Mapping[str, Any]) -> tuple[Array, ...]:
     given = dict.fromkeys(_LINEAR) | dict(zip(_LINEAR, inputs, strict=False))
     return linear(x, given, _TOLD | {name: value for name, value in told.items() if value is not None})
 
@@ -150,13 +172,15 @@ class NarrowLinear(OpRun):
 
     def _run(
         self, x: Array, *inputs: Maybe, signed: Any = None, own_signed: Any = None, nearest: Any = None,
-        next_bits: Any = None, next_zero: Any = None, activation: Any = None, slope: Any = None,
-    ) -> tuple[Array]:  # fmt: skip
+        next_bits: Any = None, next_zero: Any = None, activation: Any = None, slope: Any = None, given: Any = None,
+        given_signed: Any = None,
+    ) -> tuple[Array, ...]:  # fmt: skip
         told = {
             "signed": signed, "own_signed": own_signed, "nearest": nearest, "next_bits": next_bits,
-            "next_zero": next_zero, "activation": activation, "slope": slope,
+            "next_zero": next_zero, "activation": activation, "slope": slope, "given": given,
+            "given_signed": given_signed,
         }  # fmt: skip
-        return (_layer(x, inputs, told),)
+        return _layer(x, inputs, told)
 
 
 class NarrowAggregateLinear(OpRun):
@@ -167,8 +191,8 @@ class NarrowAggregateLinear(OpRun):
     def _run(
         self, *inputs: Maybe, reduce: Any = None, bits: Any = None, zero: Any = None, sum_activation: Any = None,
         sum_slope: Any = None, signed: Any = None, own_signed: Any = None, nearest: Any = None, next_bits: Any = None,
-        next_zero: Any = None, activation: Any = None, slope: Any = None,
-    ) -> tuple[Array]:  # fmt: skip
+        next_zero: Any = None, activation: Any = None, slope: Any = None, given: Any = None, given_signed: Any = None,
+    ) -> tuple[Array, ...]:  # fmt: skip
         before = {
             "reduce": reduce,
             "bits": bits,
@@ -178,9 +202,10 @@ class NarrowAggregateLinear(OpRun):
         }
         told = {
             "signed": signed, "own_signed": own_signed, "nearest": nearest, "next_bits": next_bits,
-            "next_zero": next_zero, "activation": activation, "slope": slope,
+            "next_zero": next_zero, "activation": activation, "slope": slope, "given": given,
+            "given_signed": given_signed,
         }  # fmt: skip
-        return (_layer(_aggregated(self, inputs[:8], before, "sum_"), inputs[8:], told),)
+        return _layer(_aggregated(self, inputs[:8], before, "sum_"), inputs[8:], told)
 
 
 TWINS = [Narrow, NarrowAggregate, NarrowLinear, NarrowAggregateLinear]

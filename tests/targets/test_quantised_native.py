@@ -88,9 +88,21 @@ def test_gcn_is_joined() -> None:
 
 
 def test_sage_is_joined() -> None:
-    """The rows' own layer joins the one behind the sums; the packing of the first layer's input stays."""
-    counts = counted(formed(case_of("sage-mean", "tensor", HUB).dialect)[0])
-    assert counts == {"Narrow": 2, "NarrowAggregateLinear": 2}
+    """The rows' own layer joins the one behind the sums, and reads levels that are given beside what is packed."""
+    model, found = formed(case_of("sage-mean", "tensor", HUB).dialect)
+    assert counted(model) == {"Narrow": 1, "NarrowAggregateLinear": 2}
+    packing, first, second = model.graph.node
+    assert [len(node.output) for node in (packing, first, second)] == [2, 2, 1]
+    own_place = 13
+    assert (first.input[own_place], second.input[own_place]) == (packing.output[1], first.output[1])
+    assert (first.input[0], second.input[0]) == (packing.output[0], first.output[0])
+    assert {found.packed[name] for name in ("first_own_input", "second_own_input")} == {8}
+
+
+def test_groups_are_not_given() -> None:
+    """What takes the nearest of some groups is rounded by its reader, who knows whole rows."""
+    model, _ = formed(case_of("sage-mean", "nearest", HUB).dialect)
+    assert counted(model) == {"Narrow": 2, "NarrowAggregateLinear": 2}
 
 
 def test_sums_alone() -> None:
