@@ -115,8 +115,8 @@ std::vector<Job> levels() {
              const gnx_quantiser nearest{step.data(), bits.data(), 3, 1, 1}, by_row{step.data(), bits.data(), 3, 1, 0};
              gnx_level_linear work{};
              work.sum = reduced;
-             work.product = {nullptr, nearest, matrix, step.data()};
-             work.own = {own.data(), by_row, matrix, step.data()};
+             work.product = {nullptr, nullptr, nearest, matrix, step.data()};
+             work.own = {own.data(), nullptr, by_row, matrix, step.data()};
              work.next = {step.data(), 8, 128, out.data()};
              return answer(gnx_run_level_linear(&work, &threads), out);
            }},
