@@ -68,7 +68,8 @@ def narrow_results(graph: ir.Graph) -> set[str]:
 def _give_too(graph: ir.Graph, narrow: ir.Node) -> set[str]:
     """Let what packs rows for sums give them as levels too, where layers multiply them; return these operands."""
     x = narrow.inputs[0]
-    products = [] if x is None else _readers_of(x).products
+    assert x is not None
+    products = _readers_of(x).products
     if not products:
         return set()
     step, bits, signed = products[0].quantiser
