@@ -143,8 +143,8 @@ def main() -> None:
     parser.add_argument("--data", nargs="+", default=["tu_proteins", "tu_imdb_binary", unseen.GRIDS, *GRAPHS])
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=list(WAYS))
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--bits", type=float, default=3.5, help="target average")
-    parser.add_argument("--epochs", type=int, default=20, help="in which widths are learned; half as many follow")
+    parser.add_argument("--bits", type=float, default=3.65, help="target average")
+    parser.add_argument("--epochs", type=int, default=30, help="in which widths are learned; half as many follow")
     given = parser.parse_args()
     if given.quick:
         given.data = [unseen.GRIDS, *(name for name in GRAPHS[:1] if find(name))]
