@@ -34,6 +34,7 @@ from gnnexport.passes.contract import Pass
 from gnnexport.passes.quantize import Quantize
 from gnnexport.pipeline.bits import count_bits
 from gnnexport.program.data import GraphData
+from gnnexport.program.inputs import Mode
 from gnnexport.program.program import Program
 from gnnexport.training.task import Task
 
@@ -114,7 +115,7 @@ def row_bits(program: Program, data: GraphData) -> tuple[float, float]:
 def run_trials(graphs: str, name: str, trials: Sequence[Trial], given: argparse.Namespace) -> list[Row]:
     """Train and quantise one kind of model on all trials of some data."""
     rows = []
-    mode = "graphs" if name == "GIN" else "full"
+    mode: Mode = "graphs" if name == "GIN" else "full"
     training = partial(train, name, trials, 2 * given.epochs if given.quick else None)
     for seed, trained in enumerate(best_recipe(f"{graphs} {name}", RECIPES[name], training, given.seeds)):
         known, asked = trials[seed].known, trials[seed].asked
