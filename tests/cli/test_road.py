@@ -205,10 +205,15 @@ def test_a_missing_or_truncated_model(tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_interrupting_leaves_nothing(number: signal.Signals, code: int, tmp_path: Path) -> None:
+def test_interrupting_leaves_nothing(
+    number: signal.Signals, code: int, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     """Ctrl-C or the time limit of a CI job in the middle has its exit code and leaves the folder as it was."""
     model = write_road(tmp_path)
     before = sorted(tmp_path.iterdir())
+    # Jobs in the background of a shell ignore Ctrl-C, and so would the command that they start.
+    restored = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, restored))
     with subprocess.Popen(
         [sys.executable, "-m", "gnnexport", "compress", str(model)],
         stdout=subprocess.PIPE,
