@@ -92,5 +92,6 @@ def test_auto_exports_what_it_cannot_retrain(model: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr("gnnexport.training.trainer.Trainer.fit", refuse)
     found = tried(compress(model, max_drop="100pp"))
-    assert [kept for _, kept, _ in found] == [False, False, False]
-    assert all("the layer is frozen" in reason for _, _, reason in found[:2])  # the third keeps every channel
+    cutting = found[:2]  # the third keeps every channel, so that what timing finds decides
+    assert not any(kept for _, kept, _ in cutting)
+    assert all("the layer is frozen" in reason for _, _, reason in cutting)
