@@ -131,7 +131,7 @@ constexpr size_t NARROW_LINEAR = 1, NARROW_AGGREGATE_LINEAR = 8;  // inputs wher
 constexpr size_t TO_MATRIX = 2, TO_OWN_MATRIX = 8;                // from there
 
 // Inputs: x, then row_step, row_bits, matrix, matrix_step, scale?, own?, own_step?, own_bits?, own_matrix?,
-// own_matrix_step?, root?, bias?, next_step?
+// own_matrix_step?, root?, bias?, next_step?, given_step?, given_bits?
 inline void narrow_linear(const Settings &settings, Host &host) {
   const Tensor x = host.read(0), matrix = host.read(NARROW_LINEAR + TO_MATRIX);
   gnx_level_linear work{};
