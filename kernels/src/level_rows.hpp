@@ -88,13 +88,10 @@ inline void quantise_rows(const LevelTile &tile, const LevelFactor &factor, int3
     int64_t k = 0;
     for (; k + GNX_LANES <= width; k += GNX_LANES) {
       const auto whole = level<GNX_LANES>(load<GNX_LANES>(row + k), all<GNX_LANES>(inverse), of.most, is_signed) + zero;
-#if defined(__AVX512F__)
       if constexpr (sizeof(Number) == 1) {
-        const __m128i narrow = _mm512_cvtepi32_epi8(bits<__m512i>(whole));
-        std::memcpy(out + k, &narrow, sizeof(narrow));
+        store_bytes<GNX_LANES>(whole, out + k);
         continue;
       }
-#endif
       const Numbers narrow = __builtin_convertvector(whole, Numbers);
       std::memcpy(out + k, &narrow, sizeof(narrow));
     }
@@ -168,7 +165,7 @@ inline void finish_row(const LevelTile &tile, const PanelOfRow<Panel> &panel, in
     give.operator()<1>(rest + i, value);
     values[i] = value[0];
   }
-  if (packs) return hand_narrow<LEAST>(next, row, column + rest, count, values);
+  if (packs) return hand_narrow(next, row, column + rest, count, values);
   if (out) std::memcpy(out + rest, values, count * sizeof(float));
 }
 

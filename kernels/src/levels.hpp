@@ -73,30 +73,26 @@ inline void hand_vector(const Narrow &to, int64_t row, int64_t column, Floats<W>
     store_bytes<W>(whole, out + column);
 }
 
-template <int W>
-inline int64_t to_bytes(const Narrow &to, int64_t column, int64_t begin, int64_t count, const float *values,
-                        uint8_t *bytes) {
-  for (; begin + W <= count; begin += W) {
-    const Floats<W> inverse = load<W>(to.inverse + column + begin);
-    const auto whole = level<W>(load<W>(values + begin), inverse, to.most, to.zero != 0) + to.zero;
-    store_bytes<W>(whole, bytes + begin);
-  }
-  return begin;
-}
-
-inline void pack_halves(const uint8_t *bytes, int64_t count, uint8_t *to) {
-  for (int64_t i = 0; i < count / 2; ++i) to[i] = static_cast<uint8_t>(bytes[2 * i] | bytes[2 * i + 1] << 4);
-  if (count % 2) to[count / 2] = bytes[count - 1];
-}
-
-// Hand `count` columns of row `row` on, `Most` at most, that begin at an even column.
-template <int Most>
+// Hand `count` columns of row `row` on that begin at an even column.
 inline void hand_narrow(const Narrow &to, int64_t row, int64_t column, int64_t count, const float *values) {
-  uint8_t *const out = to.out + row * to.row_bytes + (to.bits == 4 ? column / 2 : column);
-  uint8_t halves[Most], *const bytes = to.bits == 4 ? halves : out;
-  const int64_t rest = to_bytes<GNX_LANES>(to, column, 0, count, values, bytes);
-  to_bytes<1>(to, column, rest, count, values, bytes);
-  if (to.bits == 4) pack_halves(bytes, count, out);
+  const int64_t rest = in_vectors(count, [&](auto vector, int64_t at) {
+    constexpr int W = decltype(vector)::value;
+    hand_vector<W>(to, row, column + at, load<W>(values + at));
+  });
+  if (rest == count) return;
+  // What is left is less than a vector of whole bytes: those of other columns have to stay as they are.
+  uint8_t bytes[LEAST] = {};
+  for (int64_t i = rest; i < count; ++i) {
+    const auto whole = level<1>(load<1>(values + i), load<1>(to.inverse + column + i), to.most, to.zero != 0) + to.zero;
+    store_bytes<1>(whole, bytes + i - rest);
+  }
+  uint8_t *const out = to.out + row * to.row_bytes;
+  if (to.bits == 8) {
+    std::memcpy(out + column + rest, bytes, count - rest);
+    return;
+  }
+  for (int64_t i = 0; i < count - rest; i += 2)
+    out[(column + rest + i) / 2] = static_cast<uint8_t>(bytes[i] | bytes[i + 1] << 4);
 }
 
 // The step of a row, and its largest level.
@@ -145,7 +141,7 @@ inline void narrow_rows(const float *x, int64_t width, const Narrow &to, const g
     for (int64_t column = 0; column < width; column += AT_ONCE) {
       const int64_t count = width - column < AT_ONCE ? width - column : AT_ONCE;
       const float *const values = x + row * width + column;
-      hand_narrow<AT_ONCE>(to, row, column, count, values);
+      hand_narrow(to, row, column, count, values);
       if (!given) continue;
       int64_t rest = in_vectors(count, [&](auto vector, int64_t at) {
         constexpr int W = decltype(vector)::value;

@@ -18,7 +18,7 @@ template <int Most>
 inline void deliver(const gnx_aggregate &work, const Structure &structure, int64_t row, int64_t begin, int64_t count,
                     float *values) {
   finish(work.epilogue, row, work.width, begin, count, values);
-  if (structure.next) return hand_narrow<Most>(*structure.next, row, begin, count, values);
+  if (structure.next) return hand_narrow(*structure.next, row, begin, count, values);
   hand_over<Most>(values, count, structure.past, work.out + (row - structure.out_row) * work.width + begin);
 }
 
