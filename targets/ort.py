@@ -6,7 +6,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
+import onnx_ir as ir
+
 from gnnexport.targets.contract import Artefact, DialectModel, EmitContext
+from gnnexport.targets.onnx.choice import Choices
+from gnnexport.targets.onnx.halves import round_rows
 from gnnexport.targets.onnx.native_target import NativeTarget
 from gnnexport.targets.onnx.quantised_forms import PACKED, Form
 
@@ -32,3 +36,9 @@ class OrtTarget(NativeTarget):
         artefact = super().emit(dialect, folder, ctx)
         requirements = {**artefact.requirements, "onnxruntime": f">={OLDEST}"}
         return replace(artefact, requirements=requirements)
+
+    def lowered(self, dialect: DialectModel, ctx: EmitContext) -> tuple[ir.Model, Choices]:
+        """Return the model and how its lowerings were chosen; the kernels round rows, for which its `Cast` is slow."""
+        model, choices = super().lowered(dialect, ctx)
+        round_rows(model.graph)
+        return model, choices

@@ -307,6 +307,8 @@ const std::vector<Operator> &operators() {
       describe("Edges", {INT64, INT64}, 2, {INT64, INT64}, run::edges),
       describe("WeightedEdges", {INT64, INT64, FLOAT}, 2, {INT64, INT64, FLOAT}, run::weighted_edges),
       describe("GatherDestination", {FLOAT, ANY}, 2, {FLOAT}, run::gather_destination),
+      describe("RoundBfloat16", {FLOAT}, 1, {ort::BFLOAT16}, run::round_bfloat16),
+      describe("RoundFloat16", {FLOAT}, 1, {ort::FLOAT16}, run::round_float16),
       with_levels(describe("Narrow", {FLOAT, FLOAT, FLOAT, UINT8}, 2, {UINT8, UINT8}, run::narrow)),
       describe("NarrowAggregate", {UINT8, ANY, ANY, FLOAT, FLOAT, FLOAT, FLOAT, FLOAT}, 4, {FLOAT},
                run::narrow_aggregate, {"reduce"}),

@@ -186,6 +186,20 @@ inline void aggregate(const Settings &settings, Host &host) {
   demand_kernel(gnx_run_aggregate(&work, &threads));
 }
 
+// Input: x.
+inline void round_to(int32_t type, Element element, Host &host) {
+  const Tensor x = host.read(0);
+  const float *const values = floats(x, x.count(), "x has to be float32");
+  void *const out = host.write(0, element, x.sizes);
+  on_large_pages(out, x.count() * static_cast<int64_t>(sizeof(uint16_t)));
+  const gnx_threads threads = host.threads();
+  demand_kernel(gnx_run_round(values, x.count(), type, static_cast<uint16_t *>(out), &threads));
+}
+
+inline void round_bfloat16(const Settings &, Host &host) { round_to(GNX_BF16, Element::BF16, host); }
+
+inline void round_float16(const Settings &, Host &host) { round_to(GNX_F16, Element::F16, host); }
+
 constexpr size_t MATRIX = 4, OWN_MATRIX = 6;  // inputs of aggregate_linear
 constexpr size_t LINEAR_MATRIX = 1;           // of linear
 

@@ -1,6 +1,7 @@
 // The kernels of one instruction set. Built several times, with GNX_PATH and the compiler's flags saying for which.
 #include "aggregate.hpp"
 #include "attention.hpp"
+#include "halves.hpp"
 #include "product.hpp"
 
 namespace {
@@ -21,6 +22,7 @@ const Path GNX_PATH = {GNX_NAME,
                        soften,
                        join_softmax,
                        {ROWS_OF_TILE, packed_size, pack, no_scratch, multiply},
+                       round_numbers,
                        {}};
 
 }  // namespace gnx

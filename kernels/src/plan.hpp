@@ -176,6 +176,7 @@ struct Path {
                  const Parts &parts, float *scratch);
   void (*join_softmax)(const Segment *segments, int64_t count, int64_t heads, float *out, const Parts &parts);
   Product product;
+  void (*round)(const float *x, int64_t count, int32_t type, uint16_t *out);
   Levels levels;
 };
 

@@ -81,6 +81,23 @@ void run_graph(const Graph &graph, int64_t width) {
   valid(graph.name, soften(graph, width, next() >> 8));
 }
 
+void round_numbers() {
+  for (int64_t count : {0, 1, 3, 4, 5, 8, 9, 15, 16, 17, 31, 33, 255, 257, (1 << 18) + 7}) {
+    const std::vector<float> x = floats(count);
+    for (int32_t type : {GNX_BF16, GNX_F16}) {
+      std::vector<uint16_t> out(static_cast<size_t>(count));
+      valid("round", gnx_run_round(x.data(), count, type, out.data(), &THREADS[count % 3]));
+    }
+  }
+  const float one = 1.0f;
+  uint16_t half = 0;
+  refused("round", gnx_run_round(&one, 1, GNX_F32, &half, nullptr));
+  refused("round", gnx_run_round(&one, -1, GNX_BF16, &half, nullptr));
+  refused("round", gnx_run_round(&one, INT64_MAX, GNX_BF16, &half, nullptr));
+  refused("round", gnx_run_round(nullptr, 1, GNX_F16, &half, nullptr));
+  refused("round", gnx_run_round(&one, 1, GNX_F16, nullptr, nullptr));
+}
+
 // Structures that lie about themselves, at every place where somebody could believe them.
 void refuse(int64_t choice) {
   const Graph fine = hub(1200);
@@ -162,6 +179,7 @@ int main() {
       continue;
     }
     run_path();
+    round_numbers();
     run_linear();
     run_levels();
     run_packed();

@@ -10,11 +10,13 @@ from numpy.typing import NDArray
 
 from gnnexport.program.halves import FEWEST
 from gnnexport.targets.onnx import schemas
-from gnnexport.targets.onnx.matching import producer
+from gnnexport.targets.onnx.matching import is_constant, producer
 from gnnexport.targets.onnx.operators import dialect_nodes
 from gnnexport.targets.onnx.tape import OF_GRAPH
 
 _HALVES = (ir.DataType.BFLOAT16, ir.DataType.FLOAT16)
+_ROUNDS = {ir.DataType.BFLOAT16: schemas.ROUND_BFLOAT16, ir.DataType.FLOAT16: schemas.ROUND_FLOAT16}
+_GATHERS = (schemas.AGGREGATE, schemas.AGGREGATE_LINEAR)
 
 
 def store_halves(model: ir.Model) -> int:
@@ -70,18 +72,43 @@ def gather_halves(graph: ir.Graph) -> int:
     """
     changed = 0
     for node in dialect_nodes(graph):
-        if node.op_type not in (schemas.AGGREGATE, schemas.AGGREGATE_LINEAR):
+        if node.op_type not in _GATHERS:
             continue
         wide = producer(node.inputs[0], "Cast")
         narrow = producer(wide.inputs[0], "Cast") if wide is not None else None
-        if narrow is not None and narrow.attributes.get_int("to", 0) in _HALVES:
+        if narrow is not None and _to_half(narrow):
             node.replace_input_with(0, narrow.outputs[0])
             changed += 1
     return changed
 
 
+def round_rows(graph: ir.Graph) -> int:
+    """Let the kernels round the float32 rows that they gather in 16 bits, in place: to the bits that `Cast` gives.
+
+    Returns:
+        How many values they round now.
+    """
+    gathered = dict.fromkeys(node.inputs[0] for node in dialect_nodes(graph) if node.op_type in _GATHERS)
+    changed = 0
+    for value in gathered:
+        node = producer(value, "Cast")
+        half, x = _to_half(node), None if node is None else node.inputs[0]
+        if node is None or half is None or x is None or x.dtype != ir.DataType.FLOAT or is_constant(x):
+            continue
+        new = ir.node(_ROUNDS[half], [x], domain=schemas.DOMAIN, name=node.name)
+        new.outputs[0].shape, new.outputs[0].type = node.outputs[0].shape, node.outputs[0].type
+        ir.convenience.replace_nodes_and_values(graph, node, [node], [new], node.outputs, new.outputs)
+        changed += 1
+    return changed
+
+
 def gathered_halves(graph: ir.Graph) -> tuple[bool, ...]:
     """Tell of each value that is rounded to 16 bits, in order, whether all that reads it gathers rows of 16 bits."""
-    rounded = [node for node in graph if node.op_type == "Cast" and node.attributes.get_int("to", 0) in _HALVES]
-    reductions = (schemas.AGGREGATE, schemas.AGGREGATE_LINEAR)
-    return tuple(all(use.node.op_type in reductions for use in node.outputs[0].uses()) for node in rounded)
+    rounded = [node for node in graph if _to_half(node) or node.op_type in _ROUNDS.values()]
+    return tuple(all(use.node.op_type in _GATHERS for use in node.outputs[0].uses()) for node in rounded)
+
+
+def _to_half(node: ir.Node | None) -> ir.DataType | None:
+    """Return the type of 16 bits that a `Cast` rounds to."""
+    to = 0 if node is None or node.op_type != "Cast" else node.attributes.get_int("to", 0)
+    return ir.DataType(to) if to in _HALVES else None

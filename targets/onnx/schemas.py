@@ -26,6 +26,8 @@ NARROW = "Narrow"
 NARROW_AGGREGATE = "NarrowAggregate"
 NARROW_LINEAR = "NarrowLinear"
 NARROW_AGGREGATE_LINEAR = "NarrowAggregateLinear"
+ROUND_BFLOAT16 = "RoundBfloat16"
+ROUND_FLOAT16 = "RoundFloat16"
 EDGES = "Edges"
 WEIGHTED_EDGES = "WeightedEdges"
 
@@ -40,7 +42,13 @@ _INDICES = ("I", ["tensor(int64)", "tensor(int32)"], "indices")
 _EITHER = ("E", ["tensor(float)", "tensor(uint8)"], "rows, wide or narrow")
 _GIVEN = ("L", _EITHER[1], "rows, or their levels")
 _GIVEN_OWN = ("O", _EITHER[1], "rows, or their levels")
-_TYPES = {"f32": "tensor(float)", "u8": "tensor(uint8)", "s8": "tensor(int8)"}
+_TYPES = {
+    "f32": "tensor(float)",
+    "bf16": "tensor(bfloat16)",
+    "f16": "tensor(float16)",
+    "u8": "tensor(uint8)",
+    "s8": "tensor(int8)",
+}
 
 
 @functools.cache
@@ -77,6 +85,8 @@ def register() -> None:
     _register(EDGE_SOFTMAX, ["logits:T", "rowptr:I"], [])
     _register(GATHER_SOURCE, ["x:T", "col:I"], [])
     _register(GATHER_DESTINATION, ["x:T", "rowptr:I"], [])
+    _register(ROUND_BFLOAT16, ["x:f32"], [], outputs=["out:bf16"])
+    _register(ROUND_FLOAT16, ["x:f32"], [], outputs=["out:f16"])
     _register_narrow(reduce, after)
 
 

@@ -22,7 +22,7 @@ extern "C" {
 #endif
 
 /* Grows whenever a structure or a function changes its meaning. */
-#define GNX_ABI 4
+#define GNX_ABI 5
 
 typedef enum gnx_status {
   GNX_OK = 0,
@@ -208,6 +208,10 @@ GNX_API int32_t gnx_run_aggregate(const gnx_aggregate *work, const gnx_threads *
 /* Rows x [num_rows, width] as levels, and besides as those of `given`, which may be null. */
 GNX_API int32_t gnx_run_narrow(const float *x, int64_t num_rows, int64_t width, const gnx_narrow *to,
                                const gnx_given *given, const gnx_threads *threads);
+
+/* Numbers x [count] rounded to `type`, GNX_BF16 or GNX_F16: to the nearest one, and of two as near to the one whose last
+ * bit is 0. What is too large becomes infinite, and NaN stays NaN. */
+GNX_API int32_t gnx_run_round(const float *x, int64_t count, int32_t type, uint16_t *out, const gnx_threads *threads);
 
 /* `values` [out_width, width]; free what is made. Of levels there are at most 65536 columns. */
 GNX_API int32_t gnx_pack_matrix(const float *values, int64_t out_width, int64_t width, gnx_matrix **out);
