@@ -112,7 +112,8 @@ def test_operators_round_as_cast_does(kind: str) -> None:
     """In ONNX Runtime, numbers of any shape have the bits that its own `Cast` gives."""
     words = neighbourhoods("bfloat16" if kind == "RoundBfloat16" else "float16")
     x = words.view(np.float32)
-    x = x[~np.isnan(x)][: 64 * 6000].reshape(-1, 8, 8)
+    x = x[~np.isnan(x)]
+    x = x[: x.size // 64 * 64].reshape(-1, 8, 8)
     cast = TensorProto.DataType.Name(KINDS[kind])
     np.testing.assert_array_equal(widened(kind, x).view(np.uint32), widened(cast, x).view(np.uint32))
     assert widened(kind, np.zeros((0, 3), np.float32)).shape == (0, 3)
