@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import warnings
 from collections.abc import Sequence
-from types import FrameType
 from typing import Annotated, NoReturn
 
 import typer
 
-from gnnexport.cli import bench, compress, doctor, export, failure, inspect, passes, targets, validate
+from gnnexport.cli import bench, compress, doctor, export, failure, inspect, passes, signals, targets, validate
 from gnnexport.errors import EXIT_BUG, EXIT_INTERRUPTED
 
 app = typer.Typer(
@@ -70,14 +68,8 @@ def _one_line(
     return f"warning: {message}\n"
 
 
-def _end(number: int, frame: FrameType | None) -> NoReturn:
-    """Leave like on Ctrl-C, so that half-written files are removed; a second request does not stop that."""
-    signal.signal(number, signal.SIG_IGN)
-    raise failure.Terminated
-
-
 def main() -> NoReturn:
     """Run the command line of this process."""
     warnings.formatwarning = _one_line
-    signal.signal(signal.SIGTERM, _end)
+    signals.listen()
     sys.exit(run(sys.argv[1:]))
