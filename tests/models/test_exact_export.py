@@ -26,12 +26,12 @@ def test_export_of_trained_model_is_exact(name: str, graph: str, tmp_path: Path)
         pytest.skip(reason(graph))
     data, _ = load_data(path)
     model = build_model(name, data, layers=2, hidden=32, seed=0)
-    train_model(model, data, epochs=15, seed=0)
+    train_model(model, data, epochs=6, seed=0)
     torch.save(model, tmp_path / "model.pt")
     with torch.no_grad():
         expected = model(data.inputs["x"], data.inputs["edge_index"]).numpy()
 
-    outcome = api.export(tmp_path / "model.pt", data=path, embed_data="0MB", time_budget="8s")
+    outcome = api.export(tmp_path / "model.pt", data=path, embed_data="0MB", time_budget="2s")
     with load(outcome.bundle) as run:
         parity = compare_outputs({"logits": expected}, run({"x": data.inputs["x"].numpy()}))
 
