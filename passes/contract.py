@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from gnnexport.errors import Problem
+from gnnexport.measure.amdahl import Shares
 from gnnexport.program.data import GraphData
 from gnnexport.program.inputs import Mode
 from gnnexport.program.program import Program
@@ -36,6 +37,8 @@ class PassContext:
         seed: seeds every random choice of the pass.
         mode: how the Program will be deployed.
         latency: measures one inference of a Program on the target, in milliseconds; `None` where it cannot run.
+        shares: measures how one inference of a Program on the target divides between linear layers, aggregation and all
+            else, and returns `None` where that cannot be told; `None` where nothing is measured.
         memory_bytes: that fitting may take besides data and model; by default half of what is free.
         note: takes one line for the report.
     """
@@ -45,6 +48,7 @@ class PassContext:
     seed: int = 0
     mode: Mode = "full"
     latency: Callable[[Program], float] | None = None
+    shares: Callable[[Program], Shares | None] | None = None
     memory_bytes: int | None = None
     note: Callable[[str], None] = field(default=lambda line: None)
 

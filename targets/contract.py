@@ -12,9 +12,11 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from gnnexport.errors import Problem
+from gnnexport.measure.amdahl import Shares
 from gnnexport.program.inputs import Mode
 from gnnexport.program.program import Program
 from gnnexport.targets.onnx.executed import Operand
+from gnnexport.targets.onnx.sparse_weights import Weight
 
 Prepare = Literal["baked", "model", "runtime"]
 """Who computes what depends on the graph alone: nobody any more, the model itself, or the runtime in front of it."""
@@ -77,6 +79,7 @@ class Artefact:
         inputs: names of what the model reads.
         halves: of each value that the Program rounds to 16 bits, in its order: rows of 16 bits are gathered of it.
         operands: what is quantised, and the arithmetic that each is computed with.
+        weights: matrices with what is stored of them, and what becomes of their zeros when the model runs.
     """
 
     model_file: str
@@ -90,6 +93,7 @@ class Artefact:
     inputs: tuple[str, ...] = ()
     halves: tuple[bool, ...] = ()
     operands: tuple[Operand, ...] = ()
+    weights: tuple[Weight, ...] = ()
 
 
 class Target(ABC):
@@ -103,6 +107,19 @@ class Target(ABC):
         """Tell what this target cannot do with a Program in a mode; an empty list when nothing."""
         del program, mode
         return []
+
+    def shares(
+        self, dialect: DialectModel, feeds: Mapping[str, NDArray[Any]], ctx: EmitContext
+    ) -> Shares | None:  # fmt: skip
+        """Measure how the time of one inference divides; `None` where that cannot be told.
+
+        Args:
+            dialect: the model.
+            feeds: a typical request.
+            ctx: as for `emit`.
+        """
+        del dialect, feeds, ctx
+        return None
 
     @abstractmethod
     def emit(self, dialect: DialectModel, folder: Path, ctx: EmitContext) -> Artefact:

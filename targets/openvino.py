@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import statistics
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -30,6 +31,8 @@ from gnnexport.targets.onnx.halves import gathered_halves
 from gnnexport.targets.onnx.native_target import NativeTarget
 from gnnexport.targets.onnx.quantised_forms import Form
 from gnnexport.targets.onnx.quantisers import OF_LEVELS
+from gnnexport.targets.onnx.shares import PROFILED_RUNS, Profiler, Timed
+from gnnexport.targets.onnx.sparse_weights import weights_of
 from gnnexport.targets.onnx.tape import OF_GRAPH
 
 WHERE = "target openvino"
@@ -46,6 +49,7 @@ class OpenVinoTarget(NativeTarget):
 
     name: ClassVar[str] = "openvino"
     runtime: ClassVar[str] = "openvino"
+    engine: ClassVar[str] = "openvino"
     prepares_edges: ClassVar[bool] = True
     branches: ClassVar[bool] = False
     """OpenVINO reuses the memory of values that a branch still reads: answers are wrong, without an error."""
@@ -96,6 +100,7 @@ class OpenVinoTarget(NativeTarget):
             inputs=tuple(str(value.name) for value in model.graph.inputs),
             halves=gathered_halves(model.graph),
             operands=choices.operands,
+            weights=weights_of([model], {}),
         )
 
     def lowered(self, dialect: DialectModel, ctx: EmitContext) -> tuple[ir.Model, Choices]:
@@ -112,18 +117,40 @@ class OpenVinoTarget(NativeTarget):
         """
         extension(import_openvino(WHERE))
 
+    def profiler(self, threads: int) -> Profiler | None:
+        """Return what tells the time of each operator on OpenVINO."""
+        return lambda model, feeds: _profile(model, threads, feeds)
+
     def timer(self, threads: int) -> Timer:
         """Return what opens a model to be timed on OpenVINO."""
         return lambda model, feeds: _open(model, threads, feeds)
 
 
+def _profile(model: ir.Model, threads: int, feeds: Mapping[str, NDArray[Any]]) -> list[Timed]:
+    """Compile a model, run it a few times and return the median time of each node."""
+    request, given = _request(model, {**settings(threads), "PERF_COUNT": True}, feeds)
+    runs: dict[tuple[str, str], list[float]] = {}
+    for _ in range(PROFILED_RUNS):
+        infer(request, given)
+        for item in request.get_profiling_info():
+            runs.setdefault((item.node_name, item.node_type), []).append(item.real_time.total_seconds() * 1000)
+    return [Timed(name, kind, statistics.median(ms[1:])) for (name, kind), ms in runs.items()]
+
+
 def _open(model: ir.Model, threads: int, feeds: Mapping[str, NDArray[Any]]) -> Callable[[], object]:
     """Compile a model and return a function that runs it once on inputs given by name."""
+    request, given = _request(model, settings(threads), feeds)
+    return lambda: infer(request, given)
+
+
+def _request(
+    model: ir.Model, configuration: Mapping[str, Any], feeds: Mapping[str, NDArray[Any]]
+) -> tuple[Any, list[NDArray[Any]]]:
+    """Return a request of a compiled model, and its inputs in order."""
     core = open_core(import_openvino(WHERE), native=schemas.DOMAIN in model.graph.opset_imports)
     read = core.read_model(ir.to_proto(model).SerializeToString())
-    request = core.compile_model(read, DEVICE, settings(threads)).create_infer_request()
-    given = [feeds[str(value.name)] for value in model.graph.inputs]
-    return lambda: infer(request, given)
+    request = core.compile_model(read, DEVICE, dict(configuration)).create_infer_request()
+    return request, [feeds[str(value.name)] for value in model.graph.inputs]
 
 
 def _convert(engine: Any, path: Path, native: bool) -> Any:

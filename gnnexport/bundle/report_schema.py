@@ -123,12 +123,62 @@ class Bits(Record):
     operands: tuple[QuantisedOperand, ...] = ()
 
 
+class EdgeSet(Record):
+    """The edges that one layer reads, loops of nodes on themselves aside: none of those is ever removed.
+
+    Args:
+        name: of the layer.
+        kept: edges that are left.
+        total: edges of the graph.
+    """
+
+    name: str
+    kept: int
+    total: int
+
+
+class SparseWeight(Record):
+    """A matrix of weights in the files, of which some numbers are zero.
+
+    Args:
+        name: of the matrix.
+        numbers: in it.
+        zeros: among them.
+        skipped: zeros that the operator chosen for it does not multiply; the others are stored, not executed.
+        layout: in which that operator holds it.
+        dense_bytes: that it would take with its zeros.
+        stored_bytes: that it takes in the files, with the places of its numbers.
+    """
+
+    name: str
+    numbers: int
+    zeros: int
+    skipped: int = 0
+    layout: str = "dense"
+    dense_bytes: int
+    stored_bytes: int
+
+
 class Sparsity(Record):
-    """Shares of zeros, told apart by whether a kernel makes use of them."""
+    """Shares of zeros, told apart by whether a kernel makes use of them.
+
+    Args:
+        edges: share of the edges that were removed, over all layers; loops of nodes on themselves do not count.
+        weights_stored: share of zeros among the numbers of all matrices of weights in the files.
+        weights_executed: share of zeros among the same numbers that are never multiplied.
+        dense_bytes: of all these matrices with their zeros.
+        stored_bytes: of the same in the files.
+        layers: edges, layer by layer.
+        weights: the matrices that hold zeros.
+    """
 
     edges: float | None = None
     weights_stored: float | None = None
     weights_executed: float | None = None
+    dense_bytes: int | None = None
+    stored_bytes: int | None = None
+    layers: tuple[EdgeSet, ...] = ()
+    weights: tuple[SparseWeight, ...] = ()
 
 
 class Result(Measurement):

@@ -47,7 +47,8 @@ class Auto:
         for settings in ladders(Stage.COMPRESS):
             for item in settings:
                 if time.perf_counter() > self.deadline:
-                    return skipped(item, best, [SPENT])
+                    best = skipped(item, best, [SPENT])
+                    break
                 best, kept = self._try(start, best, item)
                 if kept:
                     break
@@ -65,7 +66,7 @@ class Auto:
             return skipped(item, best, reasons), False
         self.progress(f"trying {name}")
         try:
-            after = run_pass(best, item, self.ctx)
+            after = run_pass(best, item, self.ctx, self.progress)
         except UnsupportedError as error:  # a model that cannot be retrained is still exported
             return skipped(item, best, [str(problem) for problem in error.problems]), False
         kept, reason = self._judge(start, best.program, after.program)
@@ -122,5 +123,5 @@ def run_given(start: Program, passes: Sequence[Pass], ctx: PassContext, progress
     for item in passes:
         if not item.measured:
             progress(f"running {spec.describe(item)}")
-            result = run_pass(result, item, ctx)
+            result = run_pass(result, item, ctx, progress)
     return result

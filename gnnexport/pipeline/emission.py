@@ -19,6 +19,7 @@ from gnnexport.bundle.report_schema import Lowering, Sizes, Step
 from gnnexport.bundle.stages import NODE_IDS, NUM_TARGETS, STORE_BYTES, Batched
 from gnnexport.bundle.writer import BundleWriter
 from gnnexport.errors import UnsupportedError
+from gnnexport.measure.amdahl import Shares
 from gnnexport.native.library import ABI
 from gnnexport.pipeline.batched_cases import batched_cases
 from gnnexport.pipeline.golden_cases import golden_cases
@@ -32,6 +33,9 @@ from gnnexport.program.program import Program
 from gnnexport.targets.contract import Artefact, DialectModel, EmitContext, Target
 from gnnexport.targets.onnx.translate import translate
 from gnnexport.targets.onnx.translate_graphs import translate_graphs
+
+SHARES_S = 2.0
+"""Seconds that choosing lowerings may take before operators are timed."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +116,21 @@ class Emitter:
         writer.write_decisions({**artefact.decisions, "threads": self.threads, "passes": list(self.applied)})
         writer.seal(self._manifest(program, artefact, batched))
         return Emission(final.program, final.steps, artefact, evaluation, size, tuple(notes))
+
+    def shares(self, program: Program) -> Shares | None:
+        """Measure how the time of one inference of a simplified Program divides; `None` where that cannot be told.
+
+        In mode `batched` it cannot: what is left of a request differs from one to the next.
+
+        Raises:
+            GnnExportError: the target cannot do the Program here.
+        """
+        if self.source.mode == "batched":
+            return None
+        final = finalise(program, self.source.data, self.source.mode).program
+        ctx = EmitContext(self.threads, min(self.lowering_budget_s, SHARES_S), self.seed)
+        feeds = self.source.feeds(item.name for item in self._read(final))
+        return self.target.shares(self._translated(final), feeds, ctx)
 
     def write_model(self, program: Program, writer: BundleWriter, decisions: Mapping[str, Any]) -> Artefact:
         """Write the model of a Program that is ready to be lowered, and nothing to prove it by; seal the bundle.

@@ -28,6 +28,7 @@ from gnnexport.pipeline.latency import latency_on
 from gnnexport.pipeline.measured import Measured
 from gnnexport.pipeline.proof import Form, Prover
 from gnnexport.pipeline.request import Request
+from gnnexport.pipeline.shares import shares_on
 from gnnexport.pipeline.source import Source, capture_source
 from gnnexport.pipeline.stage_emission import refusals
 from gnnexport.pipeline.steps import CANONICAL, Stepped, finalise, run_passes
@@ -82,6 +83,7 @@ def run(request: Request, source: Source, judge: Judge) -> Product:
     emitters = [_emitter(request, source, target, threads) for target, threads in pairs]
     if any(getattr(item, "latency", None) is not None for item in request.passes or ()):
         ctx = replace(ctx, latency=latency_on(emitters[0], simplified.program))
+    ctx = replace(ctx, shares=shares_on(emitters[0], request.progress))
     if request.dry_run:
         return _dry(request, source, simplified, ctx)
     reports: dict[str, Report] = {}
@@ -179,6 +181,7 @@ def _choose(
     """Let the pipeline choose passes for one target, or measure there what is left of those that were given."""
     if given is None:
         budget = parse_budget(request.budgets.max_drop or default_budget(emitter.source.task.metric))
+        ctx = replace(ctx, shares=shares_on(emitter, request.progress))
         return Auto(emitter, ctx, budget, deadline, request.progress).run(simplified.program)
     limit = math.inf if request.time_budget_s is None else deadline
     measured = [item for item in request.passes or () if item.measured]

@@ -251,6 +251,11 @@ def _together(artefacts: Sequence[Artefact], folder: Path, files: Sequence[str])
         lowering=tuple(row for artefact in artefacts for row in artefact.lowering),
         halves=tuple(gathered for artefact in artefacts for gathered in artefact.halves),
         operands=tuple(operand for artefact in artefacts for operand in artefact.operands),
+        weights=tuple(
+            replace(weight, name=f"{artefact.model_file.partition('/')[0]}: {weight.name}")
+            for artefact in artefacts
+            for weight in artefact.weights
+        ),
         prepare="runtime",
         native=any(artefact.native for artefact in artefacts),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from gnnexport import spec
@@ -44,8 +44,16 @@ def run_passes(program: Program, passes: Iterable[Pass], ctx: PassContext) -> St
     return result
 
 
-def run_pass(before: Stepped, item: Pass, ctx: PassContext) -> Stepped:
+def run_pass(
+    before: Stepped, item: Pass, ctx: PassContext, progress: Callable[[str], None] | None = None
+) -> Stepped:  # fmt: skip
     """Run one pass and hold it to its contract.
+
+    Args:
+        before: the Program, with the steps that led to it.
+        item: the pass.
+        ctx: for it.
+        progress: takes each line that the pass notes at once, such as what it can gain at most before it trains.
 
     Raises:
         UnsupportedError: the pass refuses this Program.
@@ -55,8 +63,14 @@ def run_pass(before: Stepped, item: Pass, ctx: PassContext) -> Stepped:
     if problems:
         raise UnsupportedError(*problems)
     notes: list[str] = []
+
+    def note(line: str) -> None:
+        notes.append(line)
+        if progress is not None:
+            progress(f"{item.name}: {line}")
+
     start = time.perf_counter()
-    program = item.run(before.program, replace(ctx, note=notes.append))
+    program = item.run(before.program, replace(ctx, note=note))
     seconds = time.perf_counter() - start
     _hold_to_contract(item, before.program, program)
     return Stepped(program, (*before.steps, _step(item, program, ctx, seconds, notes)))

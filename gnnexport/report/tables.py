@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from gnnexport.bundle.report_schema import Bits, LawResult, Measurement, Report
+from gnnexport.bundle.report_schema import Bits, LawResult, Measurement, Report, Sparsity
 from gnnexport.conformance.laws import LAWS
 from gnnexport.measure.metrics import find
 from gnnexport.report.quantities import NOT_MEASURED, count, milliseconds, share, size, throughput
@@ -23,7 +23,8 @@ class Table:
 def tables(report: Report) -> tuple[Table, ...]:
     """Make every table that has something in it."""
     made = (
-        _measurements(report), _sizes(report), *_bits(report), _laws(report), _steps(report), _lowerings(report)
+        _measurements(report), _sizes(report), *_bits(report), *_sparsity(report), _laws(report), _steps(report),
+        _lowerings(report),
     )  # fmt: skip
     return tuple(table for table in made if table.rows)
 
@@ -111,6 +112,41 @@ def _bits(report: Report) -> tuple[Table, Table]:
     )
     columns = ("operand", "kind", "a step for each", "numbers", "bits", "stored", "executed", "size")
     return Table("Bits", ("", "", "of what"), rows), Table("Quantised operands", columns, operands)
+
+
+def _sparsity(report: Report) -> tuple[Table, Table, Table]:
+    """Show what was removed in all, and layer by layer and matrix by matrix."""
+    found = report.result.sparsity or Sparsity()
+    lines = (
+        ("edges removed", found.edges, "of all layers, loops aside"),
+        ("weights stored as zero", found.weights_stored, _bytes(found)),
+        ("weights executed as zero", found.weights_executed, "of the same numbers: never multiplied"),
+    )
+    rows = tuple((name, share(value), about) for name, value, about in lines if value is not None)
+    layers = tuple(
+        (item.name, count(item.total), count(item.kept), share(1 - item.kept / item.total if item.total else 0.0))
+        for item in found.layers
+    )
+    weights = tuple(
+        (
+            item.name,
+            count(item.numbers),
+            share(item.zeros / item.numbers),
+            f"{item.layout}: {share(item.skipped / item.numbers)}" if item.skipped else "stored, not executed",
+            f"{size(item.stored_bytes)} of {size(item.dense_bytes)}",
+        )
+        for item in found.weights
+    )
+    return (
+        Table("Sparsity", ("", "", "of what"), rows),
+        Table("Edges of layers", ("layer", "edges", "kept", "removed"), layers),
+        Table("Weights with zeros", ("matrix", "numbers", "zeros", "executed as zero", "stored"), weights),
+    )
+
+
+def _bytes(found: Sparsity) -> str:
+    about = "of the numbers in all matrices"
+    return f"{about}: {size(found.stored_bytes)}, with their zeros {size(found.dense_bytes)}"
 
 
 def _laws(report: Report) -> Table:

@@ -12,6 +12,7 @@ from onnx_ir.passes import common as passes
 from gnnexport.program.inputs import Mode
 from gnnexport.targets.onnx.halves import store_halves
 from gnnexport.targets.onnx.quantisers import OF_LEVELS
+from gnnexport.targets.onnx.sparse_weights import store_sparse
 from gnnexport.targets.onnx.tape import OF_GRAPH
 
 MODEL_FILE = "model.onnx"
@@ -23,15 +24,20 @@ EXTERNAL_BYTES = (1 << 31) - (64 << 20)
 _SMALL_BYTES = 1024
 
 
-def write(model: ir.Model, folder: Path, external_bytes: int = EXTERNAL_BYTES) -> tuple[str, ...]:
+def write(
+    model: ir.Model, folder: Path, external_bytes: int = EXTERNAL_BYTES, *, compress: bool = True
+) -> tuple[str, ...]:
     """Write and check the model, weights that 16 bits hold exactly in 16 bits; return the names of the files.
 
     Args:
         model: in standard operators.
         folder: exists already.
         external_bytes: initialisers above this many bytes in all go to a file of their own.
+        compress: store weights with many zeros without them; the runtime has to write them out when it loads the model.
     """
-    store_halves(model)
+    if compress:
+        store_sparse(model)
+    store_halves(model)  # of what is compressed as well
     _tidy(model)
     path = folder / MODEL_FILE
     total = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)

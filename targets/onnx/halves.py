@@ -18,6 +18,9 @@ _HALVES = (ir.DataType.BFLOAT16, ir.DataType.FLOAT16)
 _ROUNDS = {ir.DataType.BFLOAT16: schemas.ROUND_BFLOAT16, ir.DataType.FLOAT16: schemas.ROUND_FLOAT16}
 _GATHERS = (schemas.AGGREGATE, schemas.AGGREGATE_LINEAR)
 
+HALF_OF = "gnnexport.half_of"
+"""Key of `Value.meta` of weights that are stored in 16 bits: what they were called before."""
+
 
 def store_halves(model: ir.Model) -> int:
     """Store weights in 16 bits, in place, where these hold every number exactly, and widen them where they are read.
@@ -40,7 +43,7 @@ def store_halves(model: ir.Model) -> int:
         half = f"{name}_half"
         given = ir.Value(name=half, const_value=ir.tensor(narrow, name=half))
         given.shape, given.type = ir.Shape(narrow.shape), ir.TensorType(ir.DataType.from_numpy(narrow.dtype))
-        given.meta.update(value.meta)
+        given.meta.update({**value.meta, HALF_OF: name})
         node = ir.node("Cast", [given], {"to": ir.DataType.FLOAT}, name=f"{name}_widened")
         wide = node.outputs[0]
         wide.shape, wide.type = value.shape, value.type

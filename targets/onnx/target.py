@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from gnnexport.errors import Problem
+from gnnexport.measure.amdahl import Shares
 from gnnexport.program.inputs import Mode
 from gnnexport.program.program import Program
 from gnnexport.targets.contract import Artefact, DialectModel, EmitContext, Target
@@ -33,7 +35,9 @@ from gnnexport.targets.onnx.quantised_forms import (
     take_form,
 )
 from gnnexport.targets.onnx.request_choice import dense_refused, lower_chosen
+from gnnexport.targets.onnx.shares import Profiler, divide
 from gnnexport.targets.onnx.softmax import expand_softmax
+from gnnexport.targets.onnx.sparse_weights import weights_of
 from gnnexport.targets.onnx.support import unsupported
 
 
@@ -43,6 +47,9 @@ class OnnxTarget(Target):
 
     name: ClassVar[str] = "onnx"
     runtime: ClassVar[str] = "ort"
+    engine: ClassVar[str] = "onnxruntime"
+    """What runs models here to be timed."""
+
     branches: ClassVar[bool] = True
     """Whether the engine can be trusted with `If`."""
 
@@ -103,6 +110,7 @@ class OnnxTarget(Target):
             inputs=tuple(str(value.name) for value in model.graph.inputs),
             halves=gathered_halves(model.graph),
             operands=choices.operands,
+            weights=weights_of([model], {}),
         )
 
     def lowered(self, dialect: DialectModel, ctx: EmitContext) -> tuple[ir.Model, Choices]:
@@ -153,6 +161,29 @@ class OnnxTarget(Target):
         """Tell whether our own kernels may and can run what a model holds of the dialect."""
         del graph, note
         return False
+
+    def shares(
+        self, dialect: DialectModel, feeds: Mapping[str, NDArray[Any]], ctx: EmitContext
+    ) -> Shares | None:  # fmt: skip
+        """Profile the lowered model on this target's engine.
+
+        Raises:
+            UnsupportedError: the model cannot be lowered.
+        """
+        profile = self.profiler(self.threads or ctx.threads)
+        if profile is None:
+            return None
+        model, _ = self.lowered(dialect, ctx)
+        wanted = {str(value.name): feeds[str(value.name)] for value in model.graph.inputs}
+        return divide(model, profile, wanted, self.engine)
+
+    def profiler(self, threads: int) -> Profiler | None:
+        """Return what tells the time of each operator on the engine of this target; `None` where there is none here."""
+        if find_spec("onnxruntime") is None:
+            return None
+        from gnnexport.targets.onnx.session import profile_model
+
+        return lambda model, feeds: profile_model(model, threads, feeds)
 
     def timer(self, threads: int) -> Timer | None:
         """Return what opens a model to be timed on the engine of this target; `None` where it is not installed."""

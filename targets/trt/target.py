@@ -30,6 +30,8 @@ from gnnexport.targets.onnx.files import sizes_by_origin, write
 from gnnexport.targets.onnx.quantised_forms import Form
 from gnnexport.targets.onnx.request import lower_graphs
 from gnnexport.targets.onnx.request_choice import dense_refused, describe
+from gnnexport.targets.onnx.shares import Profiler
+from gnnexport.targets.onnx.sparse_weights import weights_of
 from gnnexport.targets.onnx.split_prepare import split_prepare
 from gnnexport.targets.onnx.target import OnnxTarget
 from gnnexport.targets.ort import OLDEST
@@ -130,7 +132,7 @@ class TrtTarget(OnnxTarget):
         threads = self.threads or ctx.threads
         model, front, lowering = self._parts(dialect, ctx)
         refuse_scatter(model)
-        files = write(model, folder)
+        files = write(model, folder, compress=False)
         prepare = None if front is None else write_prepare(front, folder)
         asked = dialect if dialect.mode == "graphs" else replace(dialect, model=model)
         profile, largest = self._bounds(asked, model, prepare, threads)
@@ -161,6 +163,7 @@ class TrtTarget(OnnxTarget):
             requirements=_requirements(models, engine, largest),
             prepare="baked" if dialect.mode == "full" else "model" if front is None else "runtime",
             operands=operands,
+            weights=weights_of(models, {}),
         )
 
     def _bounds(
@@ -195,6 +198,11 @@ class TrtTarget(OnnxTarget):
 
     def timer(self, threads: int) -> Timer | None:
         """Return nothing: what is fast on a processor says little about a GPU."""
+        del threads
+        return None
+
+    def profiler(self, threads: int) -> Profiler | None:
+        """Return nothing, for the same reason."""
         del threads
         return None
 

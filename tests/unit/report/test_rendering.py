@@ -4,6 +4,7 @@ from gnnexport.bundle.report_schema import (
     Bits,
     Candidate,
     DataInfo,
+    EdgeSet,
     Latency,
     Lowering,
     Measurement,
@@ -12,6 +13,8 @@ from gnnexport.bundle.report_schema import (
     Report,
     Result,
     Sizes,
+    SparseWeight,
+    Sparsity,
     Step,
 )
 from gnnexport.report.markdown import to_markdown
@@ -118,6 +121,22 @@ def test_bits_are_told_apart(render):
     for word in ("1.70", "18.82", "1.90", "8.00", "8.06", "21.5 kB", "4.00", "43,328", "relu"):
         assert word in text
     assert "Bits" not in render(REPORT)
+
+
+@pytest.mark.parametrize("render", [to_markdown, to_text])
+def test_sparsity_is_told_apart(render):
+    """What is stored as zero and what is executed as zero stand side by side, with bytes, layers and matrices."""
+    weight = {"numbers": 1000, "zeros": 900, "dense_bytes": 4000, "stored_bytes": 512}
+    sparsity = Sparsity(
+        edges=0.4217, weights_stored=0.9, weights_executed=0.45, dense_bytes=8000, stored_bytes=1024,
+        layers=(EdgeSet(name="conv1", kept=750, total=1000), EdgeSet(name="conv2", kept=0, total=0)),
+        weights=(SparseWeight(name="w1", skipped=900, layout="blocks", **weight), SparseWeight(name="w2", **weight)),
+    )  # fmt: skip
+    text = render(REPORT.model_copy(update={"result": REPORT.result.model_copy(update={"sparsity": sparsity})}))
+    for word in ("42.17 %", "90.00 %", "45.00 %", "1.02 kB", "8 kB", "conv1", "25.00 %", "blocks: 90.00 %"):
+        assert word in text
+    assert "stored, not executed" in text
+    assert "Sparsity" not in render(REPORT)
 
 
 def test_an_empty_report_renders():
