@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -39,10 +40,11 @@ class FoldNorms(Pass):
         folded = 0
         for norm in calls(graph, aten.batch_norm.default):
             if _foldable(program.body, norm):
-                _fold(program.body, norm)
+                program.sparse_weights |= _renamed(program, _fold(program.body, norm))
                 folded += 1
         drop_dead(graph)
         program.body = rebuild(program.body, graph)
+        program.sparse_weights &= {name for name, _ in program.body.named_parameters(remove_duplicate=False)}
         if folded:
             ctx.note(f"folded {folded} batch normalisations")
         return program
@@ -88,7 +90,19 @@ def _scaled_parts(node: fx.Node) -> list[Any]:
     return []
 
 
-def _fold(module: fx.GraphModule, norm: fx.Node) -> None:
+def _renamed(program: Program, folded: Mapping[fx.Node, fx.Node]) -> set[str]:
+    """Return the new names of sparse weights: what is scaled is as sparse as before.
+
+    Args:
+        program: with the names that they had.
+        folded: what was put in the place of each value.
+    """
+    linear = [pair for pair in folded.items() if pair[0].target is aten.linear.default]
+    return {str(args_of(new)[1].target) for old, new in linear if args_of(old)[1].target in program.sparse_weights}
+
+
+def _fold(module: fx.GraphModule, norm: fx.Node) -> Mapping[fx.Node, fx.Node]:
+    """Move a normalisation into parameters, and return what was put in the place of each value before it."""
     source, weight, bias, mean, variance = args_of(norm)[:5]
     eps = float(args_of(norm)[7])
     mean_value, variance_value = parameter_of(module, mean), parameter_of(module, variance)
@@ -100,12 +114,14 @@ def _fold(module: fx.GraphModule, norm: fx.Node) -> None:
     shift = -mean_value.double() * scale
     offset = parameter_of(module, bias)
     shift = shift if offset is None else shift + offset.detach().double()
-    scaled = _scaled(module, source, scale, {})
+    done: dict[fx.Node, fx.Node] = {}
+    scaled = _scaled(module, source, scale, done)
     graph = module.graph
     with graph.inserting_before(norm):
         constant = add_parameter(module, "folded_shift", shift.float())
         result = like(graph.call_function(aten.add.Tensor, (scaled, constant)), norm)
     norm.replace_all_uses_with(_merge_biases(module, result))
+    return done
 
 
 def _scaled(module: fx.GraphModule, node: Any, scale: Tensor, done: dict[fx.Node, fx.Node]) -> fx.Node:

@@ -84,6 +84,9 @@ class PruneChannels(Pass):
             return [Problem(self.name, "the Program is not split yet", "Run raise-messages and split-structure first")]
         if ctx.data is None:
             return [Problem(self.name, "needs the graph's features to fit to", "Give data with --data")]
+        if program.sparse_weights:
+            what = "weights are sparse already, and fitting what reads fewer channels would fill them"
+            return [Problem(self.name, what, "Put prune-channels in front of sparsify-weights")]
         if self.latency is not None and ctx.latency is None:
             what = f"latency={self.latency} cannot be measured: the target does not run on this machine"
             return [Problem(self.name, what, "Use macs=0.5, or compress where the target runs")]

@@ -53,6 +53,7 @@ class Program(nn.Module):
         training_blocker: why the Program cannot be retrained; `None` when it can.
         store_bits: of a number in the rows that mode `batched` keeps between requests.
         feature_bits: most bits of a feature, where mode `batched` stores features packed.
+        sparse_weights: names of parameters of the body whose zeros stay zero in training.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Program(nn.Module):
         training_blocker: str | None = None,
         store_bits: StoreBits = 32,
         feature_bits: FeatureBits = 8,
+        sparse_weights: Collection[str] = (),
     ) -> None:
         super().__init__()
         self.body = body
@@ -80,6 +82,7 @@ class Program(nn.Module):
         self.training_blocker = training_blocker
         self.store_bits = store_bits
         self.feature_bits = feature_bits
+        self.sparse_weights = frozenset(sparse_weights)
         self.training = False
 
     @property
@@ -135,6 +138,7 @@ class Program(nn.Module):
             training_blocker=self.training_blocker,
             store_bits=self.store_bits,
             feature_bits=self.feature_bits,
+            sparse_weights=self.sparse_weights,
         )
         twin.training = self.training
         return twin

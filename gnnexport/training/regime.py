@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from gnnexport.program.program import Program
 from gnnexport.training.feeding import Feed
+from gnnexport.training.parts import Part
 
 
 class Regime:
@@ -27,12 +29,21 @@ class Regime:
         parameters = [item for item in program.body.parameters() if item.requires_grad]
         return [{"params": parameters, "lr": lr, "weight_decay": weight_decay}]
 
+    def started(self, optimiser: torch.optim.Optimizer) -> None:
+        """See the optimiser before the first step."""
+
     def penalty(self) -> Tensor | None:
         """Return what is added to the loss of a step."""
         return None
 
     def project(self) -> None:
         """Bring parameters back to where they may be, after a step."""
+
+    def stepped(self, part: Part) -> None:
+        """See what a step was just taken on, when all is projected; the gradients of that step still stand."""
+
+    def ended(self, loss: float) -> None:
+        """See the mean loss of an epoch's rows, without the penalty, at its end."""
 
     def admits(self) -> bool:
         """Tell whether the weights as they are may be the best of the run; asked at first and after each epoch."""

@@ -21,6 +21,7 @@ from gnnexport.training.memory import default_limit
 from gnnexport.training.parts import Part, split_set
 from gnnexport.training.plan import plan_feed
 from gnnexport.training.regime import Regime
+from gnnexport.training.sparsity.zeros import KeptZeros
 from gnnexport.training.task import Task, compute_loss
 
 _SPLITS: tuple[Split, ...] = ("train", "val")
@@ -104,7 +105,7 @@ class Trainer:
     ) -> tuple[Program, History]:  # fmt: skip
         """Train a copy of the Program and return the best one seen, the given one included.
 
-        Best is the best validation metric, then the lowest validation loss.
+        Best is the best validation metric, then the lowest validation loss. Zeros of sparse weights stay zero.
 
         Args:
             program: split; left as it is.
@@ -128,6 +129,8 @@ class Trainer:
         feed = self._feed(program, seed, training=True)
         regime.begin(program, feed)
         optimiser = torch.optim.Adam(regime.groups(program, lr or self.task.lr, self.task.weight_decay))
+        regime.started(optimiser)
+        zeros = KeptZeros(program)
         if feed.note:
             self.progress(f"training {feed.note}")
         taught = None if teacher is None or distil == 0 else self._taught(teacher.clone(), feed)
@@ -138,7 +141,9 @@ class Trainer:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             for epoch in range(1, (self.task.epochs if epochs is None else epochs) + 1):
-                history.train_loss.append(self._epoch(program, feed.steps(taught), objective, optimiser, regime))
+                steps = feed.steps(taught)
+                history.train_loss.append(self._epoch(program, steps, objective, optimiser, regime, zeros))
+                regime.ended(history.train_loss[-1])
                 metric, loss = self._judge(program, feed, "val")
                 history.validation.append(metric)
                 best.see(epoch, self._rank(metric, loss), admitted=regime.admits())
@@ -190,7 +195,7 @@ class Trainer:
 
     def _epoch(
         self, program: Program, parts: Iterable[Part], objective: Objective, optimiser: torch.optim.Optimizer,
-        regime: Regime,
+        regime: Regime, zeros: KeptZeros,
     ) -> float:  # fmt: skip
         """Take a step on each part until time is over, one at least, and return the mean loss of the rows."""
         program.train(True)
@@ -202,6 +207,8 @@ class Trainer:
             (loss if penalty is None else loss + penalty).backward()
             optimiser.step()
             regime.project()
+            zeros.project(optimiser)
+            regime.stepped(part)
             total, rows = total + float(loss.detach()) * len(part.y), rows + len(part.y)
             if self._is_over():
                 break

@@ -1,0 +1,206 @@
+"""Put zeros into weights: by pruning after training, or by training them sparse."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import ClassVar, Literal
+
+from gnnexport.errors import Problem
+from gnnexport.measure.amdahl import prediction
+from gnnexport.passes.contract import Pass, PassContext, Stage
+from gnnexport.program.program import Program
+from gnnexport.program.quantised import is_quantised
+from gnnexport.training.sparsity.densities import Distribution
+from gnnexport.training.sparsity.patterns import Axis, Pattern, parse_pattern
+from gnnexport.training.sparsity.projection import WholeChannels
+from gnnexport.training.sparsity.recipe import Method, Recipe, Start, prunable, sparsify
+from gnnexport.training.sparsity.weights import find_weights
+
+SPARSITY = 0.9
+ROUNDS = 4
+
+SPARSE_TRAINING = ("rigl", "set")
+SPLITTING = ("slr", "admm")
+
+
+@dataclass(frozen=True)
+class SparsifyWeights(Pass):
+    """Bring most entries of weight matrices to zero, and train those that are left.
+
+    `magnitude` keeps the largest entries; `admm` and `slr` pull weights towards sparse ones before that ("Towards
+    Sparsification of Graph Neural Networks", ICCD 2022). `rigl` and `set` train sparse weights whose places change.
+    """
+
+    name: ClassVar[str] = "sparsify-weights"
+    stage: ClassVar[Stage] = Stage.COMPRESS
+    turn: ClassVar[int] = 20
+    ladder: ClassVar[tuple[str, ...]] = ("sparsity=0.9,pattern=16x1", "sparsity=0.9", "sparsity=0.75,pattern=16x1")
+    method: Method = "magnitude"
+    """`magnitude`, `slr` and `admm` prune and train what is left; `rigl` and `set` train sparse."""
+    sparsity: float | None = None
+    """Share of entries that become zero, of channels with pattern=column or row; 0.9 unless the pattern says it."""
+    pattern: str = "unstructured"
+    """`unstructured`; `2:4`: of 4 inputs in a row 2; `16x1`: blocks of 16 outputs by 1 input; `column` and `row`: whole
+    channels, which shrinks the model, judged by what reads or makes them."""
+    distribution: Distribution | None = None
+    """`global`: chosen among all weights; `uniform`: the same share of each; `erk`: more of small ones. By default
+    global, with rigl and set erk."""
+    schedule: Literal["oneshot", "gradual"] = "oneshot"
+    """Whether magnitude prunes at once, or in rounds with training in between."""
+    rounds: int | None = None
+    """Of schedule=gradual; 4 by default."""
+    start: Start | None = None
+    """Of rigl and set: the trained model, by default, or weights drawn anew."""
+    update_every: int | None = None
+    """Steps between changes of places, with rigl and set; by default some twenty changes in a run."""
+    death: float | None = None
+    """Share of entries that change places at first, with rigl and set, falling along a cosine; 0.5 by default."""
+    stop: float | None = None
+    """Share of the steps after which places stay, with rigl and set; 0.75 by default."""
+    rho: float | None = None
+    """Strength of the pull of slr and admm; 0.1 by default."""
+    step: float | None = None
+    """First step of slr's multipliers; 0.01 by default."""
+    epochs: int | None = None
+    """Of slr, admm, rigl, set, and of all rounds but the last of schedule=gradual; by default the task's."""
+    retrain: bool = True
+    """Train what is left after pruning; without labels it stays as pruned."""
+    retrain_epochs: int | None = None
+    """At most this many in that; by default the task's."""
+    lr: float | None = None
+    """Step size of training; by default the task's."""
+    distil: float = 0.0
+    """Share of the loss that is the divergence from the answers of the model as it was."""
+
+    def __post_init__(self) -> None:
+        pattern = parse_pattern(self.pattern)
+        self._check_effects(pattern)
+        for name, value in self._defaults(pattern).items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
+        self._check_ranges()
+
+    def _defaults(self, pattern: Pattern | Axis) -> dict[str, object]:
+        """Return what options are that have an effect and were not given."""
+        found: dict[str, object] = {}
+        if not isinstance(pattern, Pattern) or not pattern.group:
+            found["sparsity"] = SPARSITY
+        if isinstance(pattern, Pattern) and not pattern.group:
+            found["distribution"] = "erk" if self.method in SPARSE_TRAINING else "global"
+        if self.schedule == "gradual":
+            found["rounds"] = ROUNDS
+        if self.method in SPARSE_TRAINING:
+            found |= {"start": "trained", "death": 0.5, "stop": 0.75}
+        if self.method in SPLITTING:
+            found["rho"] = 0.1
+        if self.method == "slr":
+            found["step"] = 0.01
+        return found
+
+    def _check_effects(self, pattern: Pattern | Axis) -> None:
+        """Refuse options that would do nothing beside others."""
+        sparse_training = self.method in SPARSE_TRAINING
+        untrained = not self.retrain and self.method == "magnitude" and self.schedule == "oneshot"
+        idle = {
+            "method=rigl and set": [] if sparse_training else ["start", "update_every", "death", "stop"],
+            "method=slr and admm": [] if self.method in SPLITTING else ["rho"],
+            "method=slr": [] if self.method == "slr" else ["step"],
+            "schedule=gradual": [] if self.schedule == "gradual" else ["rounds"],
+            "method=magnitude": ["schedule"] if self.method != "magnitude" else [],
+            "method=magnitude, slr and admm": ["retrain", "retrain_epochs"] if sparse_training else [],
+            "another method than one-shot magnitude": ["epochs"]
+            if self.method == "magnitude" and self.schedule == "oneshot"
+            else [],
+            "retrain=true": [] if self.retrain else ["retrain_epochs", *(["lr", "distil"] if untrained else [])],
+            "patterns that leave the sparsity open": ["sparsity", "distribution", "schedule"]
+            if isinstance(pattern, Pattern) and pattern.group
+            else [],
+            "patterns of entries": [] if isinstance(pattern, Pattern) else ["distribution"],
+        }
+        given = {item.name for item in fields(self) if getattr(self, item.name) != item.default}
+        for condition, names in idle.items():
+            for name in names:
+                if name in given:
+                    raise ValueError(f"{name} acts with {condition} alone. Drop {name}")
+        if sparse_training and not isinstance(pattern, Pattern):
+            raise ValueError(f"pattern={self.pattern} shrinks the model, which {self.method} does not. Use magnitude")
+        if self.start == "scratch" and self.distribution == "global":
+            raise ValueError("distribution=global compares trained weights. Use erk or uniform, or start=trained")
+
+    def _check_ranges(self) -> None:
+        if self.sparsity is not None and not 0 < self.sparsity < 1:
+            raise ValueError("sparsity must be in (0, 1). Write for example sparsity=0.9")
+        for name in ("death", "stop"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value <= 1:
+                raise ValueError(f"{name} must be in (0, 1]")
+        for name in ("rho", "step", "lr"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"{name} must be positive")
+        if self.rounds is not None and self.rounds < 2:
+            raise ValueError("rounds must be at least 2; schedule=oneshot prunes at once")
+        if self.update_every is not None and self.update_every < 1:
+            raise ValueError("update_every must be at least 1")
+        for name in ("epochs", "retrain_epochs"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1" + ("; see retrain" if name == "retrain_epochs" else ""))
+        if not 0 <= self.distil <= 1:
+            raise ValueError("distil must be in [0, 1]. Write for example distil=0.5")
+
+    def check(self, program: Program, ctx: PassContext) -> list[Problem]:
+        """Refuse a Program without weights that may change, one that is quantised, and training without labels."""
+        if program.prepare is None:
+            return [Problem(self.name, "the Program is not split yet", "Run raise-messages and split-structure first")]
+        if self.method != "magnitude" and ctx.trainer is None:
+            mend = "Give data with labels, or use method=magnitude"
+            return [Problem(self.name, f"method={self.method} needs labels to train with", mend)]
+        if is_quantised(program):
+            return [Problem(self.name, "the model is quantised already", "Put sparsify-weights in front of that")]
+        if not find_weights(program):
+            return [Problem(self.name, "no value is multiplied by a matrix of weights", "Drop this pass")]
+        if not prunable(program):
+            what = "no matrix of weights requires a gradient"
+            return [Problem(self.name, what, "Unfreeze some, or drop this pass")]
+        pattern = parse_pattern(self.pattern)
+        return [] if isinstance(pattern, Pattern) else self._check_channels(program, pattern)
+
+    def _check_channels(self, program: Program, axis: Axis) -> list[Problem]:
+        if program.sparse_weights:
+            what = f"weights are sparse already, and pattern={axis} would take channels out of them"
+            return [Problem(self.name, what, "Put it in front of the other sparsify-weights")]
+        if not WholeChannels(program, axis).groups:
+            return [Problem(self.name, "no group of hidden channels can shrink", "Use pattern=unstructured")]
+        return []
+
+    def run(self, program: Program, ctx: PassContext) -> Program:
+        """Return the Program with sparse weights."""
+        shares = None if ctx.shares is None else ctx.shares(program)
+        if shares is not None:
+            ctx.note(prediction(shares, "linear", self._left()))
+        frozen = [item.name for item in find_weights(program) if not item.learned]
+        if frozen:
+            ctx.note(f"left as they are, for they require no gradient: {', '.join(frozen)}")
+        return sparsify(program, ctx.trainer, self._recipe(ctx), ctx.note)
+
+    def _left(self) -> float:
+        """Return the share of the work of linear maps that is left, about."""
+        pattern = parse_pattern(self.pattern)
+        if isinstance(pattern, Pattern) and pattern.group:
+            return pattern.most / pattern.group
+        assert self.sparsity is not None
+        return 1 - self.sparsity
+
+    def _recipe(self, ctx: PassContext) -> Recipe:
+        task = 0 if ctx.trainer is None else ctx.trainer.task.epochs
+        given = {
+            "sparsity": self.sparsity, "distribution": self.distribution, "rounds": self.rounds, "start": self.start,
+            "death": self.death, "stop": self.stop, "rho": self.rho, "step": self.step,
+        }  # fmt: skip
+        return Recipe(
+            method=self.method, pattern=parse_pattern(self.pattern), every=self.update_every,
+            epochs=self.epochs or task, retrain_epochs=(self.retrain_epochs or task) if self.retrain else 0,
+            lr=self.lr, distil=self.distil, seed=ctx.seed,
+            **{name: value for name, value in given.items() if value is not None},  # type: ignore[arg-type]
+        )  # fmt: skip
