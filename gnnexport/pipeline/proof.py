@@ -34,6 +34,7 @@ from gnnexport.pipeline.bits import count_bits
 from gnnexport.pipeline.divergence import blame
 from gnnexport.pipeline.emission import Emission, Emitter
 from gnnexport.pipeline.source import Source, unread_note
+from gnnexport.pipeline.sparsity import count_sparsity
 from gnnexport.pipeline.stage_emission import cost_of_request
 from gnnexport.program.cost import Cost, measure_cost
 from gnnexport.program.inputs import Role
@@ -110,7 +111,12 @@ class Prover:
             baseline=self._baseline(timings, result.emission.evaluation),
             exported=measured,
             result=Result(
-                **{**final.model_dump(), "sizes": result.emission.sizes, "bits": self._bits(result)},
+                **{
+                    **final.model_dump(),
+                    "sizes": result.emission.sizes,
+                    "bits": self._bits(result),
+                    "sparsity": count_sparsity(result.emission.program, result.emission.artefact),
+                },
             ),
             drop=drop,
             speedup=speedup,

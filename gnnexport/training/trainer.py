@@ -35,7 +35,7 @@ class History:
         best_epoch: epoch of the weights that were returned; 0 is the Program as it was given.
         validation: metric after each epoch, from epoch 0 on.
         train_loss: of each epoch, from epoch 1 on.
-        note: how training was done, where it was not on the whole graph as memory allows.
+        note: how training was done, where it was not on the whole graph as memory allows, or not to the end.
     """
 
     best_epoch: int
@@ -47,6 +47,12 @@ class History:
     def best(self) -> float:
         """Validation metric of the weights that were returned."""
         return self.validation[self.best_epoch]
+
+    def cut(self, most: int) -> History:
+        """Note that time was over before the last of so many epochs, if it was."""
+        epoch = len(self.train_loss)
+        over = f"until the time budget was spent, at epoch {epoch} of at most {most}"
+        return self if epoch == most else replace(self, note=", ".join(filter(None, (self.note, over))))
 
 
 @dataclass(frozen=True)
@@ -135,12 +141,12 @@ class Trainer:
             self.progress(f"training {feed.note}")
         taught = None if teacher is None or distil == 0 else self._taught(teacher.clone(), feed)
         metric, loss = self._judge(program, feed, "val")
-        history = History(0, [metric], [])
+        history, most = History(0, [metric], [], feed.note), self.task.epochs if epochs is None else epochs
         best = _Best(program)
         best.see(0, self._rank(metric, loss), admitted=regime.admits())
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            for epoch in range(1, (self.task.epochs if epochs is None else epochs) + 1):
+            for epoch in range(1, most + 1):
                 steps = feed.steps(taught)
                 history.train_loss.append(self._epoch(program, steps, objective, optimiser, regime, zeros))
                 regime.ended(history.train_loss[-1])
@@ -151,11 +157,12 @@ class Trainer:
                     break
                 if self._is_over():
                     self.progress(f"time budget spent at epoch {epoch}")
+                    history = history.cut(most)
                     break
                 if epoch % 20 == 0:
                     self.progress(f"epoch {epoch}: validation {self.task.metric} {metric:.4f}")
         best_epoch = best.restore(len(history.train_loss))
-        return program.train(False), History(best_epoch, history.validation, history.train_loss, feed.note)
+        return program.train(False), replace(history, best_epoch=best_epoch)
 
     def feed(self, program: Program) -> Feed:
         """Return how a Program is fed in training."""

@@ -95,3 +95,12 @@ def test_auto_exports_what_it_cannot_retrain(model: Path, monkeypatch: pytest.Mo
     cutting = found[:2]  # the third keeps every channel, so that what timing finds decides
     assert not any(kept for _, kept, _ in cutting)
     assert all("the layer is frozen" in reason for _, _, reason in cutting)
+
+
+def test_auto_tells_of_each_pass_that_time_did_not_allow(model: Path) -> None:
+    """Nothing is tried once the time budget is spent, and every pass is listed with that reason."""
+    report = compress(model, max_drop="100pp", time_budget="1ms")
+    untried = {
+        step.name.partition("{")[0] for step in report.steps if step.notes == ("not tried: the time budget is spent",)
+    }
+    assert {"prune-channels", "sparsify-weights", "a2q", "quantize"} <= untried

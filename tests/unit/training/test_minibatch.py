@@ -124,6 +124,7 @@ def test_the_deadline_ends_an_epoch() -> None:
     assert len(seen) == 1
     assert len(history.validation) == 2
     assert lines[-1] == "time budget spent at epoch 1"
+    assert history.note.endswith(", until the time budget was spent, at epoch 1 of at most 50")
 
 
 def test_patience_ends_training() -> None:
