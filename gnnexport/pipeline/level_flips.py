@@ -2,7 +2,8 @@
 
 The Program is run in PyTorch with noise of the size of float32's own in front of every quantiser: the rows that
 change by more than the tolerance are those that another order of the same sums may change. How far they may change is
-seen by moving some levels of every operand by one.
+seen by moving some levels of every operand by one. A rule that leaves out small messages has such a border, too: what
+is near it is let in and left out by turns.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from gnnexport.bundle.golden import Flips
 from gnnexport.bundle.manifest import TOLERANCE
 from gnnexport.program.dialect.dynamic import dynamic_step
 from gnnexport.program.dialect.quantize import LEAST_STEP, along_columns, along_rows, nearest_groups
+from gnnexport.program.edge_rules import is_decision
 from gnnexport.program.inputs import Input
 from gnnexport.program.program import Program, arguments_of
 from gnnexport.program.quantised import ROUNDINGS
@@ -32,6 +34,9 @@ MOVED = 1 / 16
 
 LEAST_SHARE = 1e-3
 """Share of rows that may differ even where noise changed none."""
+
+NEAR = 0.05
+"""Of a threshold: messages whose norm is so near to it may be on either side when it is seen what that leads to."""
 
 SPARE = 2.0
 """Times what was seen that is allowed."""
@@ -75,8 +80,8 @@ def find_flips(
 
 
 def _rounds(node: fx.Node) -> bool:
-    """Tell whether a node rounds values, rather than weights, which are rounded once for all."""
-    return node.target in ROUNDINGS and not _is_constant(node.args[0])
+    """Tell whether a node rounds values, rather than weights, which are rounded once for all, or decides by them."""
+    return is_decision(node) or (node.target in ROUNDINGS and not _is_constant(node.args[0]))
 
 
 def _is_constant(value: Any) -> bool:
@@ -105,6 +110,9 @@ class _Moved(fx.Interpreter):
         if self.what == "noise":
             return result
         drawn = torch.rand(x.shape, generator=self.draw, dtype=x.dtype)
+        if is_decision(n):
+            near = (x - given[0]).abs() < NEAR * given[0].abs()
+            return result ^ (near & (drawn < 1 / 2))
         sign = (drawn < MOVED / 2).to(x.dtype) - (drawn > 1 - MOVED / 2).to(x.dtype)
         return result + sign * _step(n.target, x, *given)
 

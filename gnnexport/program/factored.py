@@ -54,7 +54,7 @@ def factor_weights(program: Program) -> int:
         _, _, col, weight, reduce = args_of(node)
         if reduce != "sum" or rank_of(weight) != 1 or weight.op != "placeholder" or col.op != "placeholder":
             continue
-        factors = _read(made[str(weight.target)], _slots(made[str(col.target)]))
+        factors = _factors(made[str(weight.target)], made[str(col.target)])
         if factors is not None and (factors.of_row or factors.of_source):
             _rewrite(program.body.graph, node, vectors.of(factors.of_row), vectors.of(factors.of_source))
             rewritten += 1
@@ -80,6 +80,21 @@ def _slots(col: Any) -> _Slots | None:
     if perm.target is not operator.getitem or args_of(perm)[0].target is not gnn.csr.default:
         return None
     return _Slots(source, args_of(args_of(perm)[0])[0], perm)
+
+
+def _factors(weight: Any, col: Any) -> _Factors | None:
+    """Return the factors of a weight, whether the sum is over all slots or over some of them."""
+    (of_all, chosen), (sources, of_sum) = _whole(weight), _whole(col)
+    return _read(of_all, _slots(sources)) if chosen is of_sum else None
+
+
+def _whole(value: Any) -> tuple[Any, fx.Node | None]:
+    """Return what some slots of a value were chosen out of, and the choice; of a whole value itself."""
+    if isinstance(value, fx.Node) and value.target is aten.index_select.default:
+        chosen = args_of(value)[2]
+        if chosen.target is operator.getitem and args_of(chosen)[0].target is gnn.keep_slots.default:
+            return args_of(value)[0], chosen
+    return value, None
 
 
 def _read(weight: Any, slots: _Slots | None, *, ordered: bool = False) -> _Factors | None:

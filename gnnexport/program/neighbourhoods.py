@@ -20,7 +20,7 @@ from gnnexport.errors import UnsupportedError
 from gnnexport.native.neighbours import Block, expand, number
 from gnnexport.program.draws import unfair
 from gnnexport.program.graphs import args_of, module_of, output_node
-from gnnexport.program.hops import Hops, Space, find_hops
+from gnnexport.program.hops import STEPS, Hops, Space, find_hops
 from gnnexport.program.inputs import Role
 from gnnexport.program.program import Program
 from gnnexport.program.shapes import sizes_of
@@ -327,7 +327,7 @@ def _csr(rowptr: str, parts: Mapping[str, str], structure: Mapping[str, Any]) ->
 
 
 def _owner(program: Program, names: Mapping[str, Mapping[str, str]], value: str) -> str:
-    """Return the pointers of the structure that a value has as many rows as: the examples tell structures apart."""
+    """Return the pointers of the structure that a value has as many rows as, and that is read along with it."""
     given = {str(node.target): node for node in program.body.graph.find_nodes(op="placeholder")}
     wanted = sizes_of(given[value], 0)
     owners = [
@@ -335,9 +335,22 @@ def _owner(program: Program, names: Mapping[str, Mapping[str, str]], value: str)
         for rowptr, parts in names.items()
         if wanted in [sizes_of(given[name], 0) for part, name in parts.items() if part != "rowptr"]
     ]
+    if len(owners) > 1:  # layers that went without some edges have all of them in the examples
+        owners = [rowptr for rowptr in owners if rowptr in _read_along(given[value])]
     if len(owners) != 1:
         raise _refused(f"'{value}' belongs to {len(owners)} structures")
     return owners[0]
+
+
+def _read_along(value: fx.Node) -> set[str]:
+    """Return the pointers by which a value, or what is computed of it, is first moved or reduced."""
+    found, seen, left = set(), {value}, [value]
+    while left:
+        fresh = [user for user in left.pop().users if user not in seen]
+        seen.update(fresh)
+        found |= {str(args_of(user)[1].target) for user in fresh if user.target in STEPS}
+        left += [user for user in fresh if user.target not in STEPS]
+    return found
 
 
 def _row_bytes(value: Tensor) -> int:

@@ -14,6 +14,7 @@ from gnnexport.bundle.stages import FeatureBits, StoreBits
 from gnnexport.program.dialect import ops as _dialect  # noqa: F401  registers the ops that graphs refer to
 from gnnexport.program.dialect import orders as _orders  # noqa: F401
 from gnnexport.program.dialect import quantize as _quantize  # noqa: F401
+from gnnexport.program.dialect import subsets as _subsets  # noqa: F401
 from gnnexport.program.dialect import tables as _tables  # noqa: F401
 from gnnexport.program.functional import set_training
 from gnnexport.program.inputs import (

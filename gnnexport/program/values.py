@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, fx
 
-from gnnexport.program.program import Program
+from gnnexport.program.program import Program, arguments_of, placeholder_names
 
 T = TypeVar("T")
 
@@ -59,6 +59,21 @@ def body_values(
         structure: what `prepare` made of the graph.
     """
     return observe(program, inputs, dict.fromkeys(wanted, _itself), structure)
+
+
+def prepared_values(program: Program, inputs: Mapping[str, Tensor], wanted: Collection[fx.Node]) -> dict[fx.Node, Any]:
+    """Run `prepare` and return what some of its nodes computed.
+
+    Args:
+        program: split.
+        inputs: by name.
+        wanted: nodes of `prepare`.
+    """
+    assert program.prepare is not None
+    observer = _Observer(program.prepare, dict.fromkeys(wanted, _itself))
+    with torch.no_grad():
+        observer.run(*arguments_of(inputs, placeholder_names(program.prepare)))
+    return observer.found
 
 
 def _itself(value: Any) -> Any:

@@ -1,0 +1,1 @@
+"""Choose the edges that each layer of a model keeps."""

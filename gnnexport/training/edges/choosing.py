@@ -1,0 +1,240 @@
+"""Choose what each layer keeps: nested sets, layer by layer, each by what the layers below make on theirs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from gnnexport.program.edge_layers import EdgeLayer
+from gnnexport.program.edge_sets import Slots, freeze, slots_of
+from gnnexport.program.program import Program
+from gnnexport.training.edges.scores import drawn, message_norms, no_norm, resistances
+
+Method = Literal["norm", "random", "top-k", "effective-resistance"]
+Schedule = Literal["rising", "equal"]
+
+BY_NORM: tuple[Method, ...] = ("norm", "top-k")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How edges are chosen.
+
+    Args:
+        sparsity: share of the edges between different nodes of all layers that goes; `None` with a threshold.
+        threshold: norm of messages below which edges go.
+        method: what tells edges apart.
+        schedule: whether later layers lose more.
+        seed: of draws.
+    """
+
+    sparsity: float | None
+    threshold: float | None = None
+    method: Method = "norm"
+    schedule: Schedule = "rising"
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What a layer keeps.
+
+    Args:
+        layer: of the whole Program.
+        stays: bool [slots], loops included.
+        loops: slots of nodes to themselves.
+        threshold: between the scores of what went and of what stayed; infinite where all went, 0 where all stayed.
+        reason: why nothing was left out; empty where something could have been.
+    """
+
+    layer: EdgeLayer
+    stays: Tensor
+    loops: int
+    threshold: float = 0.0
+    reason: str = ""
+
+    @property
+    def edges(self) -> int:
+        """Edges between different nodes, in the whole graph."""
+        return self.stays.numel() - self.loops
+
+    @property
+    def removed(self) -> int:
+        """Of these, how many went."""
+        return self.stays.numel() - int(self.stays.sum())
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What all layers keep.
+
+    Args:
+        layers: in graph order.
+        slots: of their structures.
+    """
+
+    layers: tuple[Chosen, ...]
+    slots: Mapping[str, Slots]
+
+    def apply(self, program: Program) -> Program:
+        """Return the Program that this was chosen for on what was chosen, whatever its weights are now."""
+        sets = {place: item.stays for place, item in enumerate(self.layers)}
+        return freeze(program, [item.layer for item in self.layers], self.slots, sets)
+
+
+def shares_kept(layers: int, sparsity: float, schedule: Schedule) -> list[float]:
+    """Return the share of edges that each of so many layers keeps.
+
+    `equal`: the same in each. `rising`: each keeps the same share of what the one before kept, q, q², q³ …, so that it
+    goes by its own messages; q is such that all layers together keep one minus the sparsity.
+    """
+    if schedule == "equal" or layers == 1:
+        return [1 - sparsity] * layers
+    low, high = 0.0, 1.0
+    for _ in range(100):
+        middle = (low + high) / 2
+        total = sum(middle**place for place in range(1, layers + 1))
+        low, high = (middle, high) if total < layers * (1 - sparsity) else (low, middle)
+    return [high**place for place in range(1, layers + 1)]
+
+
+def choose(program: Program, inputs: Mapping[str, Tensor], layers: list[EdgeLayer], plan: Plan) -> Choice:
+    """Choose the edges of every layer.
+
+    Args:
+        program: with all edges, annotated, in evaluation mode.
+        inputs: the graph, by name.
+        layers: found in it.
+        plan: what goes.
+    """
+    slots = slots_of(program, inputs, layers)
+    reasons = [_refusal(layer, program, plan) for layer in layers]
+    targets = _targets(layers, slots, reasons, plan)
+    left = {name: torch.ones(item.row.shape, dtype=torch.bool) for name, item in slots.items()}
+    keys = _Keys(program, inputs, layers, slots, plan)
+    chosen: list[Chosen] = []
+    for place, layer in enumerate(layers):
+        name = layer.structure.rowptr
+        whole = slots[name]
+        loops = int(whole.is_loop.sum())
+        if reasons[place]:
+            chosen.append(Chosen(layer, torch.ones_like(whole.is_loop), loops, reason=reasons[place]))
+            continue
+        done = {index: item.stays for index, item in enumerate(chosen)}
+        candidates = torch.nonzero(left[name]).flatten()
+        free = ~whole.is_loop.index_select(0, candidates)
+        target = targets.get(place)
+        if target is not None and target >= int(free.sum()):
+            chosen.append(Chosen(layer, left[name], loops))
+            continue
+        scores = keys.of(place, candidates, done)
+        stays, threshold = _pick(scores, free, whole.row.index_select(0, candidates), target, plan)
+        left[name] = torch.zeros_like(whole.is_loop).index_fill(0, candidates[stays], True)
+        chosen.append(Chosen(layer, left[name], loops, threshold))
+    return Choice(tuple(chosen), slots)
+
+
+def _refusal(layer: EdgeLayer, program: Program, plan: Plan) -> str:
+    if layer.blocker:
+        return layer.blocker
+    if not layer.col and plan.method != "random":
+        return f"{layer.name} does not read which nodes its edges come from"
+    return no_norm(layer, program.body) if plan.method in BY_NORM else ""
+
+
+def _targets(
+    layers: Sequence[EdgeLayer], slots: Mapping[str, Slots], reasons: Sequence[str], plan: Plan
+) -> dict[int, int]:
+    """Return how many edges between different nodes each layer keeps; empty with a threshold."""
+    if plan.sparsity is None:
+        return {}
+    chains: dict[str, list[int]] = {}
+    for place, layer in enumerate(layers):
+        if not reasons[place]:
+            chains.setdefault(layer.structure.rowptr, []).append(place)
+    found: dict[int, int] = {}
+    for name, places in chains.items():
+        edges = int((~slots[name].is_loop).sum())
+        exact = [share * edges for share in shares_kept(len(places), plan.sparsity, plan.schedule)]
+        counts = [round(count) for count in exact]
+        if plan.schedule == "rising":
+            # The sum over the layers is rounded, not each of them; no layer may keep more than the one before.
+            counts = [math.floor(count) for count in exact]
+            for index in range(round(sum(exact)) - sum(counts)):
+                counts[index] += 1
+        found |= dict(zip(places, counts, strict=True))
+    return found
+
+
+class _Keys:
+    """What edges of a layer are ranked by."""
+
+    def __init__(
+        self, program: Program, inputs: Mapping[str, Tensor], layers: list[EdgeLayer], slots: Mapping[str, Slots],
+        plan: Plan,
+    ) -> None:  # fmt: skip
+        self._program, self._inputs, self._layers, self._slots, self._plan = program, inputs, layers, slots, plan
+        self._fixed: dict[str, Tensor] = {}
+
+    def of(self, place: int, candidates: Tensor, done: Mapping[int, Tensor]) -> Tensor:
+        """Return a number for each candidate; the largest stay.
+
+        Args:
+            place: of the layer.
+            candidates: int64, slots.
+            done: what layers before it keep.
+        """
+        layer = self._layers[place]
+        name = layer.structure.rowptr
+        if self._plan.method not in BY_NORM:
+            if name not in self._fixed:
+                self._fixed[name] = self._of_graph(self._slots[name])
+            return self._fixed[name].index_select(0, candidates)
+        whole = torch.zeros_like(self._slots[name].is_loop).index_fill(0, candidates, True)
+        sets = {index: stays for index, stays in {**done, place: whole}.items() if not bool(stays.all())}
+        program = freeze(self._program, self._layers, self._slots, sets)
+        return message_norms(program, self._inputs, layer, candidates, self._slots[name])
+
+    def _of_graph(self, slots: Slots) -> Tensor:
+        weights = torch.ones(slots.row.shape) if self._plan.method == "random" else resistances(slots)
+        return drawn(weights, self._plan.seed)
+
+
+def _pick(scores: Tensor, free: Tensor, row: Tensor, target: int | None, plan: Plan) -> tuple[Tensor, float]:
+    """Return which candidates stay, bool [candidates], and the threshold between them and the others.
+
+    Args:
+        scores: of the candidates.
+        free: bool, may go.
+        row: destination of each.
+        target: how many of the free ones stay; `None` with a threshold.
+        plan: tells the threshold and the method.
+    """
+    if target is None:
+        assert plan.threshold is not None
+        return ~free | (scores >= plan.threshold), plan.threshold
+    if plan.method == "top-k":
+        scores = _by_row(scores, row, free)
+    places = torch.nonzero(free).flatten()
+    order = places[scores[places].argsort(descending=True, stable=True)]
+    stays = (~free).index_fill(0, order[:target], True)
+    last = float(scores[order[target - 1]]) if target else float("inf")
+    return stays, (last + float(scores[order[target]])) / 2
+
+
+def _by_row(scores: Tensor, row: Tensor, free: Tensor) -> Tensor:
+    """Rank by the place among the edges of the same destination, then by score: every row keeps equally many."""
+    scores = torch.where(free, scores, scores.new_full((), -1.0))
+    order = scores.argsort(descending=True, stable=True)
+    order = order[row[order].argsort(stable=True)]
+    counts = torch.bincount(row, minlength=int(row.max()) + 1 if row.numel() else 0)
+    first = counts.cumsum(0) - counts
+    place = torch.empty_like(order)
+    place[order] = torch.arange(len(order)) - first[row[order]]
+    largest = scores.max().clamp(min=1e-30) if scores.numel() else scores.new_ones(())
+    return (scores / largest).double() / 2 - place.double()

@@ -1,0 +1,119 @@
+"""What tells edges apart: the norms of their messages, and baselines that look at the graph alone.
+
+Unifews (ICML 2025) leaves out a message T[u,v]·P[v] whose norm is small. The norm is that of the row times the weight,
+so that messages are never made: work grows with nodes times channels and with edges, not with their product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from gnnexport.program.edge_layers import EdgeLayer
+from gnnexport.program.edge_sets import Slots
+from gnnexport.program.graphs import args_of
+from gnnexport.program.program import Program
+from gnnexport.program.values import observe
+
+gnn = torch.ops.gnn
+
+_SUMS = ("sum", "mean")
+
+
+def no_norm(layer: EdgeLayer, body: fx.GraphModule) -> str:
+    """Tell why norms say nothing of a layer's messages; empty where they do."""
+    others = sorted({reduce for node in layer.calls(body) if (reduce := _reduce(node)) not in _SUMS})
+    return f"{layer.name} takes the {' and the '.join(others)} of messages, which a small one may be" if others else ""
+
+
+def message_norms(
+    program: Program, inputs: Mapping[str, Tensor], layer: EdgeLayer, candidates: Tensor, slots: Slots
+) -> Tensor:
+    """Return the norm of what each edge of a layer adds to its destination, float32 [candidates].
+
+    In a mean a message counts by its share, one over the in-degree in the whole graph; in attention by its weight among
+    the edges that the layer has.
+
+    Args:
+        program: in evaluation mode; the layer has the candidates as its edges.
+        inputs: the graph, by name.
+        layer: reduces by sum and mean alone.
+        candidates: int64, slots of the whole structure, ascending.
+        slots: of the whole structure.
+    """
+    calls = layer.calls(program.body)
+    looks: dict[fx.Node, Callable[[Any], Tensor]] = {}
+    for node in calls:
+        if node.target is gnn.aggregate.default:
+            rows, _, _, weight, _ = args_of(node)
+            looks[rows] = _row_norms
+            if isinstance(weight, fx.Node):
+                looks[weight] = _itself
+        else:
+            looks[args_of(node)[0]] = _whole_norms
+    seen = observe(program, inputs, looks)
+    total = torch.zeros(len(candidates))
+    for node in calls:
+        total += _squares(node, seen, candidates, slots)
+    return total.sqrt()
+
+
+def _squares(node: fx.Node, seen: Mapping[fx.Node, Tensor], candidates: Tensor, slots: Slots) -> Tensor:
+    """Return the squared norms of the messages of one reduction."""
+    norms = seen[args_of(node)[0]]
+    if node.target is gnn.aggregate.default:
+        assert slots.col is not None
+        norms = norms.index_select(0, slots.col.index_select(0, candidates))
+        weight = args_of(node)[3]
+        if isinstance(weight, fx.Node):
+            given = seen[weight]
+            norms = norms * (given if given.dim() == norms.dim() else given.unsqueeze(-1)).abs()
+    squares = norms.square()
+    squares = squares if squares.dim() == 1 else squares.sum(1)
+    if _reduce(node) == "mean":
+        degree = slots.degree.index_select(0, slots.row.index_select(0, candidates))
+        squares = squares / degree.square()
+    return squares
+
+
+def _reduce(node: fx.Node) -> str:
+    return str(args_of(node)[4 if node.target is gnn.aggregate.default else 2])
+
+
+def _row_norms(x: Tensor) -> Tensor:
+    """Return the norm of each row, [rows], or of each head of a row, [rows, heads]."""
+    return x.abs() if x.dim() == 1 else torch.linalg.vector_norm(x, dim=-1)
+
+
+def _whole_norms(x: Tensor) -> Tensor:
+    return x.abs() if x.dim() == 1 else torch.linalg.vector_norm(x.flatten(1), dim=1)
+
+
+def _itself(value: Tensor) -> Tensor:
+    return value
+
+
+def resistances(slots: Slots) -> Tensor:
+    """Return an estimate of the effective resistance of each edge, float32 [slots]: 1/d_u + 1/d_v.
+
+    Within a constant of the true one where the graph is an expander (Lovász, 1996; von Luxburg et al., JMLR 2014).
+    Degrees count what comes in and what goes out.
+    """
+    assert slots.col is not None
+    count = max(len(slots.degree), int(slots.col.max()) + 1 if slots.col.numel() else 0)
+    degree = torch.bincount(slots.col, minlength=count) + torch.bincount(slots.row, minlength=count)
+    inverse = 1 / degree.clamp(min=1).float()
+    return inverse[slots.col] + inverse[slots.row]
+
+
+def drawn(weights: Tensor, seed: int) -> Tensor:
+    """Return keys of which the largest are a draw without replacement, each with a chance by its weight.
+
+    Efraimidis and Spirakis, 2006.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    uniform = torch.rand(len(weights), generator=generator, dtype=torch.float64).clamp(min=1e-300)
+    return uniform.log() / weights.double()

@@ -1,0 +1,233 @@
+"""Leave out the edges whose messages are small, in each layer those of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
+
+from gnnexport.errors import Problem
+from gnnexport.measure.amdahl import prediction
+from gnnexport.passes.contract import Pass, PassContext, Stage
+from gnnexport.program.data import GraphData
+from gnnexport.program.edge_layers import EdgeLayer, find_layers
+from gnnexport.program.edge_rules import add_rules, no_rule, rules
+from gnnexport.program.edge_sets import is_pruned
+from gnnexport.program.program import Program
+from gnnexport.training.edges.choosing import BY_NORM, Choice, Method, Plan, Schedule, choose
+from gnnexport.training.edges.scores import no_norm
+from gnnexport.training.parts import split_set
+from gnnexport.training.trainer import History
+
+DEFAULT = 0.5
+
+
+@dataclass(frozen=True)
+class SparsifyEdges(Pass):
+    """Leave out edges by the norm of their messages (Unifews, ICML 2025), and train on the edges that are left.
+
+    Edges of nodes to themselves stay. What a layer leaves out, later layers over the same edges leave out, too. In mode
+    full each layer gets a CSR of its own, which training, accuracy and the exported model all share. In mode graphs,
+    where edges are not known, each layer compares the norms of messages to a threshold in every request.
+    """
+
+    name: ClassVar[str] = "sparsify-edges"
+    stage: ClassVar[Stage] = Stage.COMPRESS
+    turn: ClassVar[int] = 10
+    ladder: ClassVar[tuple[str, ...]] = ("sparsity=0.75", "sparsity=0.5", "sparsity=0.25")
+    sparsity: float | None = None
+    """Share of the edges that goes, counted over all layers that can lose any, edges of nodes to themselves left out of
+    the count; 0.5 unless threshold is given."""
+    threshold: float | None = None
+    """Norm of a message below which its edge goes, the same number in every layer."""
+    method: Method = "norm"
+    """norm: of the message. top-k: equally many for each node as far as it has them, those of the largest norms.
+    random and effective-resistance (about 1/d + 1/d of the two ends) are drawn and do not look at features."""
+    schedule: Schedule = "rising"
+    """rising: each layer leaves out the same share of what the one before has left. equal: all layers have one set."""
+    rounds: int = 1
+    """In how many steps the share is reached; each chooses anew from all edges, after training on the ones before."""
+    retrain: bool = True
+    """Train on the edges that are left; without labels the weights stay."""
+    epochs: int | None = None
+    """At most this many in training, all rounds together; by default the task's."""
+    lr: float | None = None
+    """Step size of training; by default the task's."""
+    distil: float = 0.0
+    """Share of the loss of training that is the divergence from the answers of the model with all edges."""
+    rule: Literal["auto", "frozen", "runtime"] = "auto"
+    """frozen: edges of the one graph of mode full are left out for good. runtime: those of any graph, in each request;
+    zeros are computed with, so that this is no faster. auto: as the mode has it."""
+    published: bool = False
+    """Tell the accuracy with the edges put back for evaluation, too, as publications do; nothing exported has it."""
+
+    def __post_init__(self) -> None:
+        if self.sparsity is not None and self.threshold is not None:
+            raise ValueError("sparsity and threshold exclude each other. Give one of them")
+        if self.sparsity is None and self.threshold is None:
+            object.__setattr__(self, "sparsity", DEFAULT)
+        if self.sparsity is not None and not 0 <= self.sparsity <= 1:
+            raise ValueError("sparsity must be in [0, 1]. Write for example sparsity=0.5")
+        if self.threshold is not None and self.threshold < 0:
+            raise ValueError("threshold must not be negative")
+        if self.threshold is not None and self.method != "norm":
+            raise ValueError("threshold is a norm of messages. Write method=norm, or give sparsity")
+        if self.threshold is not None and (self.schedule != "rising" or self.rounds != 1):
+            raise ValueError("schedule and rounds act with sparsity. Drop them, or give sparsity instead of threshold")
+        if self.rounds < 1 or (self.epochs is not None and self.epochs < 0):
+            raise ValueError("rounds must be at least 1, epochs at least 0")
+        if self.rounds > 1 and not self.retrain:
+            raise ValueError("rounds are told apart by training between them. Drop rounds or retrain=false")
+        if self.lr is not None and self.lr <= 0:
+            raise ValueError("lr must be positive")
+        if not 0 <= self.distil <= 1:
+            raise ValueError("distil must be in [0, 1]. Write for example distil=0.5")
+
+    def check(self, program: Program, ctx: PassContext) -> list[Problem]:
+        """Refuse a Program without one known graph, or without edges that can go, with the reasons."""
+        if program.prepare is None:
+            return [Problem(self.name, "the Program is not split yet", "Run raise-messages and split-structure first")]
+        if ctx.mode == "batched":
+            what = "mode 'batched' reads the neighbours of a request from a store of all edges"
+            return [Problem(self.name, what, "Use --mode full, or drop this pass")]
+        if ctx.data is None:
+            return [Problem(self.name, "needs the graph whose edges it leaves out", "Give data with --data")]
+        runtime = self._at_run_time(ctx)
+        if not runtime and (ctx.mode != "full" or ctx.data.num_graphs is not None):
+            what = "rule=frozen leaves edges out of one fixed graph, and here are many"
+            return [Problem(self.name, what, "Use rule=runtime, or drop this pass")]
+        if runtime and self.method != "norm":
+            what = f"at run time messages go by their norm, not by method={self.method}"
+            return [Problem(self.name, what, "Use method=norm")]
+        if is_pruned(program) or rules(program):
+            return [Problem(self.name, "edges are left out already", "Give one pass, with the sparsity of both")]
+        program = program.clone().train(False)
+        program.annotate()
+        layers = self._layers(program, ctx)
+        if not layers:
+            return [Problem(self.name, "no layer passes messages along edges", "Drop this pass")]
+        reasons = [self._reason(layer, program) for layer in layers]
+        return [Problem(self.name, reason, "Drop this pass") for reason in reasons] if all(reasons) else []
+
+    def _reason(self, layer: EdgeLayer, program: Program) -> str:
+        """Tell why nothing can be left out of a layer; empty where something can."""
+        return layer.blocker or (no_norm(layer, program.body) if self.method in BY_NORM else "")
+
+    def _at_run_time(self, ctx: PassContext) -> bool:
+        return self.rule == "runtime" or (self.rule == "auto" and ctx.mode == "graphs")
+
+    def _layers(self, program: Program, ctx: PassContext) -> list[EdgeLayer]:
+        """Find the layers, with what keeps edges from being left out in the way that is asked for."""
+        layers = find_layers(program)
+        if not self._at_run_time(ctx):
+            return layers
+        return [replace(layer, blocker=layer.blocker or no_rule(layer, program.body)) for layer in layers]
+
+    def run(self, program: Program, ctx: PassContext) -> Program:
+        """Return the Program on fewer edges."""
+        assert ctx.data is not None
+        given, program = program, program.clone().train(False)
+        program.annotate()
+        layers = self._layers(program, ctx)
+        inputs = _looked_at(ctx.data).inputs
+        self._foretell(program, ctx)
+        trains = self.retrain and ctx.trainer is not None
+        rounds = self.rounds if trains else 1
+        frozen = program
+        for done in range(1, rounds + 1):
+            plan = Plan(self._share(done / rounds), self.threshold, self.method, self.schedule, ctx.seed)
+            choice = choose(program, inputs, layers, plan)
+            applied = self._applied(program, layers, choice, ctx)
+            if applied is None:
+                ctx.note("no edge goes")
+                if done == rounds:
+                    return given.clone().train(False)
+                continue
+            frozen = applied
+            if trains:
+                frozen, history = self._trained(frozen, given, ctx, done, rounds)
+                learned = frozen.body.state_dict()
+                program.body.load_state_dict({name: learned[name] for name in program.body.state_dict()})
+                _tell_training(history, ctx, f"round {done} of {rounds}: " if rounds > 1 else "")
+        _tell_choice(choice, ctx)
+        if not trains:
+            ctx.note("not retrained" + ("" if self.retrain else ": retrain=false"))
+        if self._at_run_time(ctx):
+            ctx.note("these are of the graphs looked at; others go by the same thresholds, and zeros are computed with")
+        if self.published:
+            _tell_published(program, ctx)
+        return frozen
+
+    def _foretell(self, program: Program, ctx: PassContext) -> None:
+        """Say what fewer edges can gain at most, before any time is spent on them."""
+        if ctx.shares is None or self.sparsity is None or self._at_run_time(ctx):
+            return
+        shares = ctx.shares(program)
+        if shares is not None:
+            ctx.note(prediction(shares, "aggregation", 1 - self.sparsity))
+
+    def _applied(self, program: Program, layers: list[EdgeLayer], choice: Choice, ctx: PassContext) -> Program | None:
+        """Return a Program that leaves out what was chosen; `None` where that is nothing."""
+        if not self._at_run_time(ctx):
+            return choice.apply(program) if any(item.removed for item in choice.layers) else None
+        found: dict[int, float] = {}
+        ruled: set[str] = set()
+        for place, item in enumerate(choice.layers):
+            # A layer that adds nothing of its own goes without what the layers before it leave out.
+            if not item.reason and (item.threshold or item.layer.structure.rowptr in ruled):
+                found[place] = item.threshold
+                ruled.add(item.layer.structure.rowptr)
+        return add_rules(program, layers, found) if found else None
+
+    def _share(self, part: float) -> float | None:
+        return None if self.sparsity is None else self.sparsity * part
+
+    def _trained(
+        self, frozen: Program, given: Program, ctx: PassContext, done: int, rounds: int
+    ) -> tuple[Program, History]:
+        """Train on the edges of a round, for its part of the epochs."""
+        assert ctx.trainer is not None
+        total = ctx.trainer.task.epochs if self.epochs is None else self.epochs
+        epochs = total * done // rounds - total * (done - 1) // rounds
+        teacher = given if self.distil else None
+        return ctx.trainer.fit(frozen, seed=ctx.seed, epochs=epochs, lr=self.lr, teacher=teacher, distil=self.distil)
+
+
+def _tell_choice(choice: Choice, ctx: PassContext) -> None:
+    losing = [item for item in choice.layers if not item.reason]
+    for item in choice.layers:
+        if item.reason:
+            ctx.note(f"kept all edges of {item.layer.name}: {item.reason}")
+    removed, edges = sum(item.removed for item in losing), sum(item.edges for item in losing)
+    of_each = ", ".join(
+        f"{item.layer.name} {item.removed / item.edges:.1%}" if item.edges else item.layer.name for item in losing
+    )
+    ctx.note(
+        f"left out {removed:,} of {edges:,} edges between different nodes ({removed / max(edges, 1):.1%}), "
+        f"layer by layer: {of_each}"
+    )
+
+
+def _tell_training(history: History, ctx: PassContext, start: str) -> None:
+    assert ctx.trainer is not None
+    if history.note:
+        ctx.note(f"{start}retrained {history.note}")
+    ctx.note(
+        f"{start}validation {ctx.trainer.task.metric} {history.validation[0]:.4f} with edges left out, "
+        f"{history.best:.4f} after retraining (best of {len(history.validation)} at epoch {history.best_epoch})"
+    )
+
+
+def _looked_at(data: GraphData) -> GraphData:
+    """Return what edges are chosen by: of a set with labels, graphs that are trained on."""
+    return data if data.y is None or data.num_graphs is None else split_set(data, "train")[0]
+
+
+def _tell_published(whole: Program, ctx: PassContext) -> None:
+    if ctx.trainer is None:
+        ctx.note("published=true: without labels there is nothing to evaluate")
+        return
+    metric = ctx.trainer.task.metric
+    ctx.note(
+        f"as publications evaluate, with the edges put back: validation {metric} "
+        f"{ctx.trainer.evaluate(whole):.4f}; the model that is exported is without them"
+    )

@@ -1,0 +1,491 @@
+"""Edges that layers go without, on one fixed graph."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from torch import Tensor, nn
+from torch_geometric.nn import APPNP, GCN2Conv, SGConv
+from torch_geometric.utils import scatter
+
+from gnnexport import api
+from gnnexport.errors import SpecError
+from gnnexport.passes.contract import PassContext
+from gnnexport.passes.reorder_nodes import ReorderNodes
+from gnnexport.passes.sparsify_edges import SparsifyEdges
+from gnnexport.pipeline.steps import CANONICAL, Stepped, finalise, run_pass, run_passes
+from gnnexport.program import edge_sets
+from gnnexport.program.capture import capture
+from gnnexport.program.cost import measure_cost
+from gnnexport.program.data import GraphData
+from gnnexport.program.dialect import kernels
+from gnnexport.program.edge_layers import find_layers
+from gnnexport.program.factored import factor_weights
+from gnnexport.program.neighbourhoods import find_neighbourhoods
+from gnnexport.program.program import Program, example_inputs
+from gnnexport.registry import build_passes
+from gnnexport.training.task import Task
+from gnnexport.training.trainer import Trainer
+from tests.graph_strategies import graphs
+from tests.passes.checks import assert_equal_on
+from tests.road import write_road
+from tests.small_models import CLASSES, INPUTS, PLAIN, WIDTH, captured, model, run, split
+
+gnn = torch.ops.gnn
+
+NODES, EDGES = 40, 200
+CONVOLUTIONS = ["GCN", "GraphSAGE", "GIN", "GAT", "GATv2"]
+FAMILIES = [*CONVOLUTIONS, "GCN weighted", "GAT edge features", "GCN batch norm", "residual", "GCNII", "SGC", "APPNP",
+            "SIGN"]  # fmt: skip
+
+
+class Deep(nn.Module):
+    """GCNII of three layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(WIDTH, 8), nn.Linear(8, CLASSES)
+        self.convs = nn.ModuleList(GCN2Conv(8, 0.1, 0.5, layer + 1) for layer in range(3))
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        """Add the first layer's rows to each."""
+        h = start = self.first(x).relu()
+        for conv in self.convs:
+            h = conv(h, start, edge_index).relu()
+        out: Tensor = self.last(h)
+        return out
+
+
+class Decoupled(nn.Module):
+    """Propagate features, then transform them, or the other way round."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self.conv: nn.Module = SGConv(WIDTH, CLASSES, K=3) if kind == "SGC" else APPNP(K=3, alpha=0.1)
+        self.linear = nn.Linear(WIDTH, CLASSES)
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        """Answer for each node."""
+        out: Tensor = self.conv(x, edge_index) if self.kind == "SGC" else self.conv(self.linear(x), edge_index)
+        return out
+
+
+class Sign(nn.Module):
+    """Features of zero to two hops side by side."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3 * WIDTH, CLASSES)
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        """Average neighbours twice."""
+        hops = [x]
+        for _ in range(2):
+            hops.append(scatter(hops[-1][edge_index[0]], edge_index[1], 0, x.size(0), "mean"))
+        out: Tensor = self.linear(torch.cat(hops, -1))
+        return out
+
+
+OTHERS: dict[str, Callable[[], nn.Module]] = {
+    "GCNII": Deep,
+    "SGC": lambda: Decoupled("SGC"),
+    "APPNP": lambda: Decoupled("APPNP"),
+    "SIGN": Sign,
+}
+
+
+@cache
+def built(name: str) -> nn.Module:
+    """Build a model; nobody may change it."""
+    if name not in OTHERS:
+        return model(name)
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        return OTHERS[name]().eval()
+
+
+@cache
+def program_of(name: str) -> Program:
+    """Return the simplified Program of a model; nobody may change it."""
+    if name not in OTHERS:
+        return split(name)
+    inputs = tuple(INPUTS[key] for key in PLAIN)
+    return run_passes(capture(built(name), inputs, example_inputs(inputs)), CANONICAL, PassContext()).program
+
+
+def graph(seed: int = 1) -> dict[str, Tensor]:
+    """Return a graph with a hub, duplicates, loops and a node without edges."""
+    generator = torch.Generator().manual_seed(seed)
+    edges = torch.randint(0, NODES - 1, (2, EDGES), generator=generator)
+    edges[1, ::5] = 0
+    edges[:, 1] = edges[:, 0]
+    edges[1, 2] = edges[0, 2]
+    return {
+        "x": torch.randn(NODES, WIDTH, generator=generator),
+        "edge_index": edges,
+        "edge_weight": torch.rand(EDGES, generator=generator) + 0.1,
+        "edge_attr": torch.randn(EDGES, INPUTS["edge_attr"].shape[1], generator=generator),
+    }
+
+
+def data_of(inputs: dict[str, Tensor]) -> GraphData:
+    """Return a graph with labels."""
+    rows = len(inputs["x"])
+    part = torch.arange(rows) % 3
+    masks = {name: part == place for place, name in enumerate(("train", "val", "test"))}
+    return GraphData("random", inputs, torch.arange(rows) // 2 % CLASSES, masks)
+
+
+def context(inputs: dict[str, Tensor] | None = None, notes: list[str] | None = None, epochs: int = 0) -> PassContext:
+    """Return the context of a pass on a graph; with epochs, it has a trainer."""
+    data = data_of(graph() if inputs is None else inputs)
+    trainer = Trainer(data, Task(epochs=epochs)) if epochs else None
+    return PassContext(data=data.hide("test"), trainer=trainer, note=([] if notes is None else notes).append)
+
+
+def frozen(name: str, inputs: dict[str, Tensor] | None = None, **options: object) -> Program:
+    """Run the pass as the pipeline does, with what it checks."""
+    item = SparsifyEdges(retrain=False, **options)  # type: ignore[arg-type]
+    return run_pass(Stepped(program_of(name)), item, context(inputs)).program
+
+
+def sets(program: Program, inputs: dict[str, Tensor]) -> list[Counter[tuple[int, int]]]:
+    """Return source and destination of the edges that each layer reads."""
+    program = program.clone()
+    program.annotate()
+    values = dict(zip(program.structure_names, program.structure(inputs), strict=True))
+    found = []
+    for layer in find_layers(program):
+        row = kernels.rows_of(values[layer.structure.rowptr])
+        found.append(Counter(zip(values[layer.col].tolist(), row.tolist(), strict=True)))
+    return found
+
+
+def others(edges: Counter[tuple[int, int]]) -> Counter[tuple[int, int]]:
+    """Leave out edges of nodes to themselves."""
+    return Counter({pair: count for pair, count in edges.items() if pair[0] != pair[1]})
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("options", [{"sparsity": 0.0}, {"threshold": 0.0}])
+def test_nothing_left_out_changes_no_bit(name: str, options: dict[str, float]) -> None:
+    """With sparsity or threshold 0 the answers are those of the model, bit for bit."""
+    assert torch.equal(run(frozen(name, **options), graph()), run(program_of(name), graph()))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("sparsity", [0.3, 0.7])
+def test_sets_are_nested_and_of_the_size_asked_for(name: str, sparsity: float) -> None:
+    """Each layer has some edges of the one before and all loops; together they lose the share, to the edge."""
+    before, after = sets(program_of(name), graph()), sets(frozen(name, sparsity=sparsity), graph())
+    assert all(layer <= earlier for earlier, layer in pairwise(after))
+    assert all(layer <= whole for layer, whole in zip(after, before, strict=True))
+    for layer, whole in zip(after, before, strict=True):
+        assert layer - others(layer) == whole - others(whole)
+    total, left = (sum(others(layer).total() for layer in layers) for layers in (before, after))
+    assert abs(left - (1 - sparsity) * total) <= 0.5
+
+
+def reference(name: str, program: Program, inputs: dict[str, Tensor]) -> Tensor:
+    """Run a PyG model with other edges in each layer, reduced over those alone."""
+    net = built(name)
+    program = program.clone()
+    program.annotate()
+    values = dict(zip(program.structure_names, program.structure(inputs), strict=True))
+    body = {node.name: node for node in program.body.graph.nodes}
+    h = inputs["x"]
+    layers = find_layers(program)
+    for place, (layer, conv) in enumerate(zip(layers, net.convs, strict=True)):  # type: ignore[arg-type]
+        row, col = kernels.rows_of(values[layer.structure.rowptr]), values[layer.col]
+        if name == "GCN":
+            weight = values[str(body[layer.reductions[0]].args[3].target)]  # type: ignore[union-attr]
+            h = scatter(conv.lin(h)[col] * weight[:, None], row, 0, NODES, "sum") + conv.bias
+        else:
+            h = conv(h, torch.stack([col, row]))
+        if place < len(layers) - 1:
+            h = net.act(net.norms[place](h) if name == "GIN" else h)
+    return h
+
+
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_a_layer_computes_what_it_would_without_the_edges(name: str) -> None:
+    """Sums lack the messages, means and attention are over what stays; a GCN goes on dividing by all degrees."""
+    program = frozen(name, sparsity=0.6)
+    with torch.no_grad():
+        expected = reference(name, program, graph())
+    assert_equal_on(program, graph(), expected)
+
+
+def test_the_smallest_messages_go() -> None:
+    """In the first layer of a GCN edges go by their weight times the norm of the transformed row."""
+    program, net = frozen("GCN", sparsity=0.5), built("GCN")
+    values = dict(zip(program_of("GCN").structure_names, program_of("GCN").structure(graph()), strict=True))
+    rowptr, col, weight = (values[f"{name}_0"] for name in ("rowptr", "col", "weight"))
+    row = kernels.rows_of(rowptr)
+    first = others(sets(program, graph())[0])
+    with torch.no_grad():
+        norms = (net.convs[0].lin(graph()["x"])[col] * weight[:, None]).norm(dim=1)  # type: ignore[index]
+    norms[row == col] = -1
+    order = norms.argsort(descending=True)[: first.total()]
+    assert first == Counter(zip(col[order].tolist(), row[order].tolist(), strict=True))
+
+
+def test_more_sparsity_never_brings_edges_back() -> None:
+    """In the first layer, whose input stays, edges of a sparser set are edges of a denser one; so with thresholds."""
+    for key, steps in (("sparsity", (0.2, 0.5, 0.9)), ("threshold", (0.1, 0.4, 0.8))):
+        found = [sets(frozen("GAT", **{key: step}), graph())[0] for step in steps]
+        assert found[2] <= found[1] <= found[0]
+        assert found[2].total() < found[0].total()
+
+
+def test_without_other_nodes_a_gcn_is_an_mlp() -> None:
+    """With all edges between nodes gone each row is its own, times the weight of its loop in every layer."""
+    program, net = frozen("GCN", sparsity=1.0), built("GCN")
+    loop = run_loops(graph())
+    with torch.no_grad():
+        h = net.convs[0].lin(graph()["x"]) * loop + net.convs[0].bias  # type: ignore[index]
+        expected = net.convs[1].lin(net.act(h)) * loop + net.convs[1].bias  # type: ignore[index,operator]
+    assert_equal_on(program, graph(), expected)
+    assert [(layer.kept, layer.loops) for layer in edge_sets.kept(program)] == [(0, NODES), (0, NODES)]
+
+
+def run_loops(inputs: dict[str, Tensor]) -> Tensor:
+    """Return the weight of each node's loop in a GCN, [nodes, 1]."""
+    source, destination = inputs["edge_index"]
+    apart = destination[source != destination]
+    return (1 / (1 + torch.bincount(apart, minlength=NODES)).float())[:, None]
+
+
+@settings(max_examples=12)
+@given(inputs=graphs())
+def test_any_graph_can_lose_edges(inputs: dict[str, Tensor]) -> None:
+    """One node, no edges, isolated nodes, duplicates, loops and hubs: what is left is right, down to nothing."""
+    for name in ("GCN", "GraphSAGE", "GAT edge features"):
+        for sparsity in (0.0, 0.4, 1.0):
+            program = SparsifyEdges(sparsity=sparsity, retrain=False).run(program_of(name), context_of(inputs))
+            first, *_, last = sets(program, inputs)
+            assert last <= first
+            if sparsity == 1:
+                assert not others(first)
+            assert bool(run(program, inputs).isfinite().all())
+
+
+def context_of(inputs: dict[str, Tensor]) -> PassContext:
+    """Return the context of a pass on a graph without labels."""
+    return PassContext(data=GraphData("any", inputs))
+
+
+def test_equal_sets_are_one() -> None:
+    """With schedule=equal all layers read one CSR; what nothing reads any more is not kept."""
+    shared, rising = frozen("GCN", schedule="equal"), frozen("GCN")
+    assert [name for name in shared.structure_names if name.startswith("rowptr")] == ["rowptr_1"]
+    assert len([name for name in rising.structure_names if name.startswith("rowptr")]) == 2
+    assert len(shared.structure_names) == len(program_of("GCN").structure_names)
+    one, two = edge_sets.kept(shared)
+    assert one.kept == two.kept
+
+
+def test_what_is_left_is_listed() -> None:
+    """Every layer has its name, what it keeps and what it had, loops apart; a whole model lists nothing."""
+    assert edge_sets.kept(program_of("GCN")) == []
+    first, second = edge_sets.kept(frozen("GCN", sparsity=0.5))
+    whole = sets(program_of("GCN"), graph())[0]
+    assert (first.total, first.loops) == (second.total, second.loops) == (others(whole).total(), NODES)
+    assert first.kept > second.kept
+    assert first.name.startswith("convs.0")
+    assert second.name.startswith("convs.1")
+
+
+def test_less_is_computed() -> None:
+    """Multiply-accumulates of aggregation count the edges that stay."""
+    before, after = (measure_cost(item, graph()) for item in (program_of("GCN"), frozen("GCN", schedule="equal")))
+    layer = edge_sets.kept(frozen("GCN", schedule="equal"))[0]
+    kept, total = layer.kept + layer.loops, layer.total + layer.loops
+    assert after.macs("aggregation") * total == before.macs("aggregation") * kept
+    assert after.macs("linear") == before.macs("linear")
+
+
+def test_edges_can_be_put_back() -> None:
+    """With its edges restored the model answers as it did, bit for bit, as long as weights stay."""
+    assert torch.equal(run(edge_sets.restored(frozen("GAT")), graph()), run(program_of("GAT"), graph()))
+
+
+def test_another_graph_keeps_its_edges() -> None:
+    """Sets are of one graph; one of another size is computed whole."""
+    generator = torch.Generator().manual_seed(3)
+    other = {"x": torch.randn(9, WIDTH), "edge_index": torch.randint(0, 9, (2, 30), generator=generator)}
+    assert torch.equal(run(frozen("GCN", sparsity=1.0), other), run(program_of("GCN"), other))
+
+
+@pytest.mark.parametrize("kind", ["rcm", "degree"])
+@pytest.mark.parametrize("name", ["GCN", "GAT", "GIN"])
+def test_numbering_nodes_anew_keeps_the_sets(name: str, kind: str) -> None:
+    """`reorder-nodes` behind this pass changes no bit: edges are told by their place in the input."""
+    program = frozen(name, sparsity=0.6)
+    after = run_pass(Stepped(program), ReorderNodes(order=kind, cache_kib=0), context()).program  # type: ignore[arg-type]
+    assert torch.equal(run(after, graph()), run(program, graph()))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_final_passes_keep_the_answers(name: str) -> None:
+    """Folding norms, changing sides of products and merging duplicates leave the answers on the graph as they were."""
+    program = frozen(name, sparsity=0.6)
+    assert_equal_on(finalise(program, context().data).program, graph(), run(program, graph()))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", [*CONVOLUTIONS, "GAT edge features", "GCN weighted"])
+def test_neighbourhoods_are_cut_out_of_the_sets(name: str) -> None:
+    """Mini-batches of training see what the layers have left: rows of nodes are those of the whole graph."""
+    program, inputs = frozen(name, sparsity=0.6), graph()
+    targets = torch.tensor([7, 0, 39])
+    found = find_neighbourhoods(program, {key: inputs[key] for key in inputs}).around(targets)
+    assert found is not None
+    with torch.no_grad():
+        rows = program.run_body(found.inputs, found.structure)[: len(targets)]
+    torch.testing.assert_close(rows, run(program, inputs)[targets], rtol=1e-5, atol=1e-5)
+
+
+def test_weights_of_a_gcn_are_still_products() -> None:
+    """Sums over fewer edges are rewritten to plain ones as sums over all are."""
+    for program in (program_of("GCN"), frozen("GCN", sparsity=0.6)):
+        before = run(program, graph())
+        program = program.clone()
+        program.annotate()
+        assert factor_weights(program) == 2
+        assert_equal_on(program, graph(), before)
+
+
+@pytest.mark.parametrize("method", ["norm", "random", "top-k", "effective-resistance"])
+def test_every_method_meets_the_share(method: str) -> None:
+    """All of them keep loops, nest, and come to the same number of edges; draws are of the seed."""
+    program = frozen("GCN", sparsity=0.5, method=method)
+    first, second = sets(program, graph())
+    whole = sets(program_of("GCN"), graph())[0]
+    assert second <= first
+    assert first - others(first) == whole - others(whole)
+    assert abs(others(first).total() + others(second).total() - others(whole).total()) <= 1
+    assert sets(frozen("GCN", sparsity=0.5, method=method), graph()) == [first, second]
+
+
+def test_top_k_leaves_equally_many_to_each_node() -> None:
+    """No node loses an edge to another that has two more left."""
+    program = frozen("GraphSAGE", sparsity=0.6, method="top-k", schedule="equal")
+    before, after = (
+        torch.bincount(torch.tensor([row for _, row in others(edges).elements()]), minlength=NODES)
+        for edges in (sets(program_of("GraphSAGE"), graph())[0], sets(program, graph())[0])
+    )
+    most = int(after.max())
+    assert bool((after >= torch.minimum(before, torch.tensor(most - 1))).all())
+
+
+def test_rows_of_few_edges_resist() -> None:
+    """The estimate of the effective resistance is largest where both ends have few edges."""
+    program = frozen("GraphSAGE", sparsity=0.8, method="effective-resistance", schedule="equal")
+    kept = others(sets(program, graph())[0])
+    whole = others(sets(program_of("GraphSAGE"), graph())[0])
+    assert sum(count for (_, row), count in kept.items() if row == 0) / kept.total() < (
+        sum(count for (_, row), count in whole.items() if row == 0) / whole.total()
+    )
+
+
+def test_training_goes_on_with_the_edges_left() -> None:
+    """Retraining changes weights and no set; the published protocol is told apart from what is exported."""
+    notes: list[str] = []
+    item = SparsifyEdges(sparsity=0.5, published=True, distil=0.5)
+    after = run_pass(Stepped(program_of("GCN")), item, context(notes=notes, epochs=3))
+    assert sets(after.program, graph()) == sets(frozen("GCN", sparsity=0.5), graph())
+    said = after.steps[-1].notes
+    assert any("after retraining" in line for line in said)
+    assert any(line.startswith("left out ") and "(50.0%)" in line for line in said)
+    assert any("with the edges put back" in line and "without them" in line for line in said)
+    assert after.steps[-1].macs < measure_cost(program_of("GCN"), graph()).macs()
+
+
+def test_rounds_come_to_the_same_share() -> None:
+    """Three rounds train three times and end at the share that one round would."""
+    item = SparsifyEdges(sparsity=0.6, rounds=3, epochs=3)
+    step = run_pass(Stepped(program_of("GraphSAGE")), item, context(epochs=9))
+    assert [line.partition(":")[0] for line in step.steps[-1].notes if line.startswith("round")] == [
+        "round 1 of 3", "round 2 of 3", "round 3 of 3"
+    ]  # fmt: skip
+    assert sum(layer.kept for layer in edge_sets.kept(step.program)) == sum(
+        layer.kept for layer in edge_sets.kept(frozen("GraphSAGE", sparsity=0.6))
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "words"),
+    [
+        ("GraphSAGE max", "norm", "takes the max of messages"),
+        ("GraphSAGE max", "top-k", "takes the max of messages"),
+        ("sorted_channels", "random", "takes values of nodes to edges in a way that was not recognised"),
+    ],
+)
+def test_what_cannot_go_is_refused_with_the_reason(name: str, method: str, words: str) -> None:
+    """Layers whose messages are no terms of a sum, or depend on each other, keep their edges."""
+    found = SparsifyEdges(method=method).check(program_of(name), context())  # type: ignore[arg-type]
+    assert found
+    assert all(words in problem.what for problem in found)
+
+
+def test_baselines_prune_a_maximum() -> None:
+    """What does not go by norms serves layers that take the largest message, too."""
+    assert len(edge_sets.kept(frozen("GraphSAGE max", method="random"))) == 2
+
+
+def test_what_has_no_graph_of_its_own_is_refused() -> None:
+    """Requests about nodes of a store, data of many graphs, no data, and a second run; each with its mend."""
+    item, program = SparsifyEdges(), program_of("GCN")
+    ctx = context()
+    assert ctx.data is not None
+    many = replace(ctx.data, inputs={**ctx.data.inputs, "num_graphs": torch.tensor(2)})
+    for asked, words in (
+        (replace(ctx, mode="batched"), "a store of all edges"),
+        (replace(ctx, data=many), "here are many"),
+        (replace(ctx, data=None), "needs the graph"),
+    ):
+        (problem,) = item.check(program, asked)
+        assert words in problem.what
+        assert problem.mend
+    assert "left out already" in item.check(frozen("GCN"), ctx)[0].what
+    assert "not split" in item.check(captured("GCN"), ctx)[0].what
+
+
+@pytest.mark.parametrize(
+    "options",
+    ["sparsity=2", "threshold=-1", "sparsity=0.5,threshold=1", "method=random,threshold=1", "rounds=0",
+     "rounds=2,retrain=false", "threshold=1,rounds=2", "lr=0", "distil=2"],
+)  # fmt: skip
+def test_options_out_of_range_are_refused(options: str) -> None:
+    """Each with words that say what to write."""
+    with pytest.raises(SpecError):
+        build_passes([f"sparsify-edges{{{options}}}"])
+
+
+def test_a_bundle_computes_what_the_frozen_model_computes(tmp_path: Path) -> None:
+    """`compress` proves the exported model against the Program on fewer edges, and the graph takes fewer bytes."""
+    path = write_road(tmp_path)
+    small = api.compress(
+        path, passes=["sparsify-edges{sparsity=0.9,epochs=2}"], target="ort{aggregate=ell}",
+        output=tmp_path / "small", time_budget="2s",
+    )  # fmt: skip
+    whole = api.export(path, target="ort{aggregate=ell}", output=tmp_path / "whole", time_budget="2s")
+    assert small.exit_code == 0
+    found = small.report.result.sparsity
+    assert found is not None
+    assert found.edges == pytest.approx(0.9, abs=0.01)
+    assert [layer.total for layer in found.layers] == [found.layers[0].total] * 2
+    assert found.weights_stored is None
+    (step,) = (step for step in small.report.steps if step.name.startswith("sparsify-edges"))
+    assert step.notes[0].startswith("can be at most ")
+    sizes = [outcome.report.result.sizes.graph_bytes for outcome in (small, whole)]
+    assert sizes[0] < sizes[1]
