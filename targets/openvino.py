@@ -100,7 +100,7 @@ class OpenVinoTarget(NativeTarget):
             inputs=tuple(str(value.name) for value in model.graph.inputs),
             halves=gathered_halves(model.graph),
             operands=choices.operands,
-            weights=weights_of([model], {}),
+            weights=weights_of([model], choices.sparse),
         )
 
     def lowered(self, dialect: DialectModel, ctx: EmitContext) -> tuple[ir.Model, Choices]:

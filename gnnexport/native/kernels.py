@@ -19,15 +19,15 @@ TYPES = {"float32": 0, "bfloat16": 1, "float16": 2, "int8": 3, "levels8": 4, "le
 REDUCTIONS = {"sum": 0, "mean": 1, "max": 2, "min": 3, "prod": 4}
 ACTIVATIONS = {"identity": 0, "relu": 1, "leaky_relu": 2, "elu": 3}
 SCORES = {"given": 0, "gat": 1, "gatv2": 2, "dot": 3}
+LAYOUTS = {"dense": 0, "sparse": 1, "blocks": 2}
 
-_WHERE = "native kernels"
-_NO_MEMORY = 5
+_WHERE, _NO_MEMORY = "native kernels", 5
 _MENDS = {
     1: "Pass an address for every part that holds numbers",
     2: "Pass sizes that belong to one structure, none of them negative",
     3: "Pass nodes below the number of nodes, and pointers that rise from 0 to the number of slots",
-    4: "Pass a type, a reduction, a score and an activation of those that gnnexport.native.kernels names, and matrices "
-    "made with one instruction set",
+    4: "Pass a type, a reduction, a score, an activation and a layout that gnnexport.native.kernels names, and "
+    "matrices made with one instruction set",
 }
 """What helps, for each status of `gnx_status` but that of memory."""
 
@@ -199,19 +199,19 @@ def aggregate(
 
 
 class Matrix:
-    """A matrix of weights, laid out for products by the instruction set that is in force."""
+    """A matrix of weights, laid out for products by the instruction set that is in force, in one of `LAYOUTS`."""
 
     _pack = "gnx_pack_matrix"
 
-    def __init__(self, values: int, out_width: int, width: int) -> None:
+    def __init__(self, values: int, out_width: int, width: int, layout: str | None = "dense") -> None:
         """Lay out numbers [out_width, width] that lie at `values`, float32 unless the class says otherwise.
 
         Raises:
             KernelError: a size is negative, or there are no numbers.
             MemoryError: there is no room for it.
         """
-        made = c_void_p()
-        check(getattr(library(), self._pack)(c_void_p(values), c_int64(out_width), c_int64(width), byref(made)))
+        made, how = c_void_p(), [] if layout is None else [c_int32(LAYOUTS[layout])]
+        check(getattr(library(), self._pack)(c_void_p(values), c_int64(out_width), c_int64(width), *how, byref(made)))
         self.pointer = made.value or 0
         # At exit it stays: threads may still read it.
         weakref.finalize(self, library().gnx_free_matrix, made).atexit = False

@@ -94,6 +94,15 @@ class LevelMatrix(Matrix):
 
     _pack = "gnx_pack_levels"
 
+    def __init__(self, values: int, out_width: int, width: int) -> None:
+        """Lay out int8 numbers [out_width, width] that lie at `values`.
+
+        Raises:
+            KernelError: a size is negative, or there are no numbers.
+            MemoryError: there is no room for it.
+        """
+        super().__init__(values, out_width, width, None)
+
 
 @dataclass(frozen=True)
 class Quantiser:

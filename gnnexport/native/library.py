@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from gnnexport.errors import MissingExtraError
 
-ABI = 5
+ABI = 6
 """What `GNX_ABI` in `gnnexport/kernels.h` has to be."""
 
 PATHS = ("amx", "avx512", "avx2", "portable")

@@ -7,6 +7,7 @@
 #include <tbb/parallel_for.h>
 #include <tbb/task_arena.h>
 
+#include <array>
 #include <bitset>
 #include <map>
 #include <memory>
@@ -44,6 +45,7 @@ void run_tasks(void *, void (*task)(void *, size_t), size_t count, void *data) {
 // middle, so that those behind move up.
 struct Attributes {
   std::string reduce = "sum", score = "given", activation = "identity";
+  std::array<std::string, 2> weights = {"dense", "dense"};
   int64_t heads = 1, one_loop = 0, normalise = 0, given = 0;
   float slope = 0.0f, scale = 1.0f, fill = 1.0f;
 
@@ -230,6 +232,9 @@ std::vector<size_t> matrices_of(void *) { return {}; }
 std::vector<size_t> matrices_of(AggregateLinear *) { return {run::MATRIX, run::OWN_MATRIX}; }
 std::vector<size_t> matrices_of(Linear *) { return {run::LINEAR_MATRIX}; }
 
+// What the layouts of these are called.
+constexpr std::array<const char *, 2> WEIGHTS = {"weights", "own_weights"};
+
 const ov::op::v0::Constant *constant(const ov::Node *node) { return dynamic_cast<const ov::op::v0::Constant *>(node); }
 
 template <class Kind>
@@ -245,6 +250,8 @@ class Operator : public ov::op::Op {
 
   void validate_and_infer_types() override {
     Kind::infer(*this, attributes_);
+    for (size_t each = 0; each < WEIGHTS.size(); ++each)
+      settings_.layouts[each] = gnx::number_of(gnx::LAYOUTS, WEIGHTS[each], attributes_.weights[each]);
     pack();
     settings_.reduce = gnx::number_of(gnx::REDUCTIONS, "reduce", attributes_.reduce);
     settings_.score = gnx::number_of(gnx::SCORES, "score", attributes_.score);
@@ -282,6 +289,8 @@ class Operator : public ov::op::Op {
       visitor.on_attribute("activation", attributes_.activation);
       visitor.on_attribute("slope", attributes_.slope);
     }
+    for (size_t each = 0; each < matrices_of(static_cast<Kind *>(nullptr)).size(); ++each)
+      visitor.on_attribute(WEIGHTS[each], attributes_.weights[each]);
     if (Kind::LOOPS) {
       visitor.on_attribute("one_loop", attributes_.one_loop);
       visitor.on_attribute("normalise", attributes_.normalise);
@@ -307,11 +316,14 @@ class Operator : public ov::op::Op {
 
  private:
   void pack() {
-    for (const size_t place : matrices_of(static_cast<Kind *>(nullptr))) {
+    const std::vector<size_t> places = matrices_of(static_cast<Kind *>(nullptr));
+    for (size_t each = 0; each < places.size(); ++each) {
+      const size_t place = places[each];
       if (!attributes_.has(place) || matrices_.count(place)) continue;
       const ov::op::v0::Constant *const given = constant(get_input_node_ptr(attributes_.port(place)));
       if (!given) continue;
-      matrices_[place] = gnx::packed(tensor_of(given->get_data_ptr(), given->get_element_type(), given->get_shape()));
+      const Tensor values = tensor_of(given->get_data_ptr(), given->get_element_type(), given->get_shape());
+      matrices_[place] = gnx::packed(values, settings_.layouts[each]);
     }
   }
 
@@ -344,6 +356,8 @@ ov::OutputVector convert(const ov::frontend::NodeContext &node) {
   attributes.one_loop = node.get_attribute("one_loop", attributes.one_loop);
   attributes.normalise = node.get_attribute("normalise", attributes.normalise);
   attributes.fill = node.get_attribute("fill", attributes.fill);
+  for (size_t each = 0; each < WEIGHTS.size(); ++each)
+    attributes.weights[each] = node.get_attribute(WEIGHTS[each], attributes.weights[each]);
   return std::make_shared<Operator<Kind>>(inputs, attributes)->outputs();
 }
 

@@ -19,7 +19,6 @@ constexpr int64_t PARTS = 3;
 constexpr int64_t STEP = 2 * PARTS * SIZE;  // what is stored of a pair of tiles
 constexpr int64_t HEAD = 16;                // floats before the tiles of a matrix: the first is its largest number
 constexpr float LIMIT = 0x1p127f;           // of numbers, and of the sums of what their sizes multiply to
-constexpr int64_t MOST_FACTORS = 2;
 
 inline int64_t up_to(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 inline int64_t steps_of(int64_t width) { return up_to(width, DEPTH) / DEPTH; }
@@ -70,8 +69,8 @@ float split_rows(const float *rows, int64_t count, int64_t width, Part *to) {
 
 int64_t floats_in_matrix(int64_t out_width, int64_t width) { return HEAD + floats_in_tiles(out_width, width); }
 
-size_t tiled_size(int64_t out_width, int64_t width) {
-  return floats_in_matrix(out_width, width) + packed_size(out_width, width);
+size_t tiled_size(const float *values, int64_t out_width, int64_t width) {
+  return floats_in_matrix(out_width, width) + packed_size(values, out_width, width);
 }
 
 // Pairs of weights that follow each other in a row lie side by side, and a row of a tile holds one pair of each column.

@@ -50,12 +50,12 @@ const Path &avx512() {
 #endif
 
 #if defined(GNX_AMX)
-// The vectors of AVX-512, and products on tiles.
+// The vectors of AVX-512, and products of dense matrices on tiles.
 const Path &amx() {
   static const Path path = [] {
     Path made = avx512();
     made.name = "amx";
-    made.product = AMX;
+    made.products[GNX_DENSE] = AMX;
     made.levels.product = AMX_LEVELS;
     return made;
   }();

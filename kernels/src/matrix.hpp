@@ -7,6 +7,7 @@
 
 struct gnx_matrix {
   std::vector<float> memory;
+  const gnx::Path *path = nullptr;  // that laid it out
   const gnx::Product *product = nullptr;  // null: it has levels
   gnx::Packed packed{};
   const gnx::LevelProduct *level_product = nullptr;

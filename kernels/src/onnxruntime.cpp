@@ -164,6 +164,8 @@ Settings settings_of(const Info *info, const std::vector<const char *> &words) {
   take(info, "given_signed", &settings.given_signed);
   take(info, "sum_activation", gnx::ACTIVATIONS, &settings.sum_activation);
   take(info, "sum_slope", &settings.sum_slope);
+  take(info, "weights", gnx::LAYOUTS, &settings.layouts[0]);
+  take(info, "own_weights", gnx::LAYOUTS, &settings.layouts[1]);
   return settings;
 }
 
@@ -201,21 +203,23 @@ Status *answer(Action action) {
   }
 }
 
-Matrices matrices_of(const Info *info, const std::vector<size_t> &places) {
+Matrices matrices_of(const Info *info, const std::vector<size_t> &places, const Settings &settings) {
   Matrices matrices;
-  for (const size_t place : places) {
+  for (size_t each = 0; each < places.size(); ++each) {
     int constant = 0;
     const Value *value = nullptr;
-    Status *missing = api.constant_input(info, place, &constant, &value);
+    Status *missing = api.constant_input(info, places[each], &constant, &value);
     if (missing) api.release(missing);
-    if (!missing && constant && value) matrices[place] = gnx::packed(tensor_of(value));
+    if (missing || !constant || !value) continue;
+    matrices[places[each]] = gnx::packed(tensor_of(value), settings.layouts.at(each));
   }
   return matrices;
 }
 
 Status *create(const CustomOp *op, const void *, const Info *info, void **kernel) {
   return answer([&] {
-    *kernel = new Kernel{settings_of(info, of(op).words), matrices_of(info, of(op).matrices), of(op).run};
+    const Settings settings = settings_of(info, of(op).words);
+    *kernel = new Kernel{settings, matrices_of(info, of(op).matrices, settings), of(op).run};
   });
 }
 

@@ -65,15 +65,15 @@ struct FreeMatrix {
 
 using Matrix = std::unique_ptr<gnx_matrix, FreeMatrix>;
 
-// Lay a constant input out for products.
-inline Matrix packed(const Tensor &tensor) {
+// Lay a constant input out for products; levels are always dense.
+inline Matrix packed(const Tensor &tensor, int32_t layout) {
   const bool levels = tensor.element == Element::I8;
   demand((levels || tensor.element == Element::F32) && tensor.sizes.size() == 2,
          "weights have to be a matrix of float32, or of int8 where they are levels");
   gnx_matrix *made = nullptr;
   const int64_t out_width = tensor.sizes[0], width = tensor.sizes[1];
   demand_kernel(levels ? gnx_pack_levels(static_cast<const int8_t *>(tensor.data), out_width, width, &made)
-                       : gnx_pack_matrix(static_cast<const float *>(tensor.data), out_width, width, &made));
+                       : gnx_pack_matrix(static_cast<const float *>(tensor.data), out_width, width, layout, &made));
   return Matrix(made);
 }
 
@@ -81,6 +81,7 @@ inline Matrix packed(const Tensor &tensor) {
 constexpr std::array<const char *, 5> REDUCTIONS = {"sum", "mean", "max", "min", "prod"};
 constexpr std::array<const char *, 4> SCORES = {"given", "gat", "gatv2", "dot"};
 constexpr std::array<const char *, 4> ACTIVATIONS = {"identity", "relu", "leaky_relu", "elu"};
+constexpr std::array<const char *, 3> LAYOUTS = {"dense", "sparse", "blocks"};
 
 template <class Words>
 int32_t number_of(const Words &words, const char *name, const std::string &text) {
@@ -100,6 +101,7 @@ struct Settings {
   int64_t given = 0, given_signed = 0;
   int32_t sum_activation = GNX_IDENTITY;
   float sum_slope = 0.0f;
+  std::array<int32_t, 2> layouts = {GNX_DENSE, GNX_DENSE};  // of the matrices that products read, in their order
 };
 
 namespace operators {

@@ -3,6 +3,8 @@
 #include "attention.hpp"
 #include "halves.hpp"
 #include "product.hpp"
+#include "runs.hpp"
+#include "sparse.hpp"
 
 namespace {
 
@@ -21,7 +23,9 @@ const Path GNX_PATH = {GNX_NAME,
                        join_attention,
                        soften,
                        join_softmax,
-                       {ROWS_OF_TILE, packed_size, pack, no_scratch, multiply},
+                       {{ROWS_OF_TILE, packed_size, pack, no_scratch, multiply},
+                        {STRIP, sparse_size, pack_sparse, strip_size, multiply_sparse},
+                        {ROWS_OF_TILE, runs_size, pack_runs, no_scratch, multiply_all_runs}},
                        round_numbers,
                        {}};
 

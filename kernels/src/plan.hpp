@@ -71,6 +71,8 @@ struct Parts {
   float *peaks, *totals;  // [parts, heads], of a softmax
 };
 
+constexpr int LAYOUTS = GNX_BLOCKS + 1;
+
 // A matrix of weights as one instruction set reads it.
 struct Packed {
   int64_t out_width, width;
@@ -96,7 +98,7 @@ struct Tile {
 // Products of rows with matrices of weights. Sizes are numbers of floats.
 struct Product {
   int64_t tile;  // rows that are best multiplied together
-  size_t (*packed_size)(int64_t out_width, int64_t width);
+  size_t (*packed_size)(const float *values, int64_t out_width, int64_t width);
   void (*pack)(const float *values, int64_t out_width, int64_t width, float *to);  // `to` begins a line of the cache
   size_t (*scratch_size)(int64_t count, const Packed &packed);
   void (*multiply)(const Tile &tile);
@@ -175,7 +177,7 @@ struct Path {
   void (*soften)(const Structure &structure, const float *scores, int64_t heads, float *out, const Span &span,
                  const Parts &parts, float *scratch);
   void (*join_softmax)(const Segment *segments, int64_t count, int64_t heads, float *out, const Parts &parts);
-  Product product;
+  Product products[LAYOUTS];
   void (*round)(const float *x, int64_t count, int32_t type, uint16_t *out);
   Levels levels;
 };

@@ -13,10 +13,11 @@ using gnx::Tile;
 constexpr int ROWS_AT_ONCE = GNX_LANES == 16 ? 12 : 6;  // with two vectors of columns each, as the registers allow
 constexpr int PANEL = 2 * GNX_LANES;
 constexpr int64_t ROWS_OF_TILE = 48;
+constexpr int MOST_FACTORS = 2;
 
 inline int64_t in_panels(int64_t columns) { return (columns + PANEL - 1) / PANEL * PANEL; }
 
-size_t packed_size(int64_t out_width, int64_t width) { return in_panels(out_width) * width; }
+size_t packed_size(const float *, int64_t out_width, int64_t width) { return in_panels(out_width) * width; }
 
 // Panels of two vectors of columns, row by row, so that a product reads them in order; zeros fill the last.
 void pack(const float *values, int64_t out_width, int64_t width, float *to) {

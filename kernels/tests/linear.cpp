@@ -8,11 +8,16 @@ namespace {
 
 const int64_t TYPE_BYTES[] = {4, 2, 2, 1};
 
+// Weights of any bits, of which a layout other than the dense one finds most to be zero.
 class Matrix {
  public:
-  Matrix(int64_t out_width, int64_t width) {
-    const std::vector<float> values = floats(out_width * width);
-    valid("matrix", gnx_pack_matrix(values.data(), out_width, width, &made_));
+  Matrix(int64_t out_width, int64_t width, int32_t layout = GNX_DENSE) {
+    std::vector<float> values = floats(out_width * width);
+    for (int64_t place = 0; layout != GNX_DENSE && place < out_width * width; ++place) {
+      const uint32_t run = static_cast<uint32_t>(place / width / 16 * 31 + place % width);
+      if ((layout == GNX_BLOCKS ? run * 2654435761u : next()) >> 30) values[place] = 0.0f;
+    }
+    valid("matrix", gnx_pack_matrix(values.data(), out_width, width, layout, &made_));
   }
   ~Matrix() { gnx_free_matrix(made_); }
   Matrix(const Matrix &) = delete;
@@ -34,7 +39,8 @@ enum Parts { REDUCED = 1, OWN = 2, BOTH = 3 };
 int32_t multiply(const Graph &graph, Parts parts, int32_t type, const Sizes &sizes, int64_t choice,
                  const Change &change = nullptr) {
   const Indices indices(graph, choice & 4 ? 32 : 64);
-  const Matrix matrix(sizes.out_width, sizes.width), own_matrix(sizes.out_width, sizes.own_width);
+  const int32_t layout = choice / 32 % 3, own_layout = choice / 128 % 3;
+  const Matrix matrix(sizes.out_width, sizes.width, layout), own_matrix(sizes.out_width, sizes.own_width, own_layout);
   const std::vector<char> x = bytes(graph.num_src * sizes.width * TYPE_BYTES[type]);
   const std::vector<float> weight = floats(graph.slots() * sizes.heads), own = floats(graph.rows() * sizes.own_width);
   const std::vector<float> root = floats(graph.rows() * sizes.out_width), bias = floats(sizes.out_width);
@@ -103,12 +109,16 @@ void refuse_structures(int64_t choice) {
 void refuse_matrices() {
   const std::vector<float> values(6);
   gnx_matrix *made = nullptr;
-  refused("matrix", gnx_pack_matrix(values.data(), 2, 3, nullptr));
-  refused("matrix", gnx_pack_matrix(nullptr, 2, 3, &made));
-  for (int64_t bad : {int64_t{-1}, int64_t{INT64_MIN}, int64_t{INT64_MAX}, int64_t{INT32_MAX} + 1}) {
-    refused("matrix", gnx_pack_matrix(values.data(), bad, 3, &made));
-    refused("matrix", gnx_pack_matrix(values.data(), 2, bad, &made));
+  for (int32_t layout : {GNX_DENSE, GNX_SPARSE, GNX_BLOCKS}) {
+    refused("matrix", gnx_pack_matrix(values.data(), 2, 3, layout, nullptr));
+    refused("matrix", gnx_pack_matrix(nullptr, 2, 3, layout, &made));
+    for (int64_t bad : {int64_t{-1}, int64_t{INT64_MIN}, int64_t{INT64_MAX}, int64_t{INT32_MAX} + 1}) {
+      refused("matrix", gnx_pack_matrix(values.data(), bad, 3, layout, &made));
+      refused("matrix", gnx_pack_matrix(values.data(), 2, bad, layout, &made));
+    }
   }
+  for (int32_t layout : {-1, GNX_BLOCKS + 1, INT32_MAX, INT32_MIN})
+    refused("matrix", gnx_pack_matrix(values.data(), 2, 3, layout, &made));
   expect(made == nullptr, "matrix", GNX_OK);
   gnx_free_matrix(nullptr);
   refused("linear", gnx_run_linear(nullptr, nullptr));
@@ -136,6 +146,15 @@ void run_hubs() {
       };
       valid("hub", multiply(graph, BOTH, type, {257, 9, 0, 1}, type + 4 * (reduce % 2), change));
     }
+  }
+}
+
+// Every two layouts side by side, where weights fill several chunks of inputs.
+void run_layouts() {
+  const Graph graph = hub(4100);
+  for (int64_t layouts = 0; layouts < 16; ++layouts) {
+    for (int64_t choice = 0; choice < 6; ++choice)
+      valid("layouts", multiply(graph, BOTH, GNX_F32, {257, 67, 331, 1}, layouts % 4 * 32 + layouts / 4 * 128 + choice));
   }
 }
 
@@ -169,6 +188,7 @@ void run_linear() {
   for (int64_t choice : {0, 1, 2, 4, 5}) refuse_arguments(choice);
   for (int64_t choice : {0, 1, 5}) refuse_structures(choice);
   run_hubs();
+  run_layouts();
   run_nowhere();
   refuse_matrices();
   refuse_mixtures();

@@ -47,8 +47,16 @@ std::vector<Job> reductions() {
   static const std::vector<float> x = numbers(graph.num_src * width), terms = numbers(graph.num_src * heads);
   static const std::vector<float> scores = numbers(graph.slots() * narrow);
   static const std::vector<char> integers = bytes(graph.num_src * width);
-  static gnx_matrix *matrix = nullptr;  // as long as the program runs
-  gnx_pack_matrix(scores.data(), narrow, width, &matrix);
+  static gnx_matrix *matrices[3] = {};  // by layout, as long as the program runs
+  for (int32_t layout : {GNX_DENSE, GNX_SPARSE, GNX_BLOCKS})
+    gnx_pack_matrix(scores.data(), narrow, width, layout, &matrices[layout]);
+  const auto linear = [](int32_t layout, int32_t own_layout, const gnx_threads &threads) {
+    std::vector<float> out(static_cast<size_t>(graph.rows() * narrow));
+    gnx_linear work{};
+    work.sum.csr = indices.csr, work.sum.x = x.data(), work.sum.width = width, work.sum.heads = 1;
+    work.own = x.data(), work.matrix = matrices[layout], work.own_matrix = matrices[own_layout], work.out = out.data();
+    return answer(gnx_run_linear(&work, &threads), out);
+  };
   const auto sum = [](int32_t type, const void *rows, const gnx_threads &threads) {
     std::vector<float> out(static_cast<size_t>(graph.rows() * width));
     gnx_aggregate work{};
@@ -58,14 +66,9 @@ std::vector<Job> reductions() {
   };
   return {{"sum", [=](const gnx_threads &threads) { return sum(GNX_F32, x.data(), threads); }},
           {"sum of integers", [=](const gnx_threads &threads) { return sum(GNX_I8, integers.data(), threads); }},
-          {"linear",
-           [](const gnx_threads &threads) {
-             std::vector<float> out(static_cast<size_t>(graph.rows() * narrow));
-             gnx_linear work{};
-             work.sum.csr = indices.csr, work.sum.x = x.data(), work.sum.width = width, work.sum.heads = 1;
-             work.own = x.data(), work.matrix = work.own_matrix = matrix, work.out = out.data();
-             return answer(gnx_run_linear(&work, &threads), out);
-           }},
+          {"linear", [=](const gnx_threads &threads) { return linear(GNX_DENSE, GNX_DENSE, threads); }},
+          {"sparse linear", [=](const gnx_threads &threads) { return linear(GNX_SPARSE, GNX_SPARSE, threads); }},
+          {"mixed linear", [=](const gnx_threads &threads) { return linear(GNX_SPARSE, GNX_BLOCKS, threads); }},
           {"attention",
            [](const gnx_threads &threads) {
              std::vector<float> out(static_cast<size_t>(graph.rows() * width));

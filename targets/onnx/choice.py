@@ -73,6 +73,9 @@ class Choices:
         native: our own kernels may be chosen.
         quantised: the form of a quantised model that was asked for, or `auto`.
         operands: of a quantised model, as it was lowered.
+        sizes: that are open in the model, by name, as a typical request has them.
+        sparse: of matrices that operators may hold without their zeros, by name: how many zeros the operators skip, how
+            many numbers there are, and the layout.
     """
 
     forced: Lowering
@@ -84,6 +87,8 @@ class Choices:
     rows: list[dict[str, Any]] = field(default_factory=list)
     spent_s: float = 0.0
     operands: tuple[Operand, ...] = ()
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    sparse: Mapping[str, tuple[int, int, str]] = field(default_factory=dict)
 
     @property
     def kernels(self) -> str:
@@ -184,6 +189,13 @@ def random_inputs(model: ir.Model, seed: int) -> dict[str, NDArray[Any]]:
         assert value.dtype is not None
         feeds[str(value.name)] = random.standard_normal(sizes(value)).astype(value.dtype.numpy())
     return feeds
+
+
+def sizes_of(graph: ir.Graph, sample: Mapping[str, NDArray[Any]]) -> dict[str, int]:
+    """Return the sizes of a graph's inputs that have names, as a request has them."""
+    given = ((list(value.shape or ()), sample.get(str(value.name))) for value in graph.inputs)
+    pairs = (pair for shape, array in given if array is not None for pair in zip(shape, array.shape, strict=True))
+    return {str(name.value): size for name, size in pairs if isinstance(name, ir.SymbolicDim) and name.value}
 
 
 def describe(op: Operator) -> str:

@@ -7,8 +7,11 @@ GraphSAGE has, joins in.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
+from typing import Any
 
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from gnnexport.targets.onnx import schemas
 from gnnexport.targets.onnx.matching import is_constant, only_reader, producer
@@ -52,10 +55,20 @@ def fuse_own(graph: ir.Graph) -> None:
         graph.remove(layer, safe=True)
 
 
-def take_layers(graph: ir.Graph) -> None:
-    """Let the kernels multiply in other wide linear layers too, in place; what follows waits for `fuse_epilogues`."""
+def is_wide(layer: ir.Node) -> bool:
+    """Tell whether a linear layer has so many columns that the kernels multiply faster where there are tiles."""
+    return len(layer_weights(layer)) >= _WIDE
+
+
+def take_layers(graph: ir.Graph, takes: Callable[[ir.Node], bool]) -> None:
+    """Let the kernels multiply in other linear layers too, in place; what follows waits for `fuse_epilogues`.
+
+    Args:
+        graph: without layers that reductions take over.
+        takes: tells whether a layer is better off so.
+    """
     for node in list(graph):
-        if _is_linear(node) and _out_width(node) >= _WIDE:
+        if _is_linear(node) and takes(node):
             inputs = [node.inputs[0], _matrix(graph, node)]
             new = ir.Node(schemas.DOMAIN, schemas.LINEAR, inputs, name=f"{node.name}_fused")
             _put(graph, node, [node], new)
@@ -83,11 +96,13 @@ def _is_linear(node: ir.Node) -> bool:
     return plain and not node.attributes.get_int("transA", 0) and whole
 
 
-def _out_width(layer: ir.Node) -> int:
+def layer_weights(layer: ir.Node) -> NDArray[Any]:
+    """Return the weights of a linear layer, with a row for each output."""
     matrix = layer.inputs[1]
     assert matrix is not None
     assert matrix.const_value is not None
-    return int(matrix.const_value.numpy().shape[0 if _stands(layer) else 1])
+    values = matrix.const_value.numpy()
+    return values if _stands(layer) else values.T
 
 
 def _stands(layer: ir.Node) -> bool:

@@ -17,11 +17,12 @@ from gnnexport.targets.onnx.attention import fuse_attention
 from gnnexport.targets.onnx.choice import NATIVE, Choices
 from gnnexport.targets.onnx.epilogues import fuse_epilogues
 from gnnexport.targets.onnx.halves import gather_halves
-from gnnexport.targets.onnx.linear import fuse_linear, fuse_own, take_layers
+from gnnexport.targets.onnx.linear import fuse_linear, fuse_own, is_wide, take_layers
 from gnnexport.targets.onnx.lower import REDUCING
 from gnnexport.targets.onnx.operators import dialect_nodes, read
 from gnnexport.targets.onnx.prepared_edges import fuse_edges
 from gnnexport.targets.onnx.quantised_weights import store_levels
+from gnnexport.targets.onnx.sparse_products import hold_sparse, wins_over_engine
 from gnnexport.targets.onnx.tape import Constants
 
 _STRUCTURE = {
@@ -62,12 +63,13 @@ def goes_native(graph: ir.Graph, choices: Choices) -> bool:
     return chosen == {NATIVE} or (not chosen and choices.forced in ("auto", NATIVE))
 
 
-def keep_native(graph: ir.Graph, path: str) -> None:
+def keep_native(graph: ir.Graph, path: str, choices: Choices | None = None) -> None:
     """Prepare a graph in place for a runtime that has the kernels; `serves` has to hold.
 
     Args:
         graph: with the dialect.
         path: instruction set that it is made for, one of `PATHS`; it runs on every other one too.
+        choices: decides whether zeros of weights are skipped; without it they are not.
     """
     reduces = any(node.op_type in (*REDUCING, *_NARROW) for node in dialect_nodes(graph))
     fuse_attention(graph)
@@ -75,9 +77,10 @@ def keep_native(graph: ir.Graph, path: str) -> None:
         fuse_linear(graph)
     fuse_epilogues(graph)
     fuse_own(graph)
-    if path == "amx" and reduces:  # no model needs the kernels for its layers alone
-        take_layers(graph)
+    if reduces:  # no model needs the kernels for its layers alone
+        take_layers(graph, lambda layer: (path == "amx" and is_wide(layer)) or wins_over_engine(layer, choices))
         fuse_epilogues(graph, [schemas.LINEAR])
+        hold_sparse(graph, choices)
     gather_halves(graph)
     _narrow(graph)
     for node in dialect_nodes(graph):
@@ -87,18 +90,19 @@ def keep_native(graph: ir.Graph, path: str) -> None:
     graph.opset_imports[schemas.DOMAIN] = schemas.VERSION
 
 
-def native_graphs(model: ir.Model, path: str, *, edges: bool) -> ir.Model:
+def native_graphs(model: ir.Model, path: str, *, edges: bool, choices: Choices | None = None) -> ir.Model:
     """Return a copy of a model for graphs of any size that calls the kernels, which sort the edges too.
 
     Args:
         model: as `translate_graphs` gives it.
         path: instruction set that it is made for.
         edges: whether the runtime has the operators that prepare edges in one go.
+        choices: as of `keep_native`.
     """
     model = model.clone()
     if edges:
         fuse_edges(model)
-    keep_native(model.graph, path)
+    keep_native(model.graph, path, choices)
     for tidy in (passes.RemoveUnusedNodesPass(), passes.CommonSubexpressionEliminationPass()):
         tidy(model)
     return model

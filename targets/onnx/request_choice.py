@@ -10,7 +10,7 @@ import onnx_ir as ir
 from gnnexport.errors import Problem, UnsupportedError
 from gnnexport.targets.contract import DialectModel
 from gnnexport.targets.onnx import schemas
-from gnnexport.targets.onnx.choice import NATIVE, Candidate, Choices, time_candidates, winner_first
+from gnnexport.targets.onnx.choice import NATIVE, Candidate, Choices, sizes_of, time_candidates, winner_first
 from gnnexport.targets.onnx.lower import REDUCING
 from gnnexport.targets.onnx.native import native_graphs
 from gnnexport.targets.onnx.operators import dialect_nodes
@@ -48,6 +48,7 @@ def lower_chosen(
     """
     if choices.forced == "dense":
         raise UnsupportedError(dense_refused())
+    choices.sizes = sizes_of(dialect.model.graph, dialect.sample)
     key = describe(dialect.model)
     replayed = (choices.ctx.decisions or {}).get("lowerings", {}).get(key)
     wanted = str(replayed if choices.forced == "auto" else choices.forced)
@@ -85,7 +86,7 @@ def _lowered(
         fuse_edges(model)
     formed = take_form(model.graph, form, native=name == NATIVE)
     if name == NATIVE:
-        model = native_graphs(model, choices.kernels, edges=False)
+        model = native_graphs(model, choices.kernels, edges=False, choices=choices)
     else:
         model = lower_graphs(model, "scatter" if name == "scatter" else "ell", branches=branches)
     if dialect.mode == "batched":

@@ -31,6 +31,10 @@ ROUND_FLOAT16 = "RoundFloat16"
 EDGES = "Edges"
 WEIGHTED_EDGES = "WeightedEdges"
 
+WEIGHTS = "weights"
+OWN_WEIGHTS = "own_weights"
+"""Attributes that say how a product holds its matrix: all of its numbers, or not the zeros."""
+
 ACTIVATION = "activation"
 SLOPE = "slope"
 OPERAND = "operand"
@@ -69,8 +73,10 @@ def register() -> None:
     # Rows of any width give float32, which is what a file with such a node holds.
     _register(AGGREGATE, ["x:R", "rowptr:I", "col:I", "weight:T?", "root:T?", "bias:T?"], [reduce, *after], ["out:f32"])
     layers = ["matrix:T", "own:T?", "own_matrix:T?", "root:T?", "bias:T?"]
-    _register(AGGREGATE_LINEAR, ["x:R", "rowptr:I", "col:I", "weight:T?", *layers], [reduce, *after], ["out:f32"])
-    _register(LINEAR, ["x:T", "matrix:T", "root:T?", "bias:T?"], after)
+    held = [_text(WEIGHTS, "dense"), _text(OWN_WEIGHTS, "dense")]
+    inputs = ["x:R", "rowptr:I", "col:I", "weight:T?", *layers]
+    _register(AGGREGATE_LINEAR, inputs, [reduce, *after, *held], ["out:f32"])
+    _register(LINEAR, ["x:T", "matrix:T", "root:T?", "bias:T?"], [*after, held[0]])
     _register(REDUCE_EDGES, ["messages:T", "rowptr:I", "root:T?", "bias:T?"], [reduce, *after])
     terms = ["source:T?", "destination:T?", "edge:T?", "edge_value:T?", "att:T?", "root:T?", "bias:T?"]
     _register(ATTENTION, ["x:T", "rowptr:I", "col:I", *terms], [*scores, *after])

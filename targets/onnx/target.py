@@ -37,6 +37,7 @@ from gnnexport.targets.onnx.quantised_forms import (
 from gnnexport.targets.onnx.request_choice import dense_refused, lower_chosen
 from gnnexport.targets.onnx.shares import Profiler, divide
 from gnnexport.targets.onnx.softmax import expand_softmax
+from gnnexport.targets.onnx.sparse_products import skipped_zeros
 from gnnexport.targets.onnx.sparse_weights import weights_of
 from gnnexport.targets.onnx.support import unsupported
 
@@ -110,7 +111,7 @@ class OnnxTarget(Target):
             inputs=tuple(str(value.name) for value in model.graph.inputs),
             halves=gathered_halves(model.graph),
             operands=choices.operands,
-            weights=weights_of([model], {}),
+            weights=weights_of([model], choices.sparse),
         )
 
     def lowered(self, dialect: DialectModel, ctx: EmitContext) -> tuple[ir.Model, Choices]:
@@ -119,21 +120,28 @@ class OnnxTarget(Target):
         packed = native and self.quantised in PACKED and is_quantised(dialect.model.graph)
         aggregate: Lowering = "native" if packed and self.aggregate == "auto" else self.aggregate
         choices = Choices(aggregate, ctx, self.timer(self.threads or ctx.threads), native, self.quantised)
-        if dialect.mode != "full":
+        if dialect.mode == "full":
+            model = self._baked(dialect, choices)
+        else:
             can = {"branches": self.branches, "edges": self.prepares_edges}
-            return lower_chosen(dialect, choices, self.forms, **can), choices
+            model = lower_chosen(dialect, choices, self.forms, **can)
+        choices.sparse = skipped_zeros(model.graph)
+        return model, choices
+
+    def _baked(self, dialect: DialectModel, choices: Choices) -> ir.Model:
+        """Return the model of one graph, lowered."""
         model = bake(dialect)
-        if native:
+        if choices.native:
             fill_empty(model.graph)
         if is_quantised(model.graph):
-            return self._lowered_quantised(model, dialect, choices), choices
-        self._finish(model, choices, native and goes_native(model.graph, choices), ctx.note)
-        return model, choices
+            return self._lowered_quantised(model, dialect, choices)
+        self._finish(model, choices, choices.native and goes_native(model.graph, choices), choices.ctx.note)
+        return model
 
     def _finish(self, model: ir.Model, choices: Choices, kernels: bool, note: Callable[[str], None]) -> None:
         """Lower a baked model without quantisers, in place."""
         if kernels:
-            keep_native(model.graph, choices.kernels)
+            keep_native(model.graph, choices.kernels, choices)
             return
         expand_softmax(model.graph)
         lower(model.graph, choices, note, self.block_bytes)

@@ -78,9 +78,9 @@ def aggregate(
     return into((graph.num_rows, width), np.float32, call)
 
 
-def matrix_of(values: Array | None) -> kernels.Matrix | None:
+def matrix_of(values: Array | None, layout: str = "dense") -> kernels.Matrix | None:
     """Lay out a matrix [out_width, width] for products."""
-    return None if values is None else kernels.Matrix(address(values), *values.shape)
+    return None if values is None else kernels.Matrix(address(values), *values.shape, layout)
 
 
 def linear(
@@ -98,6 +98,7 @@ def linear(
     after: After | None = None,
     bits: int = 64,
     threads: int = 1,
+    layouts: tuple[str, str] = ("dense", "dense"),
 ) -> Array:
     """Run `gnx_run_linear`; 16-bit floats in `x` are uint16, and without `matrix` only the rows of `graph` count."""
     structure, first = Structure(graph, bits), matrix if matrix is not None else own_matrix
@@ -112,9 +113,9 @@ def linear(
         kernels.linear(
             reduced,
             out,
-            matrix=matrix_of(matrix),
+            matrix=matrix_of(matrix, layouts[0]),
             own=address(own),
-            own_matrix=matrix_of(own_matrix),
+            own_matrix=matrix_of(own_matrix, layouts[1]),
             epilogue=_epilogue(after),
             threads=threads,
         )

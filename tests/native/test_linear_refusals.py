@@ -7,7 +7,7 @@ import gc
 import pickle
 import subprocess
 import sys
-from ctypes import byref, c_int64, c_void_p
+from ctypes import byref, c_int32, c_int64, c_void_p
 from typing import Any
 
 import numpy as np
@@ -126,10 +126,10 @@ def test_matrices_of_different_instruction_sets(path: str) -> None:
         kernels.use_path(path)
 
 
-def pack(values: Any, out_width: int, width: int) -> tuple[int, int]:
+def pack(values: Any, out_width: int, width: int, layout: int = 0) -> tuple[int, int]:
     """Run `gnx_pack_matrix`; return its status and what it made, if anything."""
     made = c_void_p()
-    sizes = (c_int64(out_width), c_int64(width))
+    sizes = (c_int64(out_width), c_int64(width), c_int32(layout))
     found = library().gnx_pack_matrix(c_void_p(address(values)), *sizes, byref(made))
     return found, made.value or 0
 
@@ -152,14 +152,25 @@ def pack(values: Any, out_width: int, width: int) -> tuple[int, int]:
 def test_sizes_of_a_matrix(path: str, out_width: int, width: int, expected: int) -> None:
     """A matrix that is negative, has too long rows or no room is refused, and nothing is made."""
     assert pack(NUMBERS, out_width, width) == (expected, 0)
+    if expected == SHAPE:
+        for layout in kernels.LAYOUTS.values():
+            assert pack(NUMBERS, out_width, width, layout) == (SHAPE, 0)
 
 
-def test_numbers_of_a_matrix(path: str) -> None:
+@pytest.mark.parametrize("layout", [-1, 3, 2**31 - 1])
+def test_layouts_of_a_matrix(path: str, layout: int) -> None:
+    """A layout that is not known is refused."""
+    assert pack(NUMBERS, 2, 3, layout) == (OPTION, 0)
+
+
+@pytest.mark.parametrize("layout", kernels.LAYOUTS.values())
+def test_numbers_of_a_matrix(path: str, layout: int) -> None:
     """Numbers are needed where there are any, and a place for what is made is always."""
-    assert pack(None, 2, 3) == (NULL, 0)
-    assert library().gnx_pack_matrix(c_void_p(address(NUMBERS)), c_int64(2), c_int64(3), None) == NULL
+    assert pack(None, 2, 3, layout) == (NULL, 0)
+    sizes = (c_int64(2), c_int64(3), c_int32(layout))
+    assert library().gnx_pack_matrix(c_void_p(address(NUMBERS)), *sizes, None) == NULL
     for out_width, width in ((0, 3), (3, 0), (0, 0), (0, 2**31 - 1), (2**20, 0)):
-        found, made = pack(None, out_width, width)
+        found, made = pack(None, out_width, width, layout)
         assert found == OK
         library().gnx_free_matrix(c_void_p(made))
 

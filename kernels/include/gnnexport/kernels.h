@@ -22,7 +22,7 @@ extern "C" {
 #endif
 
 /* Grows whenever a structure or a function changes its meaning. */
-#define GNX_ABI 5
+#define GNX_ABI 6
 
 typedef enum gnx_status {
   GNX_OK = 0,
@@ -111,12 +111,22 @@ typedef struct gnx_aggregate {
  * by any number of threads. */
 typedef struct gnx_matrix gnx_matrix;
 
+/* What of a matrix is stored and multiplied. With GNX_BLOCKS the outputs are taken sixteen at a time, and of each input
+ * the weights of all sixteen or, where they are all zero, none. A weight that is not multiplied adds nothing whatever the
+ * row holds: of infinite numbers and NaN too, of which a dense product makes NaN. */
+typedef enum gnx_layout {
+  GNX_DENSE = 0,  /* all weights */
+  GNX_SPARSE = 1, /* those that are not zero, wherever they stand */
+  GNX_BLOCKS = 2
+} gnx_layout;
+
 /* out = activation(reduced . matrix^T + own . own_matrix^T + root + bias), some rows at a time, so that what is reduced
  * is never in memory as a whole.
  *
- * `sum` says what is reduced; its out, its epilogue and its next are not read. Either product may be left out: without `matrix`
- * only sum.csr.num_rows is read of `sum`. Products are as accurate as float32 sums of float32 products, in an order that
- * the instruction set decides; `amx` takes numbers and sums below 2^-126 for 0, which moves a result by at most
+ * `sum` says what is reduced; its out, its epilogue and its next are not read. Either product may be left out: without
+ * `matrix` only sum.csr.num_rows is read of `sum`. The two matrices may have different layouts. Products are as accurate
+ * as float32 sums of float32 products, in an order that the instruction set and the layout decide; `amx` takes numbers
+ * and sums below 2^-126 for 0 where it multiplies all weights, which moves a result by at most
  * 2^-125 * (|a| + |b| + 6) for each product a * b in it. `out` may be what `root` is, to add to what is there;
  * it shares memory with nothing else. */
 typedef struct gnx_linear {
@@ -214,7 +224,8 @@ GNX_API int32_t gnx_run_narrow(const float *x, int64_t num_rows, int64_t width, 
 GNX_API int32_t gnx_run_round(const float *x, int64_t count, int32_t type, uint16_t *out, const gnx_threads *threads);
 
 /* `values` [out_width, width]; free what is made. Of levels there are at most 65536 columns. */
-GNX_API int32_t gnx_pack_matrix(const float *values, int64_t out_width, int64_t width, gnx_matrix **out);
+GNX_API int32_t gnx_pack_matrix(const float *values, int64_t out_width, int64_t width, int32_t layout,
+                                gnx_matrix **out);
 GNX_API int32_t gnx_pack_levels(const int8_t *values, int64_t out_width, int64_t width, gnx_matrix **out);
 GNX_API void gnx_free_matrix(gnx_matrix *matrix);
 GNX_API int32_t gnx_run_linear(const gnx_linear *work, const gnx_threads *threads);
