@@ -11,6 +11,7 @@
 #include <bitset>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <utility>
 
 #include "operators.hpp"
@@ -237,6 +238,16 @@ constexpr std::array<const char *, 2> WEIGHTS = {"weights", "own_weights"};
 
 const ov::op::v0::Constant *constant(const ov::Node *node) { return dynamic_cast<const ov::op::v0::Constant *>(node); }
 
+// Whether a value follows from constants alone. Such values are computed once, when a model is compiled, but OpenVINO
+// makes no constants of all of them.
+bool is_known(const ov::Node *node) {
+  if (constant(node)) return true;
+  for (size_t port = 0; port < node->get_input_size(); ++port) {
+    if (!is_known(node->get_input_node_ptr(port))) return false;
+  }
+  return node->get_input_size() > 0;
+}
+
 template <class Kind>
 class Operator : public ov::op::Op {
  public:
@@ -303,6 +314,7 @@ class Operator : public ov::op::Op {
 
   bool evaluate(ov::TensorVector &outputs, const ov::TensorVector &inputs) const override {
     try {
+      pack(inputs);
       Call call(attributes_, matrices_, outputs, inputs);
       Kind::compute(settings_, call);
     } catch (const gnx::Refusal &refusal) {
@@ -327,9 +339,24 @@ class Operator : public ov::op::Op {
     }
   }
 
+  // The same at the first request, for matrices that the model computed from constants.
+  void pack(const ov::TensorVector &inputs) const {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    const std::vector<size_t> places = matrices_of(static_cast<Kind *>(nullptr));
+    for (size_t each = 0; each < places.size(); ++each) {
+      const size_t place = places[each], port = attributes_.port(place);
+      if (!attributes_.has(place) || matrices_.count(place) || !is_known(get_input_node_ptr(port))) continue;
+      const ov::Tensor &given = inputs.at(port);
+      const void *const data = given.get_size() ? given.data() : nullptr;
+      const Tensor values = tensor_of(data, given.get_element_type(), given.get_shape());
+      matrices_[place] = gnx::packed(values, settings_.layouts[each]);
+    }
+  }
+
   Attributes attributes_;
   Settings settings_;
-  Matrices matrices_;
+  mutable Matrices matrices_;
+  mutable std::mutex mutex_;
 };
 
 // The ONNX reader passes a node of this type for an input that is left out.

@@ -149,6 +149,26 @@ def test_what_is_written(tmp_path: Path, fastest: Any) -> None:
     assert len(choices.sparse) == 2
 
 
+def layer_behind_layer(m: Layers) -> ir.Value:
+    """A layer with so many numbers that its zeros are not stored either."""
+    return m.gemm(m.op("Tanh", [m.gemm(m.reduced())], (m.rows, OUT)))
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
+def test_neither_stored_nor_multiplied(target: OrtTarget | OpenVinoTarget, tmp_path: Path, fastest: Any) -> None:
+    """Weights that files hold without their zeros reach the kernels, and the artefact tells which zeros are skipped."""
+    if target.name == "openvino":
+        pytest.importorskip("openvino")
+    fastest(SPARSE)
+    m, dialect = network(layer_behind_layer, fixed=True)
+    artefact = target.emit(dialect, tmp_path, EmitContext(threads=1))
+    (got,) = ENGINES[target.name](tmp_path / artefact.model_file).run(request(m)).values()
+    assert close(got, answer(layer_behind_layer, "anywhere"))
+    (large,) = (weight for weight in artefact.weights if weight.numbers == OUT * OUT)
+    assert large.stored_bytes < large.dense_bytes
+    assert (large.layout, large.skipped) == (SPARSE, large.zeros)
+
+
 @pytest.mark.parametrize("layout", [DENSE, SPARSE, BLOCKS])
 def test_replayed(layout: str, tmp_path: Path, fastest: Any) -> None:
     """Decisions of an earlier run give the same file, and nothing is timed."""
