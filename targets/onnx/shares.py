@@ -50,6 +50,8 @@ _BOTH = {schemas.AGGREGATE_LINEAR, schemas.NARROW_AGGREGATE_LINEAR}
 _AROUND = {"If", "Loop", "Scan"}
 """Operators whose time is that of others inside."""
 
+_OF_PRODUCT = (schemas.ACTIVATION, schemas.SLOPE, schemas.WEIGHTS)
+
 _INPUTS = 9
 """Of `AggregateLinear`, those that may be left out included."""
 
@@ -129,11 +131,13 @@ def take_apart(graph: ir.Graph) -> bool:
 def _part(graph: ir.Graph, node: ir.Node) -> None:
     given: list[ir.Value | None] = [*node.inputs, *[None] * _INPUTS][:_INPUTS]
     x, rowptr, col, weight, matrix, own, own_matrix, root, bias = given
-    told = {name: node.attributes[name] for name in (schemas.ACTIVATION, schemas.SLOPE) if name in node.attributes}
+    told = {name: node.attributes[name] for name in _OF_PRODUCT if name in node.attributes}
     total = ir.Node(schemas.DOMAIN, schemas.AGGREGATE, [x, rowptr, col, weight], [node.attributes["reduce"]])
     nodes = [total]
     if own is not None:
-        nodes.append(ir.Node(schemas.DOMAIN, schemas.LINEAR, [own, own_matrix, root]))
+        held = node.attributes.get_string(schemas.OWN_WEIGHTS, "dense")
+        layout = [ir.AttrString(schemas.WEIGHTS, held)]
+        nodes.append(ir.Node(schemas.DOMAIN, schemas.LINEAR, [own, own_matrix, root], layout))
         root = nodes[-1].outputs[0]
     nodes.append(ir.Node(schemas.DOMAIN, schemas.LINEAR, [total.outputs[0], matrix, root, bias], list(told.values())))
     out = node.outputs[0]

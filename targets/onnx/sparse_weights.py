@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from gnnexport.targets.onnx import schemas
 from gnnexport.targets.onnx.halves import HALF_OF
 from gnnexport.targets.onnx.quantised_weights import keep_constants
 from gnnexport.targets.onnx.quantisers import OF_LEVELS
@@ -118,7 +119,7 @@ def weights_of(models: Iterable[ir.Model], executed: Mapping[str, tuple[int, int
             stored = old.stored_bytes + tensor.nbytes
             found[name] = replace(old, dense_bytes=old.dense_bytes + dense, stored_bytes=stored)
         elif _is_weight(value):
-            name = str(value.meta.get(HALF_OF, value.name))
+            name = _name(value)
             zeros = tensor.size - int(np.count_nonzero(tensor.numpy()))
             found[name] = Weight(name, tensor.size, zeros, tensor.nbytes, tensor.nbytes)
     return tuple(_told(item, executed.get(item.name)) for item in found.values())
@@ -136,7 +137,14 @@ def _is_weight(value: ir.Value) -> bool:
     tensor = value.const_value
     if tensor is None or value.meta.get(OF_GRAPH) or value.meta.get(OF_LEVELS):
         return False
-    return tensor.dtype in _STORED and len(tensor.shape) == 2
+    # A single row or column is a bias, or stems from the graph: what is folded forgets where it comes from.
+    return tensor.dtype in _STORED and len(tensor.shape) == 2 and min(tensor.shape.numpy()) > 1
+
+
+def _name(value: ir.Value) -> str:
+    """Return what a matrix is called: in the Program where it is quantised, else in the model."""
+    operands = value.meta.get(schemas.OPERAND)
+    return str(operands[0] if operands else value.meta.get(HALF_OF, value.name))
 
 
 def _write_out(
@@ -146,7 +154,7 @@ def _write_out(
     tensor, name = value.const_value, str(value.name)
     assert tensor is not None
     zeros = tensor.size - int(np.count_nonzero(tensor.numpy()))
-    meta = {**value.meta, _OF_WEIGHT: (name, tensor.size, zeros)}
+    meta = {**value.meta, _OF_WEIGHT: (_name(value), tensor.size, zeros)}
     inputs = {}
     for part, array in (("gaps", gaps), ("numbers", numbers)):
         item = ir.Value(name=f"{name}_{part}", const_value=ir.tensor(array, name=f"{name}_{part}"))

@@ -123,6 +123,12 @@ def test_what_would_not_be_smaller_stays(weights: Array, tmp_path: Path) -> None
     assert found.stored_bytes == found.dense_bytes
 
 
+@pytest.mark.parametrize("shape", [(2 * FEWEST, 1), (1, 2 * FEWEST)])
+def test_a_row_or_column_is_no_matrix(shape: tuple[int, int]) -> None:
+    """Values of nodes that were folded do not count as weights."""
+    assert weights_of([one_product(sparse(shape))], {}) == ()
+
+
 def test_what_stems_from_the_graph_stays() -> None:
     """An adjacency is no weight."""
     model = one_product(sparse((IN, OUT)))
@@ -180,6 +186,9 @@ def emitted(target: OnnxTarget, folder: Path) -> tuple[Artefact, Array, Array]:
 def test_kernels_find_their_matrices(tmp_path: Path) -> None:
     """Operators of ours that want constant weights are made after these are written out."""
     artefact, x, expected = emitted(OrtTarget(aggregate="native"), tmp_path)
+    chosen = {row["chosen"] for row in artefact.lowering if row["op"].startswith("product with")}
+    assert {item.layout for item in artefact.weights} <= {"dense", *chosen}
+    assert all((item.skipped > 0) == (item.layout != "dense") for item in artefact.weights)
     assert {item.name: item.stored_bytes < item.dense_bytes / 4 for item in artefact.weights} == {
         "first": True, "second": True,
     }  # fmt: skip

@@ -49,7 +49,7 @@ def test_auto_drops_what_costs_accuracy(model: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_auto_tries_learned_widths_before_one_for_all(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is kept of a2q, by the same gate as any other pass, leaves nothing to the plain way."""
+    """What is kept of a2q, by the same gate as any other pass, leaves nothing to the plain way; zeros come before."""
     monkeypatch.setattr("gnnexport.pipeline.compression.speedup", lambda *_: "not asked")
     monkeypatch.setattr("gnnexport.pipeline.compression.worth", lambda *_: (True, "kept: for the test"))
     report = compress(model, max_drop="100pp", time_budget="10m")
@@ -61,6 +61,15 @@ def test_auto_tries_learned_widths_before_one_for_all(model: Path, monkeypatch: 
     assert "quantised already" in steps["quantize"].notes[-1]
     assert report.result.bits is not None
     assert report.result.bits.average_paper == pytest.approx(2, abs=0.1)
+    tried = list(steps)
+    zeros = ("sparsify-edges", "sparsify-weights")
+    assert tried.index("prune-channels") < tried.index(zeros[0]) < tried.index(zeros[1]) < tried.index("a2q")
+    assert all(steps[name].kept for name in zeros)
+    assert all(any(note.startswith("can be at most") for note in steps[name].notes) for name in zeros)
+    assert report.result.sparsity is not None
+    assert report.result.sparsity.edges == pytest.approx(0.75, abs=0.01)
+    assert report.result.sparsity.weights_stored == pytest.approx(61 / 72)  # of two matrices, in blocks
+    assert {item.name for item in report.result.sparsity.weights} == {"convs_0_lin_weight", "convs_1_lin_weight"}
 
 
 def test_auto_result_is_the_export_when_nothing_was_kept(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,9 @@ from torch_geometric.nn import GCN
 
 from gnnexport import api
 from gnnexport.bundle.report_schema import SparseWeight
+from gnnexport.pipeline import sparsity
 from gnnexport.pipeline.sparsity import count_sparsity
+from gnnexport.program.edge_sets import Layer
 from gnnexport.program.program import Program
 from gnnexport.targets.contract import Artefact
 from gnnexport.targets.onnx.sparse_weights import Weight
@@ -53,22 +55,45 @@ def test_stored_and_executed_are_shares_of_the_same_numbers() -> None:
     )
 
 
+def test_edges_are_counted_over_all_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And layer by layer; weights say nothing where no pass made them sparse."""
+    layers = [Layer("one", kept=50, total=100, loops=10), Layer("two", kept=25, total=100, loops=10)]
+    monkeypatch.setattr(sparsity, "kept", lambda _: layers)
+    found = count_sparsity(program(), ARTEFACT)
+    assert found is not None
+    assert found.edges == pytest.approx(1 - (50 + 25) / 200)
+    assert [(layer.name, layer.kept, layer.total) for layer in found.layers] == [("one", 50, 100), ("two", 25, 100)]
+    assert (found.weights_stored, found.weights_executed, found.weights) == (None, None, ())
+
+
+def test_a_graph_of_loops_alone_has_no_edges_to_leave_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is divided by zero."""
+    monkeypatch.setattr(sparsity, "kept", lambda _: [Layer("one", kept=0, total=0, loops=5)])
+    found = count_sparsity(program("first"), ARTEFACT)
+    assert found is not None
+    assert (found.edges, found.weights_stored) == (None, 0.7)
+
+
 def test_a_compressed_model_tells_its_sparsity_and_what_it_could_gain(tmp_path: Path) -> None:
     """Files are smaller by what is zero, and the note that stands first says how much faster it can be at most."""
     path = write_road(tmp_path)
     torch.manual_seed(0)
     torch.save(GCN(CHANNELS, 64, num_layers=3, out_channels=CLASSES).eval(), path)
-    report = api.compress(path, passes="sparsify-weights{sparsity=0.9}", target="ort", time_budget="20s").report
+    passes = "sparsify-edges{sparsity=0.5}; sparsify-weights{sparsity=0.9}"
+    report = api.compress(path, passes=passes, target="ort", time_budget="20s").report
     found = report.result.sparsity
     assert found is not None
     assert found.weights_stored == pytest.approx(0.9, abs=0.01)
-    assert found.edges is None
+    assert found.edges == pytest.approx(0.5, abs=0.01)
+    assert len(found.layers) == 3
     assert found.stored_bytes is not None
     assert found.dense_bytes is not None
     assert found.stored_bytes < 0.3 * found.dense_bytes
     assert report.result.size_bytes is not None
     assert report.exported.size_bytes is not None
     assert report.result.size_bytes < report.exported.size_bytes - 0.5 * found.dense_bytes
-    (step,) = (step for step in report.steps if step.name.startswith("sparsify-weights"))
-    assert step.notes[0].startswith("can be at most ")
-    assert "% of that work is left" in step.notes[0]
+    steps = [step for step in report.steps if step.name.startswith("sparsify-")]
+    assert len(steps) == 2
+    for step in steps:
+        (told,) = (note for note in step.notes if note.startswith("can be at most "))
+        assert "% of that work is left" in told
