@@ -61,8 +61,9 @@ def choose_library(wanted: Library) -> str:
 
 
 def build_engine(
-    path: Path, library: str, *, tf32: bool, workspace_bytes: int | None, profile: Profile | None = None
-) -> Engine:
+    path: Path, library: str, *, tf32: bool, workspace_bytes: int | None, profile: Profile | None = None,
+    sparse: bool = False,
+) -> Engine:  # fmt: skip
     """Build the engine of an ONNX file.
 
     Args:
@@ -71,6 +72,7 @@ def build_engine(
         tf32: whether products of float32 may be rounded to 10 bits of mantissa.
         workspace_bytes: that values in between may take; `None` for no limit.
         profile: of the inputs, where their sizes are dynamic.
+        sparse: whether the builder may choose kernels for weights of which two of four are zero.
 
     Raises:
         MissingExtraError: the library cannot be imported.
@@ -80,6 +82,8 @@ def build_engine(
     network = parse(trt, builder, path, log)
     config = builder.create_builder_config()
     (config.set_flag if tf32 else config.clear_flag)(trt.BuilderFlag.TF32)
+    if sparse:
+        config.set_flag(trt.BuilderFlag.SPARSE_WEIGHTS)
     if workspace_bytes is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace_bytes)
     capabilities = _ask_for_capabilities(trt, config)

@@ -45,6 +45,7 @@ from gnnexport.targets.trt.request import (
     several_kinds,
     unreached,
 )
+from gnnexport.targets.trt.sparsity import two_of_four
 
 Rows = tuple[Mapping[str, Any], ...]
 
@@ -144,9 +145,14 @@ class TrtTarget(OnnxTarget):
             )
         workspace = None if self.workspace_mb is None else self.workspace_mb << 20
         path = folder / files[0]
-        engine = build_engine(path, library, tf32=self.tf32, workspace_bytes=workspace, profile=profile)
+        marked = two_of_four(model.graph)
+        engine = build_engine(
+            path, library, tf32=self.tf32, workspace_bytes=workspace, profile=profile, sparse=marked > 0
+        )
         (folder / ENGINE).write_bytes(engine.plan)
         ctx.note(_built(engine, largest))
+        if marked:
+            ctx.note(f"{marked} products with weights of pattern 2:4: TensorRT may choose its sparse kernels for them")
         files = (ENGINE, *files, *([] if prepare is None else [prepare.name]))
         models = (model,) if front is None else (model, front)
         operands = executed(operands_of(dialect.model.graph), model.graph, {}, {})
