@@ -33,7 +33,7 @@ class SparsifyEdges(Pass):
     name: ClassVar[str] = "sparsify-edges"
     stage: ClassVar[Stage] = Stage.COMPRESS
     turn: ClassVar[int] = 10
-    ladder: ClassVar[tuple[str, ...]] = ("sparsity=0.75", "sparsity=0.5", "sparsity=0.25")
+    ladder: ClassVar[tuple[str, ...]] = tuple(f"sparsity={share},rule=frozen" for share in (0.75, 0.5, 0.25))
     sparsity: float | None = None
     """Share of the edges that goes, counted over all layers that can lose any, edges of nodes to themselves left out of
     the count; 0.5 unless threshold is given."""

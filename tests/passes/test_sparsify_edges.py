@@ -471,6 +471,16 @@ def test_options_out_of_range_are_refused(options: str) -> None:
         build_passes([f"sparsify-edges{{{options}}}"])
 
 
+@pytest.mark.parametrize("target", ["onnx", "openvino"])
+def test_other_passes_work_on_what_is_left(tmp_path: Path, target: str) -> None:
+    """Fewer channels, then fewer edges, then fewer bits: what is exported is held to the Program each time."""
+    passes = ["prune-channels{keep=0.5,epochs=1}", "sparsify-edges{sparsity=0.5,epochs=1}", "quantize{bits=8}"]
+    made = api.compress(write_road(tmp_path), passes=passes, target=target, output=tmp_path / "small", time_budget="2s")
+    assert made.exit_code == 0
+    assert made.report.result.sparsity is not None
+    assert made.report.result.bits is not None
+
+
 def test_a_bundle_computes_what_the_frozen_model_computes(tmp_path: Path) -> None:
     """`compress` proves the exported model against the Program on fewer edges, and the graph takes fewer bytes."""
     path = write_road(tmp_path)
