@@ -33,10 +33,12 @@ from gnnexport.program.cost import measure_cost
 from gnnexport.program.data import GraphData
 from gnnexport.program.edge_sets import kept
 from gnnexport.program.program import Program, example_inputs
-from gnnexport.training.edges.choosing import Schedule
+from gnnexport.training.edges.choosing import Method, Schedule
 
 GRAPHS = {"2.3 million": PowerLaw(), "20 million": PowerLaw(1_000_000, 10_000_000, 1)}
-SHARES = (0.25, 0.5, 0.75, 0.9)
+SHARES = (0.25, 0.5, 0.75, 0.9, 1.0)
+"""Of the edges that go; with the last one every row is read and written once a hop, and no edge is left to save on."""
+
 WHOLE = "all edges"
 
 
@@ -109,7 +111,7 @@ def program_of(kind: str, hops: int, data: GraphData) -> Program:
 
 def measure(
     name: str, graph: PowerLaw, kind: str, *, hops: int, width: int, shares: Sequence[float], schedule: Schedule,
-    budget_s: float,
+    budget_s: float, method: Method = "norm",
 ) -> list[Row]:  # fmt: skip
     """Time one propagation with all edges and with fewer."""
     torch.manual_seed(graph.seed)
@@ -119,7 +121,7 @@ def measure(
     programs, seconds = {WHOLE: whole}, {WHOLE: 0.0}
     for share in shares:
         start = time.perf_counter()
-        item = SparsifyEdges(share, schedule=schedule, retrain=False)
+        item = SparsifyEdges(share, method=method, schedule=schedule, retrain=False)
         programs[f"{share:.0%}"] = item.run(whole, PassContext(data=data))
         seconds[f"{share:.0%}"] = time.perf_counter() - start
     runs = {way: _run(program, data) for way, program in programs.items()}
@@ -158,6 +160,7 @@ def main() -> None:
     parser.add_argument("--hops", type=int, default=2)
     parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--schedule", default="rising", choices=["rising", "equal"])
+    parser.add_argument("--method", default="norm", choices=["norm", "random", "top-k", "effective-resistance"])
     given: argparse.Namespace = parser.parse_args()
     torch.set_num_threads(given.threads)
     if given.quick:
@@ -168,10 +171,10 @@ def main() -> None:
         for kind in given.kinds:
             rows += measure(
                 name, graph, kind, hops=given.hops, width=given.width, shares=SHARES, schedule=given.schedule,
-                budget_s=given.budget,
+                budget_s=given.budget, method=given.method,
             )  # fmt: skip
     print(markdown(HEADS, (row.cells() for row in rows)))
-    found = {"width": given.width, "hops": given.hops, "rows": [asdict(row) for row in rows]}
+    found = {"width": given.width, "hops": given.hops, "method": given.method, "rows": [asdict(row) for row in rows]}
     save({**found, "busy": busy(given.threads)}, "decoupled", given)
 
 

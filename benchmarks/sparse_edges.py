@@ -32,7 +32,7 @@ from gnnexport.frontends.data import load_data
 from gnnexport.passes.contract import PassContext
 from gnnexport.passes.sparsify_edges import SparsifyEdges
 from gnnexport.program.cost import measure_cost
-from gnnexport.program.data import GraphData
+from gnnexport.program.data import GraphData, Split
 from gnnexport.program.edge_sets import kept, restored
 from gnnexport.program.program import Program
 from gnnexport.training.edges.choosing import Method
@@ -215,7 +215,7 @@ def made_up() -> GraphData:
     source = torch.randint(0, 120, (600,), generator=generator)
     destination = (source + 3 * torch.randint(1, 40, (600,), generator=generator)) % 120
     part = torch.arange(120) // 3 % 3
-    masks = {name: part == place for place, name in enumerate(("train", "val", "test"))}
+    masks: dict[Split, Tensor] = {"train": part == 0, "val": part == 1, "test": part == 2}
     return GraphData("made up", {"x": x, "edge_index": torch.stack([source, destination])}, y, masks)
 
 
