@@ -26,7 +26,8 @@ ENGINE = "engine"
 """A product that is left to the runtime."""
 
 LEAST_ZEROS = 0.5
-"""Share of zeros from which skipping them is timed; below it that was never faster."""
+"""Share of zeros from which skipping them is timed: below it that was never faster, as `benchmarks/sparse_weights.py`
+shows."""
 
 SURE_ZEROS = 0.9
 """Share from which zeros are skipped where nothing can be timed."""
@@ -34,8 +35,11 @@ SURE_ZEROS = 0.9
 FEWEST = 1024
 """Numbers of a matrix from which its product takes a time worth choosing for."""
 
-MOST_ROWS = 16384
-"""Rows that are multiplied to time a product; also where nobody knows how many there will be."""
+MOST_NUMBERS = 1 << 23
+"""Numbers of rows, or of results, that timing a product takes at most: no near cache holds so many either."""
+
+TYPICAL_ROWS = 16384
+"""Rows where nobody knows how many there will be."""
 
 RUN = 16
 """Outputs of a run, as `kernels/src/runs.hpp` has it."""
@@ -159,7 +163,7 @@ def _candidates(product: Product, key: str, names: list[str], choices: Choices) 
         sure = [name for name in (BLOCKS, SPARSE) if name in names and product.skipped(name) >= least]
         return [Candidate((sure or names)[0], 0.0)]
     start = time.perf_counter()
-    small = Product(product.weights, min(product.rows, MOST_ROWS))
+    small = Product(product.weights, min(product.rows, max(1, MOST_NUMBERS // max(product.weights.shape))))
     models = {name: small.alone(name) for name in names}
     runs = {name: choices.run(model, random_inputs(model, choices.ctx.seed)) for name, model in models.items()}
     left_s = choices.ctx.time_budget_s - choices.spent_s
@@ -175,7 +179,7 @@ def _rows(node: ir.Node, choices: Choices) -> int:
     if isinstance(size, int):
         return max(1, size)
     named = None if size is None or size.value is None else choices.sizes.get(str(size.value))
-    return max(1, MOST_ROWS if named is None else named)
+    return max(1, TYPICAL_ROWS if named is None else named)
 
 
 def _held(node: ir.Node, place: int) -> str:

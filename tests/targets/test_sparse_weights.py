@@ -274,7 +274,7 @@ def test_timed_once(fastest: Any) -> None:
     for rows in (100, 100, 10**9):
         assert choose(product(0.8, rows), DENSE, choices) == SPARSE
     assert len(seen) == len(choices.rows) == 2
-    assert set(shapes) == {(100, 64), (sparse_products.MOST_ROWS, 64)}
+    assert set(shapes) == {(100, 64), (sparse_products.MOST_NUMBERS // 64, 64)}
 
 
 def test_no_time_left(fastest: Any) -> None:
