@@ -79,7 +79,8 @@ def test_a_compressed_model_tells_its_sparsity_and_what_it_could_gain(tmp_path: 
     path = write_road(tmp_path)
     torch.manual_seed(0)
     torch.save(GCN(CHANNELS, 64, num_layers=3, out_channels=CLASSES).eval(), path)
-    passes = "sparsify-edges{sparsity=0.5}; sparsify-weights{sparsity=0.9}"
+    # One set of edges: a graph so small may be stored as a dense matrix, and several would hide what weights save.
+    passes = "sparsify-edges{sparsity=0.5,schedule=equal}; sparsify-weights{sparsity=0.9}"
     report = api.compress(path, passes=passes, target="ort", time_budget="20s").report
     found = report.result.sparsity
     assert found is not None
