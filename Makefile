@@ -51,6 +51,10 @@ bench: $(VENV)/.development ## time exports, kernels and pruned models against o
 	$(BIN)/python -m benchmarks.pruning_ablation
 	$(BIN)/python -m benchmarks.serving_peers
 	$(BIN)/python -m benchmarks.spam_stream
+	$(BIN)/python -m benchmarks.quantized
+	$(BIN)/python -m benchmarks.quantised_models --graphs "2.3 million edges"
+	$(BIN)/python -m benchmarks.sparse_weights
+	$(BIN)/python -m benchmarks.decoupled
 
 coverage: $(VENV)/.development ## run every layer and model on every target, and write docs/coverage.md
 	$(BIN)/python -m tests.coverage.table
