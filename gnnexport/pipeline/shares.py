@@ -22,7 +22,7 @@ def shares_on(emitter: Emitter, progress: Callable[[str], None]) -> Callable[[Pr
 
     def shares(program: Program) -> Shares | None:
         if program not in known:
-            known[program] = _measured(emitter, program)
+            known[program] = _measured(emitter, program, progress)
             if (found := known[program]) is not None:
                 progress(str(found))
         return known[program]
@@ -30,8 +30,11 @@ def shares_on(emitter: Emitter, progress: Callable[[str], None]) -> Callable[[Pr
     return shares
 
 
-def _measured(emitter: Emitter, program: Program) -> Shares | None:
+def _measured(emitter: Emitter, program: Program, progress: Callable[[str], None]) -> Shares | None:
     try:
         return emitter.shares(program)
     except GnnExportError:  # which emitting the model says in words, if it comes to that
+        return None
+    except Exception as error:  # of an engine that cannot be profiled: nothing but a note hangs on it
+        progress(f"what can be gained at most is not known: {str(error).splitlines()[0]}")
         return None

@@ -56,6 +56,7 @@ class Slots:
         col: int64 [slots], its source; `None` where the layer reads none.
         edge: int64 [slots], its place among all edges that `prepare` sorts.
         is_loop: bool [slots], its source is its destination.
+        one_kind: sources and destinations are the same nodes.
     """
 
     rowptr: Tensor
@@ -63,6 +64,7 @@ class Slots:
     col: Tensor | None
     edge: Tensor
     is_loop: Tensor
+    one_kind: bool
 
     @property
     def degree(self) -> Tensor:
@@ -127,7 +129,7 @@ def slots_of(program: Program, inputs: Mapping[str, Tensor], layers: list[EdgeLa
             row = kernels.rows_of(rowptr)
             col = values[layer.col] if layer.col else None
             is_loop = row == col if col is not None and structure.loops else torch.zeros_like(row, dtype=torch.bool)
-            found[structure.rowptr] = Slots(rowptr, row, col, edge, is_loop)
+            found[structure.rowptr] = Slots(rowptr, row, col, edge, is_loop, structure.loops)
     return found
 
 

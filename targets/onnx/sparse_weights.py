@@ -19,6 +19,9 @@ from gnnexport.targets.onnx.tape import OF_GRAPH, Constants
 FEWEST = 1024
 """Numbers from which compressing them may outweigh the nodes of a file that write them out again."""
 
+NODES_BYTES = 700
+"""What these nodes take, about."""
+
 LEAST_ZEROS = 0.5
 """Share of zeros from which a matrix is compressed: below it, 16 bits a number may be the smaller form."""
 
@@ -75,8 +78,11 @@ def store_sparse(model: ir.Model) -> int:
         size = value.const_value.size
         if not FEWEST <= size < _MOST:
             continue
-        gaps, numbers = compress(value.const_value.numpy())
-        if len(numbers) <= (1 - LEAST_ZEROS) * size:
+        matrix = value.const_value.numpy()
+        if np.count_nonzero(matrix) > (1 - LEAST_ZEROS) * size:
+            continue
+        gaps, numbers = compress(matrix)
+        if len(numbers) * (1 + matrix.itemsize) + NODES_BYTES < matrix.nbytes:
             _write_out(graph, constants, value, gaps, numbers)
             stored += 1
     return stored

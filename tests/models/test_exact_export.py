@@ -14,11 +14,14 @@ from gnnexport.frontends.data import load_data
 from gnnexport.validate.parity import compare_outputs
 
 TOLERANCE = 1e-4
-GRAPHS = ("cora", "amazon_computers")
+LARGE = "amazon_computers"
+CASES = [
+    *((name, "cora") for name in sorted(MODELS)),
+    *(pytest.param(name, LARGE, marks=() if name == "GCN" else pytest.mark.slow) for name in sorted(MODELS)),
+]
 
 
-@pytest.mark.parametrize("graph", GRAPHS)
-@pytest.mark.parametrize("name", sorted(MODELS))
+@pytest.mark.parametrize(("name", "graph"), CASES)
 def test_export_of_trained_model_is_exact(name: str, graph: str, tmp_path: Path) -> None:
     """Logits agree within 1e-4 of the largest, and the metric differs only if a prediction moved."""
     path = find(graph)

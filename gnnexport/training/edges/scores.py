@@ -100,13 +100,14 @@ def resistances(slots: Slots) -> Tensor:
     """Return an estimate of the effective resistance of each edge, float32 [slots]: 1/d_u + 1/d_v.
 
     Within a constant of the true one where the graph is an expander (Lovász, 1996; von Luxburg et al., JMLR 2014).
-    Degrees count what comes in and what goes out.
+    Degrees count what comes in and what goes out; between nodes of two kinds, each end does one of the two.
     """
     assert slots.col is not None
     count = max(len(slots.degree), int(slots.col.max()) + 1 if slots.col.numel() else 0)
-    degree = torch.bincount(slots.col, minlength=count) + torch.bincount(slots.row, minlength=count)
-    inverse = 1 / degree.clamp(min=1).float()
-    return inverse[slots.col] + inverse[slots.row]
+    leaving, coming = (torch.bincount(ends, minlength=count) for ends in (slots.col, slots.row))
+    if slots.one_kind:
+        leaving = coming = leaving + coming
+    return 1 / leaving[slots.col].float() + 1 / coming[slots.row].float()
 
 
 def drawn(weights: Tensor, seed: int) -> Tensor:

@@ -81,6 +81,7 @@ class Growing(Counted):
         """All entries that were ever active."""
         self.changes = 0
         self.steps = 0
+        self._born = False
         self._all_steps = 1
         self._every = 1
         self._averaged = 1
@@ -125,6 +126,7 @@ class Growing(Counted):
         """Count the step, collect gradients when places are about to change, and change them when it is time."""
         super().stepped(part)
         self.steps += 1
+        self._born = False
         if self.steps > self.growth.stop * self._all_steps:
             return
         left = -self.steps % self._every
@@ -136,6 +138,10 @@ class Growing(Counted):
         if left == 0:
             self._change()
             self._gradients = {}
+
+    def admits(self) -> bool:
+        """Tell whether what grew has been trained: right after a change it is zero, and fewer numbers are left."""
+        return not self._born
 
     def death(self) -> float:
         """Return the share of active entries that is dropped now."""
@@ -156,6 +162,7 @@ class Growing(Counted):
             self.masks[weight.name] = grown
             self.fired[weight.name] |= grown
         self.changes += 1
+        self._born = True
         self._count_active()
 
     def _wanted(self, weight: Weight) -> Tensor:

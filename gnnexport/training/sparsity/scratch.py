@@ -18,21 +18,23 @@ _NORMS = {aten.batch_norm.default: 1, aten.layer_norm.default: 2, aten.group_nor
 
 _STATISTICS = (3, 4)
 
+_VIEWS = (aten.view.default, aten.unsqueeze.default, aten.expand.default, aten.index_select.default)
+
 
 def reset(program: Program, seed: int) -> None:
     """Draw all parameters that are learned anew; the Program is changed.
 
-    Matrices are drawn as by Glorot, scales of norms are one, vectors zero; a single number, such as a slope or a
-    temperature, stays as it is, for nothing tells what it means.
+    Matrices are drawn as by Glorot, vectors that scale are one, those that are added zero. A single number, such as a
+    temperature, and slopes of activations stay as they are, for nothing tells what they were.
     """
     generator = torch.Generator().manual_seed(seed)
     ones, statistics = _of_norms(program)
-    embeddings = {
-        id(parameter_of(program.body, args_of(node)[0])) for node in calls(program.body.graph, aten.embedding.default)
-    }
+    ones |= _factors(program)
+    slopes = _read_at(program, aten.prelu.default, 1)
+    embeddings = _read_at(program, aten.embedding.default, 0)
     with torch.no_grad():
         for value in program.body.parameters():
-            if not value.requires_grad or value.numel() <= 1:
+            if not value.requires_grad or value.numel() <= 1 or id(value) in slopes:
                 continue
             if id(value) in ones:
                 value.fill_(1.0)
@@ -62,6 +64,27 @@ def _of_norms(program: Program) -> tuple[set[int], list[tuple[Tensor, float]]]:
                 if value is not None:
                     statistics.append((value, start))
     return ones, statistics
+
+
+def _read_at(program: Program, target: Any, place: int) -> set[int]:
+    """Return the ids of the parameters that ops have at a place of their arguments."""
+    return {id(parameter_of(program.body, args_of(node)[place])) for node in calls(program.body.graph, target)}
+
+
+def _factors(program: Program) -> set[int]:
+    """Return the ids of vectors that do nothing but multiply, as the scales of norms that are written out."""
+    found = set()
+    for node in program.body.graph.nodes:
+        value = parameter_of(program.body, node)
+        if value is not None and value.dim() == 1 and node.users and all(map(_is_product, node.users)):
+            found.add(id(value))
+    return found
+
+
+def _is_product(node: fx.Node) -> bool:
+    if node.target in _VIEWS:
+        return bool(node.users) and all(map(_is_product, node.users))
+    return node.target is aten.mul.Tensor
 
 
 def _at(node: fx.Node, place: int) -> Any:

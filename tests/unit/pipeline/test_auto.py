@@ -18,10 +18,17 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_road(tmp_path_factory.mktemp("auto"))
 
 
+@pytest.fixture(autouse=True)
+def short_trials(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spend little on times that no test asks for."""
+    monkeypatch.setattr("gnnexport.pipeline.trials.TRIAL_S", 0.5)
+
+
 def compress(model: Path, **options: str) -> Report:
-    """Let the pipeline choose, and return its report."""
+    """Let the pipeline choose, and return its report; no lowering is timed, for sizes hang on which is chosen."""
     shutil.rmtree(model.with_suffix(".bundle"), ignore_errors=True)
-    return api.compress(model, passes="auto", **{"time_budget": "30s", **options}).report  # type: ignore[arg-type]
+    given = {"target": "ort{aggregate=ell}", "time_budget": "30s", **options}
+    return api.compress(model, passes="auto", **given).report  # type: ignore[arg-type]
 
 
 def tried(report: Report) -> list[tuple[str, bool, str]]:

@@ -5,7 +5,12 @@ from collections.abc import Mapping
 import pytest
 import torch
 from torch import Tensor
+from torch_geometric.nn import GCN
 
+from gnnexport.frontends.signature import match_inputs
+from gnnexport.passes.contract import PassContext
+from gnnexport.pipeline.steps import CANONICAL, run_passes
+from gnnexport.program.capture import capture
 from gnnexport.program.cost import measure_cost
 from gnnexport.program.data import GraphData
 from gnnexport.program.program import Program, example_inputs
@@ -118,7 +123,7 @@ def test_as_many_entries_are_active_after_each_change(how: Grower, pattern: str)
     found = parse_pattern(pattern)
     assert isinstance(found, Pattern)
     regime = Followed(Growth(how, found, epochs=40, every=5), program, masks)
-    fitted, _ = trainer().fit(program, seed=0, epochs=40, regime=regime)
+    fitted, history = trainer().fit(program, seed=0, epochs=40, regime=regime)
     assert len(regime.seen) == regime.changes == 6  # every fifth of the first 30 steps
     assert regime.deaths == sorted(regime.deaths, reverse=True)
     for place, (before, weights, after) in enumerate(regime.seen):
@@ -134,6 +139,8 @@ def test_as_many_entries_are_active_after_each_change(how: Grower, pattern: str)
                 assert float(weights[name][gone].abs().max()) <= float(weights[name][kept].abs().min())
     assert any(not torch.equal(regime.masks[name], masks[name]) for name in masks)
     assert 0.25 < regime.coverage < 1
+    # What grew is zero until the next step, so that no such state is chosen.
+    assert history.best_epoch == 0 or history.best_epoch % 5 or history.best_epoch > 30
     assert all(int(values_of(fitted)[name].count_nonzero()) <= int(mask.sum()) for name, mask in masks.items())
 
 
@@ -247,3 +254,22 @@ def test_everything_learned_is_forgotten() -> None:
             assert not torch.equal(value, split("GCN batch norm").body.state_dict()[name])
         if name.endswith("running_var") or ("norms" in name and name.endswith("weight")):
             assert bool((value == 1).all())
+
+
+def test_scales_that_are_written_out_are_one() -> None:
+    """A norm of plain ops begins as it does when it is made, so that what is below it learns."""
+    x, edge_index = INPUTS["x"], INPUTS["edge_index"]
+    model = GCN(x.shape[1], HIDDEN, 2, CLASSES, norm="GraphNorm", act="PReLU", act_kwargs={"num_parameters": HIDDEN})
+    inputs = match_inputs(model, DATA)
+    program = run_passes(
+        capture(model.eval(), inputs, example_inputs(inputs)), CANONICAL, PassContext(data=DATA)
+    ).program
+    reset(program, 1)
+    found = dict(program.body.named_parameters())
+    assert all(bool((found[f"norms.0.{name}"] == 1).all()) for name in ("weight", "mean_scale"))
+    assert bool((found["norms.0.bias"] == 0).all())
+    assert any(bool((value == 0.25).all()) for name, value in found.items() if name.startswith("act"))
+    program({"x": x, "edge_index": edge_index}).square().sum().backward()
+    below = found["convs.0.lin.weight"].grad
+    assert below is not None
+    assert bool(below.any())
