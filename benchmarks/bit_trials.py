@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from benchmarks.figures import markdown
+from benchmarks.figures import markdown, spread
 from gnnexport.frontends.signature import match_inputs
 from gnnexport.passes.contract import Pass, PassContext
 from gnnexport.pipeline.steps import CANONICAL, run_passes
@@ -117,13 +117,8 @@ def table(rows: Sequence[Row]) -> str:
         of = [row for row in rows if (row.data, row.model, row.way) == key]
         bits, true_bits = (statistics.mean(getattr(row, what) for row in of) for what in ("bits", "true_bits"))
         cells.append([
-            *key, _spread([100 * row.float32 for row in of]), _spread([100 * row.accuracy for row in of]),
-            _spread([100 * row.drop for row in of]), _spread([row.bits for row in of]), f"{FLOAT_BITS / bits:.1f}",
+            *key, spread([100 * row.float32 for row in of]), spread([100 * row.accuracy for row in of]),
+            spread([100 * row.drop for row in of]), spread([row.bits for row in of]), f"{FLOAT_BITS / bits:.1f}",
             f"{true_bits:.2f}", f"{FLOAT_BITS / true_bits:.1f}", str(len(of)),
         ])  # fmt: skip
     return markdown(heads, cells)
-
-
-def _spread(values: Sequence[float]) -> str:
-    spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.2f}{spread}"

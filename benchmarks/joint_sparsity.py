@@ -3,7 +3,8 @@
     python -m benchmarks.joint_sparsity --data cora amazon_computers coauthor_cs --models GCN --seeds 5
 
 Each model is trained densely, then loses edges and trains on, then loses weights and trains on. The baseline is the
-dense model trained for as many epochs in all. Accuracy is that of the pruned graph with the pruned weights. Epochs are
+dense model trained for as many epochs in all, on labels alone, while the pruned ones learn from its answers, too
+(`--distil 0` leaves that out). Accuracy is that of the pruned graph with the pruned weights. Epochs are
 selected on validation nodes, and so is, for each set, the setting that leaves least of both within the drop allowed;
 accuracy is reported on test nodes.
 """
@@ -18,7 +19,7 @@ from dataclasses import asdict, dataclass
 import torch
 
 from benchmarks.bit_trials import accuracy, fit
-from benchmarks.figures import markdown, options, save
+from benchmarks.figures import markdown, options, save, spread
 from benchmarks.real_data import require
 from benchmarks.sparse_edges import MODELS, build, made_up
 from benchmarks.sparse_training import zeros_of
@@ -96,8 +97,8 @@ def summary(rows: Sequence[Row], allowed: float) -> str:
         for setting in settings:
             of = [row for row in of_case if (row.edges, row.weights) == setting]
             cells.append([
-                *case, f"{setting[0]:.0%}", f"{setting[1]:.0%}", _spread([100 * row.baseline for row in of]),
-                _spread([100 * row.test for row in of]), *(_spread(item) for item in drops[setting]),
+                *case, f"{setting[0]:.0%}", f"{setting[1]:.0%}", spread([100 * row.baseline for row in of]),
+                spread([100 * row.test for row in of]), *(spread(item) for item in drops[setting]),
                 "chosen" if setting == chosen else "", str(len(of)),
             ])  # fmt: skip
     return markdown(heads, cells)
@@ -108,11 +109,6 @@ def _drops(rows: Sequence[Row], setting: tuple[float, float]) -> tuple[list[floa
     of = [row for row in rows if (row.edges, row.weights) == setting]
     on_test = [100 * (row.baseline - row.test) for row in of]
     return on_test, [100 * (row.baseline_validation - row.validation) for row in of]
-
-
-def _spread(values: Sequence[float]) -> str:
-    spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.2f}{spread}"
 
 
 def main() -> None:

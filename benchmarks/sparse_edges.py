@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch_geometric.nn import APPNP, GCN2Conv, SGConv
 
 from benchmarks.bit_trials import Trained, accuracy, fit
-from benchmarks.figures import markdown, options, save
+from benchmarks.figures import markdown, options, save, spread
 from benchmarks.real_data import require
 from benchmarks.training import build_model
 from gnnexport.frontends.data import load_data
@@ -192,18 +192,13 @@ def table(rows: Sequence[Row]) -> str:
     cells = []
     for key in dict.fromkeys((row.data, row.model, row.method, row.sparsity) for row in rows):
         of = [row for row in rows if (row.data, row.model, row.method, row.sparsity) == key]
-        drops = [row.baseline - row.tuned for row in of]
+        drops = [100 * (row.baseline - row.tuned) for row in of]
         cells.append([
             *key[:3], f"{key[3]:.0%}", f"{statistics.mean(row.gone for row in of):.0%}",
-            *(_spread([getattr(row, name) for row in of]) for name in ("baseline", "frozen", "tuned")),
-            _spread(drops), _spread([row.published for row in of]), str(len(of)),
+            *(spread([100 * getattr(row, name) for row in of]) for name in ("baseline", "frozen", "tuned")),
+            spread(drops), spread([100 * row.published for row in of]), str(len(of)),
         ])  # fmt: skip
     return markdown(HEADS, cells)
-
-
-def _spread(values: Sequence[float]) -> str:
-    spread = f" ± {100 * statistics.stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{100 * statistics.mean(values):.2f}{spread}"
 
 
 def made_up() -> GraphData:

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch_geometric.nn import SAGEConv
 
-from benchmarks.figures import markdown, options, save
+from benchmarks.figures import markdown, options, save, spread
 from benchmarks.real_data import require
 from benchmarks.training import build_model
 from gnnexport.frontends.data import load_data
@@ -240,14 +240,9 @@ def table(rows: Sequence[Row]) -> str:
         drops = [100 * (dense[row.data, row.seed] - row.test) for row in of]
         flops = statistics.mean(row.flops for row in of)
         share = flops / statistics.mean(row.dense_flops for row in of)
-        cells.append([key[0], key[1], f"{key[2]:.2f}", of[0].metric, _spread([100 * row.test for row in of]),
-                      _spread(drops), f"{flops / 1e9:,.2f}", f"{share:.3f}", str(len(of))])  # fmt: skip
+        cells.append([key[0], key[1], f"{key[2]:.2f}", of[0].metric, spread([100 * row.test for row in of]),
+                      spread(drops), f"{flops / 1e9:,.2f}", f"{share:.3f}", str(len(of))])  # fmt: skip
     return markdown(heads, cells)
-
-
-def _spread(values: Sequence[float]) -> str:
-    spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.2f}{spread}"
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ from gnnexport.training.task import Task
 from gnnexport.training.trainer import Trainer
 from tests.graph_strategies import graphs
 from tests.passes.checks import assert_equal_on
-from tests.passes.test_sparsify_edges import CONVOLUTIONS, context, data_of, graph, program_of
+from tests.passes.edge_models import CONVOLUTIONS, context, data_of, graph, program_of
 from tests.road import write_road
 from tests.small_models import run
 
