@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from contextlib import suppress
 from pathlib import Path
 
@@ -9,6 +10,11 @@ PROCESS = Path("/proc/self")
 MACHINE = Path("/proc/meminfo")
 RESET_PEAK = "5"
 """What `clear_refs` takes for: the largest resident memory counts from here."""
+
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4
+"""Settings of the C library's `mallopt`."""
+
+_NEVER = 2**31 - 1
 
 
 class LeftOut(Exception):
@@ -25,6 +31,18 @@ def start_peak(process: Path = PROCESS) -> int:
     with suppress(OSError):
         (process / "clear_refs").write_text(RESET_PEAK)
     return resident_bytes("VmHWM", process)
+
+
+def keep_freed() -> bool:
+    """Let freed memory stay with the process, as engines keep theirs, and tell whether the C library does so.
+
+    Else every large result is made of pages that the system hands out anew and fills with zeros.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return False
+    return bool(mallopt(_MMAP_MAX, 0)) and bool(mallopt(_TRIM_THRESHOLD, _NEVER))
 
 
 def demand(needed_bytes: int, what: str, machine: Path = MACHINE) -> None:
