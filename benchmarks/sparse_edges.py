@@ -18,7 +18,7 @@ import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -219,9 +219,7 @@ def main() -> None:
     parser = options((__doc__ or "").splitlines()[0], quick=True)
     parser.add_argument("--data", nargs="+", default=["cora", "amazon_computers"])
     parser.add_argument("--models", nargs="+", default=["GCN", "GAT"], choices=list(MODELS))
-    parser.add_argument(
-        "--methods", nargs="+", default=["norm"], choices=["norm", "random", "top-k", "effective-resistance"]
-    )
+    parser.add_argument("--methods", nargs="+", default=["norm"], choices=list(get_args(Method)))
     parser.add_argument("--sparsity", nargs="+", type=float, default=list(SHARES), help="shares of edges that go")
     parser.add_argument("--schedule", default="rising", choices=["rising", "equal"])
     parser.add_argument("--rounds", type=int, default=1)

@@ -13,6 +13,7 @@ from gnnexport.program.edge_layers import EdgeLayer, find_layers
 from gnnexport.program.edge_rules import add_rules, no_rule, rules
 from gnnexport.program.edge_sets import is_pruned
 from gnnexport.program.program import Program
+from gnnexport.training.edges.agreement import JUDGED, chances
 from gnnexport.training.edges.choosing import BY_NORM, Choice, Method, Plan, Schedule, choose
 from gnnexport.training.edges.scores import no_norm
 from gnnexport.training.parts import split_set
@@ -43,7 +44,8 @@ class SparsifyEdges(Pass):
     """Norm of a message below which its edge goes, the same number in every layer."""
     method: Method = "norm"
     """norm: of the message. top-k: equally many for each node as far as it has them, those of the largest norms.
-    random and effective-resistance (about 1/d + 1/d of the two ends) are drawn and do not look at features."""
+    random and effective-resistance (about 1/d + 1/d of the two ends) are drawn and do not look at features. agreement:
+    equally many for each node, those to nodes that the model most likely gives the same class."""
     schedule: Schedule = "rising"
     """rising: each layer leaves out the same share of what the one before has left. equal: all layers have one set."""
     rounds: int = 1
@@ -102,6 +104,8 @@ class SparsifyEdges(Pass):
             return [Problem(self.name, what, "Use method=norm")]
         if is_pruned(program) or rules(program):
             return [Problem(self.name, "edges are left out already", "Give one pass, with the sparsity of both")]
+        if self.method == "agreement" and (problem := self._unanswered(ctx)):
+            return [Problem(self.name, problem, "Use another method, as top-k")]
         program = program.clone().train(False)
         program.annotate()
         layers = self._layers(program, ctx)
@@ -113,6 +117,14 @@ class SparsifyEdges(Pass):
     def _reason(self, layer: EdgeLayer, program: Program) -> str:
         """Tell why nothing can be left out of a layer; empty where something can."""
         return layer.blocker or (no_norm(layer, program.body) if self.method in BY_NORM else "")
+
+    def _unanswered(self, ctx: PassContext) -> str:
+        """Tell why the model's answers say nothing about edges; empty where they do."""
+        if ctx.trainer is None:
+            return "method=agreement reads the model's answers as classes, which takes data with labels"
+        if ctx.trainer.task.loss not in JUDGED or ctx.trainer.data.level != "node":
+            return "method=agreement is for models that give each node a class"
+        return ""
 
     def _at_run_time(self, ctx: PassContext) -> bool:
         return self.rule == "runtime" or (self.rule == "auto" and ctx.mode == "graphs")
@@ -133,10 +145,14 @@ class SparsifyEdges(Pass):
         inputs = _looked_at(ctx.data, ctx.seed).inputs
         self._foretell(given, ctx)
         trains = self.retrain and ctx.trainer is not None
+        classes = None
+        if self.method == "agreement":
+            assert ctx.trainer is not None
+            classes = chances(given, inputs, ctx.trainer.task.loss)
         rounds = self.rounds if trains else 1
         frozen = program
         for done in range(1, rounds + 1):
-            plan = Plan(self._share(done / rounds), self.threshold, self.method, self.schedule, ctx.seed)
+            plan = Plan(self._share(done / rounds), self.threshold, self.method, self.schedule, ctx.seed, classes)
             choice = choose(program, inputs, layers, plan)
             applied = self._applied(program, layers, choice, ctx)
             if applied is None:

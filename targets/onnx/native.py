@@ -22,6 +22,7 @@ from gnnexport.targets.onnx.lower import REDUCING
 from gnnexport.targets.onnx.operators import dialect_nodes, read
 from gnnexport.targets.onnx.prepared_edges import fuse_edges
 from gnnexport.targets.onnx.quantised_weights import store_levels
+from gnnexport.targets.onnx.scales import fold_scales
 from gnnexport.targets.onnx.sparse_products import hold_sparse, wins_over_engine
 from gnnexport.targets.onnx.tape import Constants
 
@@ -72,6 +73,7 @@ def keep_native(graph: ir.Graph, path: str, choices: Choices | None = None) -> N
         choices: decides whether zeros of weights are skipped; without it they are not.
     """
     reduces = any(node.op_type in (*REDUCING, *_NARROW) for node in dialect_nodes(graph))
+    fold_scales(graph)
     fuse_attention(graph)
     if path != "portable":  # whose products are slower than those of the engines
         fuse_linear(graph)

@@ -272,6 +272,34 @@ def test_top_k_leaves_equally_many_to_each_node() -> None:
     assert bool((after >= torch.minimum(before, torch.tensor(most - 1))).all())
 
 
+def test_edges_to_the_same_class_stay() -> None:
+    """Those that the model gives the same class stay, equally many for each node, and draws play no part."""
+    program = run_pass(
+        Stepped(program_of("GCN")), SparsifyEdges(sparsity=0.5, method="agreement", retrain=False), context(epochs=1)
+    ).program
+    answers = program_of("GCN").train(False)(graph()).detach().softmax(1)
+    first, second = (others(item) for item in sets(program, graph()))
+    whole = others(sets(program_of("GCN"), graph())[0])
+    assert second <= first <= whole
+    assert abs(first.total() + second.total() - whole.total()) <= 1
+    for row in range(NODES):
+        stay = [float(answers[src] @ answers[row]) for src, dst in second.elements() if dst == row]
+        gone = [float(answers[src] @ answers[row]) for src, dst in (whole - second).elements() if dst == row]
+        assert min(stay, default=1.0) >= max(gone, default=0.0) - 1e-6
+
+
+def test_answers_that_are_no_classes_say_nothing_of_edges() -> None:
+    """Without labels, or where numbers are predicted, the method is refused with a mend."""
+    item, ctx = SparsifyEdges(method="agreement"), context(epochs=1)
+    assert ctx.trainer is not None
+    numbers = replace(ctx, trainer=replace(ctx.trainer, task=replace(ctx.trainer.task, loss="mse")))
+    for asked in (replace(ctx, trainer=None), numbers):
+        (problem,) = item.check(program_of("GCN"), asked)
+        assert "method=agreement" in problem.what
+        assert problem.mend
+    assert not item.check(program_of("GCN"), ctx)
+
+
 def test_rows_of_few_edges_resist() -> None:
     """The estimate of the effective resistance is largest where both ends have few edges."""
     program = frozen("GraphSAGE", sparsity=0.8, method="effective-resistance", schedule="equal")

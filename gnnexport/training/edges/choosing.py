@@ -13,12 +13,15 @@ from torch import Tensor
 from gnnexport.program.edge_layers import EdgeLayer
 from gnnexport.program.edge_sets import Slots, freeze, slots_of
 from gnnexport.program.program import Program
+from gnnexport.training.edges.agreement import agreement
 from gnnexport.training.edges.scores import drawn, message_norms, no_norm, resistances
 
-Method = Literal["norm", "random", "top-k", "effective-resistance"]
+Method = Literal["norm", "random", "top-k", "effective-resistance", "agreement"]
 Schedule = Literal["rising", "equal"]
 
 BY_NORM: tuple[Method, ...] = ("norm", "top-k")
+BY_ROW: tuple[Method, ...] = ("top-k", "agreement")
+"""Those that leave each node equally many edges."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class Plan:
         method: what tells edges apart.
         schedule: whether later layers lose more.
         seed: of draws.
+        chances: of each node to be of each class, float32 [nodes, classes]; with method `agreement`.
     """
 
     sparsity: float | None
@@ -38,6 +42,7 @@ class Plan:
     method: Method = "norm"
     schedule: Schedule = "rising"
     seed: int = 0
+    chances: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -113,7 +118,7 @@ def choose(program: Program, inputs: Mapping[str, Tensor], layers: list[EdgeLaye
         plan: what goes.
     """
     slots = slots_of(program, inputs, layers)
-    reasons = [_refusal(layer, program, plan) for layer in layers]
+    reasons = [_refusal(layer, program, plan, slots[layer.structure.rowptr]) for layer in layers]
     targets = _targets(layers, slots, reasons, plan)
     left = {name: torch.ones(item.row.shape, dtype=torch.bool) for name, item in slots.items()}
     keys = _Keys(program, inputs, layers, slots, plan)
@@ -139,11 +144,13 @@ def choose(program: Program, inputs: Mapping[str, Tensor], layers: list[EdgeLaye
     return Choice(tuple(chosen), slots)
 
 
-def _refusal(layer: EdgeLayer, program: Program, plan: Plan) -> str:
+def _refusal(layer: EdgeLayer, program: Program, plan: Plan, slots: Slots) -> str:
     if layer.blocker:
         return layer.blocker
     if not layer.col and plan.method != "random":
         return f"{layer.name} does not read which nodes its edges come from"
+    if plan.chances is not None and not (slots.one_kind and len(slots.degree) == len(plan.chances)):
+        return f"{layer.name} has edges of other nodes than the model answers for"
     return no_norm(layer, program.body) if plan.method in BY_NORM else ""
 
 
@@ -201,6 +208,8 @@ class _Keys:
         return message_norms(program, self._inputs, layer, candidates, self._slots[name])
 
     def _of_graph(self, slots: Slots) -> Tensor:
+        if self._plan.chances is not None:
+            return agreement(self._plan.chances, slots)
         weights = torch.ones(slots.row.shape) if self._plan.method == "random" else resistances(slots)
         return drawn(weights, self._plan.seed)
 
@@ -218,7 +227,7 @@ def _pick(scores: Tensor, free: Tensor, row: Tensor, target: int | None, plan: P
     if target is None:
         assert plan.threshold is not None
         return ~free | (scores >= plan.threshold), plan.threshold
-    if plan.method == "top-k":
+    if plan.method in BY_ROW:
         scores = _by_row(scores, row, free)
     places = torch.nonzero(free).flatten()
     order = places[scores[places].argsort(descending=True, stable=True)]

@@ -1,0 +1,47 @@
+"""Multiply weights of edges by a number once, instead of every sum over them by that number, as APPNP does."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from gnnexport.targets.onnx import schemas
+from gnnexport.targets.onnx.matching import is_constant, only_reader
+from gnnexport.targets.onnx.operators import dialect_nodes
+from gnnexport.targets.onnx.tape import OF_GRAPH, Constants
+
+
+def fold_scales(graph: ir.Graph) -> int:
+    """Fold products of sums with a single number into weights of edges that are known, in place; return how many."""
+    constants, folded = Constants(graph), 0
+    for node in dialect_nodes(graph):
+        if node.op_type != schemas.AGGREGATE or node.attributes.get_string("reduce", "") != "sum":
+            continue
+        weight = node.inputs[3] if len(node.inputs) > 3 else None
+        reader = only_reader(node.outputs[0])
+        if weight is None or not is_constant(weight) or reader is None or reader.op_type != "Mul" or reader.domain:
+            continue
+        scale = reader.inputs[1] if reader.inputs[0] is node.outputs[0] else reader.inputs[0]
+        if scale is not None and scale.const_value is not None and scale.const_value.size == 1:
+            _fold(graph, constants, node, reader, float(scale.const_value.numpy().reshape(())))
+            folded += 1
+    return folded
+
+
+def _fold(graph: ir.Graph, constants: Constants, node: ir.Node, product: ir.Node, scale: float) -> None:
+    weight = node.inputs[3]
+    assert weight is not None
+    assert weight.const_value is not None
+    given = weight.const_value.numpy()
+    scaled = constants.add(
+        (given.astype(np.float64) * scale).astype(given.dtype), of_graph=bool(weight.meta.get(OF_GRAPH))
+    )
+    old, last = node.outputs[0], product.outputs[0]
+    out = ir.Value(name=f"{last.name}_scaled", shape=old.shape, type=old.type)
+    inputs = [*node.inputs[:3], scaled, *node.inputs[4:]]
+    new = ir.Node(
+        node.domain, node.op_type, inputs, list(node.attributes.values()), outputs=[out], name=f"{node.name}_scaled"
+    )
+    ir.convenience.replace_nodes_and_values(graph, product, [node, product], [new], [last], [out])
+    if not weight.uses():
+        graph.initializers.pop(str(weight.name), None)
