@@ -16,6 +16,7 @@ from gnnexport.program.program import Program
 from gnnexport.training.edges.agreement import JUDGED, chances
 from gnnexport.training.edges.choosing import BY_NORM, Choice, Method, Plan, Schedule, choose
 from gnnexport.training.edges.scores import no_norm
+from gnnexport.training.kinds import Rows
 from gnnexport.training.parts import split_set
 from gnnexport.training.trainer import History
 
@@ -58,6 +59,9 @@ class SparsifyEdges(Pass):
     """Step size of training; by default the task's."""
     distil: float = 0.0
     """Share of the loss of training that is the divergence from the answers of the model with all edges."""
+    distil_on: Rows | None = None
+    """all: its answers for every node of a graph that is trained on as a whole, with or without a label; train: those
+    for training nodes. By default all."""
     rule: Literal["auto", "frozen", "runtime"] = "auto"
     """frozen: edges of the one graph of mode full are left out for good. runtime: those of any graph, in each request;
     zeros are computed with, so that this is no faster. auto: as the mode has it."""
@@ -85,6 +89,8 @@ class SparsifyEdges(Pass):
             raise ValueError("lr must be positive")
         if not 0 <= self.distil <= 1:
             raise ValueError("distil must be in [0, 1]. Write for example distil=0.5")
+        if self.distil_on and not self.distil:
+            raise ValueError("distil_on acts with distil. Write for example distil=0.5, or drop distil_on")
 
     def check(self, program: Program, ctx: PassContext) -> list[Problem]:
         """Refuse a Program without one known graph, or without edges that can go, with the reasons."""
@@ -207,7 +213,10 @@ class SparsifyEdges(Pass):
         total = ctx.trainer.task.epochs if self.epochs is None else self.epochs
         epochs = total * done // rounds - total * (done - 1) // rounds
         teacher = given if self.distil else None
-        return ctx.trainer.fit(frozen, seed=ctx.seed, epochs=epochs, lr=self.lr, teacher=teacher, distil=self.distil)
+        return ctx.trainer.fit(
+            frozen, seed=ctx.seed, epochs=epochs, lr=self.lr, teacher=teacher, distil=self.distil,
+            everywhere=self.distil_on != "train",
+        )  # fmt: skip
 
 
 def _tell_choice(choice: Choice, ctx: PassContext) -> None:

@@ -10,6 +10,7 @@ from gnnexport.measure.amdahl import prediction
 from gnnexport.passes.contract import Pass, PassContext, Stage
 from gnnexport.program.program import Program
 from gnnexport.program.quantised import is_quantised
+from gnnexport.training.kinds import Rows
 from gnnexport.training.sparsity.densities import Distribution
 from gnnexport.training.sparsity.patterns import Axis, Pattern, parse_pattern
 from gnnexport.training.sparsity.projection import WholeChannels
@@ -71,6 +72,9 @@ class SparsifyWeights(Pass):
     """Step size of training; by default the task's."""
     distil: float = 0.0
     """Share of the loss that is the divergence from the answers of the model as it was."""
+    distil_on: Rows | None = None
+    """all: its answers for every node of a graph that is trained on as a whole, with or without a label; train: those
+    for training nodes. By default all."""
 
     def __post_init__(self) -> None:
         pattern = parse_pattern(self.pattern)
@@ -112,6 +116,7 @@ class SparsifyWeights(Pass):
             if self.method == "magnitude" and self.schedule == "oneshot"
             else [],
             "retrain=true": [] if self.retrain else ["retrain_epochs", *(["lr", "distil"] if untrained else [])],
+            "distil": [] if self.distil else ["distil_on"],
             "patterns that leave the sparsity open": ["sparsity", "distribution", "schedule"]
             if isinstance(pattern, Pattern) and pattern.group
             else [],
@@ -201,6 +206,6 @@ class SparsifyWeights(Pass):
         return Recipe(
             method=self.method, pattern=parse_pattern(self.pattern), every=self.update_every,
             epochs=self.epochs or task, retrain_epochs=(self.retrain_epochs or task) if self.retrain else 0,
-            lr=self.lr, distil=self.distil, seed=ctx.seed,
+            lr=self.lr, distil=self.distil, everywhere=self.distil_on != "train", seed=ctx.seed,
             **{name: value for name, value in given.items() if value is not None},  # type: ignore[arg-type]
         )  # fmt: skip

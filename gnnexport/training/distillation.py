@@ -27,17 +27,18 @@ class Objective:
         if not 0 <= self.distil <= 1:
             raise ValueError("distil must be from 0 to 1. Write for example distil=0.5")
 
-    def of(self, output: Tensor, y: Tensor, teacher: Tensor | None) -> Tensor:
+    def of(self, output: Tensor, y: Tensor, teacher: Tensor | None, guided: Tensor | None = None) -> Tensor:
         """Return the loss of some rows.
 
         Args:
             output: float [rows] or [rows, columns].
             y: labels of the same rows.
             teacher: its answers for the same rows; `None` without one.
+            guided: answers for the rows of the teacher, where these are others.
         """
         if teacher is None or self.distil == 0:
             return compute_loss(self.loss, output, y)
-        learned = divergence(self.loss, output, teacher)
+        learned = divergence(self.loss, output if guided is None else guided, teacher)
         if self.distil == 1:
             return learned
         return (1 - self.distil) * compute_loss(self.loss, output, y) + self.distil * learned

@@ -13,3 +13,6 @@ LossName = Literal["cross-entropy", "nll", "bce", "mse", "l1"]
 """`bce` takes logits, one for each label."""
 
 KINDS: tuple[TaskKind, ...] = get_args(TaskKind)
+
+Rows = Literal["all", "train"]
+"""Which answers of a teacher a model learns from."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from gnnexport.errors import DataError
 from gnnexport.program.data import GraphData, Split, labelled_rows
 from gnnexport.program.program import Program
+from gnnexport.training.distillation import Objective
 
 LARGE_NODES = 200_000
 """Sets of more nodes are cut."""
@@ -31,7 +32,8 @@ class Part:
         y: labels of these rows.
         answers: how many rows the output is to have.
         level: what a row of the labels is about, for messages.
-        teacher: another model's answers for these rows.
+        teacher: another model's answers, for these rows or those that are guided.
+        guided: rows of the output that the teacher answers for, int64; `None` where they are the same.
     """
 
     inputs: Mapping[str, Tensor]
@@ -41,6 +43,7 @@ class Part:
     answers: int
     level: str = "node"
     teacher: Tensor | None = None
+    guided: Tensor | None = None
 
     def run(self, program: Program) -> Tensor:
         """Return the answers that count.
@@ -48,16 +51,30 @@ class Part:
         Raises:
             DataError: the Program answers for something else than the labels.
         """
+        return self._all(program)[self.rows]
+
+    def loss(self, program: Program, objective: Objective) -> Tensor:
+        """Return the loss of a training step on this part.
+
+        Raises:
+            DataError: the Program answers for something else than the labels, or the loss does not suit them.
+        """
+        output = self._all(program)
+        guided = None if self.guided is None else output[self.guided]
+        return objective.of(output[self.rows], self.y, self.teacher, guided)
+
+    def _all(self, program: Program) -> Tensor:
         output = program.run_body(self.inputs, self.structure)
         if len(output) != self.answers:
             what = f"the model answers for {len(output)} rows where there are labels for {self.answers}"
             mend = f"Labels are for each {self.level}: give a model that answers for each, or other labels"
             raise DataError.at("data", what, mend)
-        return output[self.rows]
+        return output
 
     def taught(self, answers: Tensor) -> Part:
-        """Return the same part with a teacher's answers for its rows."""
-        return replace(self, teacher=answers)
+        """Return the same part with a teacher's answers: for its rows, or for every row of the output."""
+        guided = None if len(answers) == len(self.rows) else torch.arange(self.answers)
+        return replace(self, teacher=answers, guided=guided)
 
 
 def rows_of(data: GraphData, split: Split) -> Tensor:

@@ -16,7 +16,7 @@ from gnnexport.measure import drops, metrics
 from gnnexport.program.data import GraphData, Split, labelled_rows
 from gnnexport.program.program import Program
 from gnnexport.training.distillation import Objective
-from gnnexport.training.feeding import Feed
+from gnnexport.training.feeding import Feed, WholeFeed
 from gnnexport.training.memory import default_limit
 from gnnexport.training.parts import Part, split_set
 from gnnexport.training.plan import plan_feed
@@ -107,7 +107,7 @@ class Trainer:
 
     def fit(
         self, program: Program, *, seed: int, epochs: int | None = None, lr: float | None = None,
-        teacher: Program | None = None, distil: float = 0.5, regime: Regime | None = None,
+        teacher: Program | None = None, distil: float = 0.5, everywhere: bool = False, regime: Regime | None = None,
     ) -> tuple[Program, History]:  # fmt: skip
         """Train a copy of the Program and return the best one seen, the given one included.
 
@@ -120,6 +120,8 @@ class Trainer:
             lr: step size; by default the task's.
             teacher: a Program to learn from besides the labels, as the one before pruning.
             distil: share of the loss that is the divergence from the teacher's answers, 0 to 1.
+            everywhere: learn from its answers for all nodes of one graph that is trained on as a whole, and not for
+                training nodes alone; its labels are of these all the same.
             regime: what is done besides; weights that it does not admit are returned only where it admits none, and
                 then the last ones.
 
@@ -139,7 +141,7 @@ class Trainer:
         zeros = KeptZeros(program)
         if feed.note:
             self.progress(f"training {feed.note}")
-        taught = None if teacher is None or distil == 0 else self._taught(teacher.clone(), feed)
+        taught = None if teacher is None or distil == 0 else self._taught(teacher.clone(), feed, everywhere)
         metric, loss = self._judge(program, feed, "val")
         history, most = History(0, [metric], [], feed.note), self.task.epochs if epochs is None else epochs
         best = _Best(program)
@@ -185,8 +187,11 @@ class Trainer:
 
         return plan_feed(program, self.data, pieces, limit, training=training)
 
-    def _taught(self, teacher: Program, feed: Feed) -> list[Tensor]:
+    def _taught(self, teacher: Program, feed: Feed, everywhere: bool) -> list[Tensor]:
         """Return the teacher's answers for the training rows, part by part of a feed; of one graph they are one."""
+        if everywhere and isinstance(feed, WholeFeed) and self.data.num_graphs is None and self.data.level == "node":
+            with torch.no_grad():
+                return [teacher.train(False)(self.data.inputs)]
         if self.data.num_graphs is None:
             return [_answers(teacher, self._feed(teacher), "train")[0]]
         parts = (replace(part, structure=teacher.structure(part.inputs)) for part in feed.judged("train"))
@@ -209,7 +214,7 @@ class Trainer:
         total = rows = 0.0
         for part in parts:
             optimiser.zero_grad(set_to_none=True)
-            loss = objective.of(part.run(program), part.y, part.teacher)
+            loss = part.loss(program, objective)
             penalty = regime.penalty()
             (loss if penalty is None else loss + penalty).backward()
             optimiser.step()

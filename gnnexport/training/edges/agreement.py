@@ -29,7 +29,7 @@ def chances(program: Program, inputs: Mapping[str, Tensor], loss: LossName) -> T
     """
     program = program.clone().train(False)
     with torch.no_grad():
-        answers = program(inputs)
+        answers: Tensor = program(inputs)
     answers = answers.unsqueeze(-1) if answers.dim() == 1 else answers
     if loss in CLASS_LOSSES:
         return answers.softmax(-1)

@@ -50,6 +50,7 @@ class Recipe:
         retrain_epochs: after that; 0 leaves them as pruned.
         lr: step size; by default the task's.
         distil: share of the loss that is the divergence from the model as it was.
+        everywhere: of that, its answers for all nodes count, see `Trainer.fit`.
         seed: of training and draws.
     """
 
@@ -68,6 +69,7 @@ class Recipe:
     retrain_epochs: int = 0
     lr: float | None = None
     distil: float = 0.0
+    everywhere: bool = False
     seed: int = 0
 
 
@@ -208,7 +210,7 @@ class _Run:
         recipe = self.recipe
         fitted, history = self.trainer.fit(
             program, seed=recipe.seed, epochs=epochs, lr=recipe.lr, regime=regime,
-            teacher=self.given if recipe.distil else None, distil=recipe.distil,
+            teacher=self.given if recipe.distil else None, distil=recipe.distil, everywhere=recipe.everywhere,
         )  # fmt: skip
         if history.note:
             self.note(f"trained {history.note}")

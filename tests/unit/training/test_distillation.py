@@ -70,6 +70,21 @@ def test_answers_move_towards_the_teacher(limit: int) -> None:
     assert all(torch.equal(value, before[key]) for key, value in teacher.state_dict().items())
 
 
+def test_nodes_without_labels_teach_too() -> None:
+    """Answers for all nodes of a graph are learned from where that is asked for; labels of test nodes never are."""
+    given, teacher = data(), split("GraphSAGE")
+    rows = given.masks["test"]
+    trainer = Trainer(given, Task(epochs=60, patience=60))
+    apart = []
+    with torch.no_grad():
+        answers = teacher.clone().train(False)(given.inputs)[rows]
+    for everywhere in (False, True):
+        fitted, _ = trainer.fit(shaken(teacher), seed=0, teacher=teacher, distil=1.0, everywhere=everywhere)
+        with torch.no_grad():
+            apart.append(float(divergence("cross-entropy", fitted(given.inputs)[rows], answers)))
+    assert apart[1] < apart[0]
+
+
 def test_nothing_to_learn_from_itself() -> None:
     """A model taught by itself alone has no loss from the first epoch on, however nodes are batched."""
     for limit in (10**9, LITTLE):
