@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -34,7 +35,8 @@ def chances(program: Program, inputs: Mapping[str, Tensor], loss: LossName) -> T
     if loss in CLASS_LOSSES:
         return answers.softmax(-1)
     of_labels = answers.sigmoid()
-    return torch.cat([of_labels, 1 - of_labels], 1) / of_labels.shape[1] ** 0.5
+    both = torch.cat([of_labels, 1 - of_labels], 1)
+    return both / math.sqrt(of_labels.shape[1])
 
 
 def agreement(of_nodes: Tensor, slots: Slots) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -73,8 +74,9 @@ def test_answers_move_towards_the_teacher(limit: int) -> None:
 def test_nodes_without_labels_teach_too() -> None:
     """Answers for all nodes of a graph are learned from where that is asked for; labels of test nodes never are."""
     given, teacher = data(), split("GraphSAGE")
-    rows = given.masks["test"]
-    trainer = Trainer(given, Task(epochs=60, patience=60))
+    rows, train = given.masks["test"], given.masks["train"]
+    few = train & (train.cumsum(0) <= 10)
+    trainer = Trainer(replace(given, masks={**given.masks, "train": few}), Task(epochs=60, patience=60))
     apart = []
     with torch.no_grad():
         answers = teacher.clone().train(False)(given.inputs)[rows]
