@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch_geometric.nn import AGNNConv, GATConv, GATv2Conv, TransformerConv
+from torch_geometric.nn import APPNP, AGNNConv, GATConv, GATv2Conv, TransformerConv
 from torch_geometric.utils import scatter, softmax
 
 from gnnexport.errors import MissingExtraError
@@ -33,6 +33,7 @@ pytestmark = pytest.mark.skipif(library.why_missing() is not None, reason=f"the 
 
 REQUEST = {**request_of(random_edges(60, 400), 60), "edge_attr": torch.rand(400, EDGE_WIDTH)}
 READS = ("x", "edge_index", "edge_attr")
+READS_OF_NODES = (INPUTS["x"], INPUTS["edge_index"])
 
 
 class Written(nn.Module):
@@ -112,6 +113,27 @@ def error(program: Program, folder: Path) -> float:
     (answer,) = backend.run(feeds).values()
     expected = run(program, REQUEST).numpy()
     return float(np.abs(answer - expected).max() / np.abs(expected).max())
+
+
+def test_a_factor_of_sums_is_one_of_edges(tmp_path: Path) -> None:
+    """APPNP multiplies no row by what its edges can be multiplied by, and adds its start within the sum."""
+    program = prepared(Written(lambda model, x, edges: APPNP(3, 0.1)(x, edges)).eval(), READS_OF_NODES)
+    emit(program, tmp_path)
+    assert operators(tmp_path) == {"Aggregate": 3, "Mul": 1}
+    assert error(program, tmp_path) < 1e-5
+
+
+def test_factors_that_others_read_stay(tmp_path: Path) -> None:
+    """A sum that is given out besides, and one whose factor is a row of numbers, are not rescaled."""
+
+    def forward(model: Written, x: Tensor, edges: Tensor) -> Tensor:
+        total = scatter(x[edges[0]] * 0.5, edges[1], 0, x.size(0), "sum")
+        return torch.cat([total, total * 0.25, scatter(x[edges[0]], edges[1], 0, x.size(0), "sum") * x[:1]], 1)
+
+    program = prepared(Written(forward).eval(), READS_OF_NODES)
+    emit(program, tmp_path)
+    assert operators(tmp_path)["Mul"] >= 2
+    assert error(program, tmp_path) < 1e-5
 
 
 @pytest.mark.parametrize("kind", ["gat", "gatv2", "dot"])
