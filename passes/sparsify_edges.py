@@ -6,18 +6,21 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 from gnnexport.errors import Problem
-from gnnexport.measure.amdahl import prediction
+from gnnexport.measure.amdahl import Kind, prediction
 from gnnexport.passes.contract import Pass, PassContext, Stage
 from gnnexport.program.data import GraphData
 from gnnexport.program.edge_layers import EdgeLayer, find_layers
 from gnnexport.program.edge_rules import add_rules, no_rule, rules
 from gnnexport.program.edge_sets import is_pruned
 from gnnexport.program.program import Program
+from gnnexport.program.quantised import is_quantised
 from gnnexport.training.edges.agreement import JUDGED, chances
 from gnnexport.training.edges.choosing import BY_NORM, Choice, Method, Plan, Schedule, choose
 from gnnexport.training.edges.scores import no_norm
 from gnnexport.training.kinds import Rows
 from gnnexport.training.parts import split_set
+from gnnexport.training.sparsity.joint import without_entries
+from gnnexport.training.sparsity.recipe import prunable, told, values_of
 from gnnexport.training.trainer import History
 
 DEFAULT = 0.5
@@ -65,6 +68,9 @@ class SparsifyEdges(Pass):
     rule: Literal["auto", "frozen", "runtime"] = "auto"
     """frozen: edges of the one graph of mode full are left out for good. runtime: those of any graph, in each request;
     zeros are computed with, so that this is no faster. auto: as the mode has it."""
+    joint: float | None = None
+    """Share of the entries of weight matrices that goes along, by magnitude times the norm of what they read on the
+    edges that are left; in the same rounds and the same training."""
     published: bool = False
     """Tell the accuracy with the edges put back for evaluation, too, as publications do; nothing exported has it."""
 
@@ -81,6 +87,8 @@ class SparsifyEdges(Pass):
             raise ValueError("threshold is a norm of messages. Write method=norm, or give sparsity")
         if self.threshold is not None and (self.schedule != "rising" or self.rounds != 1):
             raise ValueError("schedule and rounds act with sparsity. Drop them, or give sparsity instead of threshold")
+        if self.joint is not None and not 0 < self.joint < 1:
+            raise ValueError("joint must be in (0, 1). Write for example joint=0.9, or drop it")
         if self.rounds < 1 or (self.epochs is not None and self.epochs < 0):
             raise ValueError("rounds must be at least 1, epochs at least 0")
         if self.rounds > 1 and not self.retrain:
@@ -112,6 +120,8 @@ class SparsifyEdges(Pass):
             return [Problem(self.name, "edges are left out already", "Give one pass, with the sparsity of both")]
         if self.method == "agreement" and (problem := self._unanswered(ctx)):
             return [Problem(self.name, problem, "Use another method, as top-k")]
+        if self.joint is not None and (what := _no_weights(program)):
+            return [Problem(self.name, what, "Drop joint")]
         program = program.clone().train(False)
         program.annotate()
         layers = self._layers(program, ctx)
@@ -161,6 +171,8 @@ class SparsifyEdges(Pass):
             plan = Plan(self._share(done / rounds), self.threshold, self.method, self.schedule, ctx.seed, classes)
             choice = choose(program, inputs, layers, plan)
             applied = self._applied(program, layers, choice, ctx)
+            if self.joint is not None:
+                applied = without_entries(applied or program, [inputs], self.joint * done / rounds)
             if applied is None:
                 ctx.note("no edge goes")
                 if done == rounds:
@@ -173,6 +185,8 @@ class SparsifyEdges(Pass):
                 program.body.load_state_dict({name: learned[name] for name in program.body.state_dict()})
                 _tell_training(history, ctx, f"round {done} of {rounds}: " if rounds > 1 else "")
         _tell_choice(choice, ctx)
+        if self.joint is not None:
+            ctx.note(f"along with them: {told(prunable(frozen), values_of(frozen))}")
         if not trains:
             ctx.note("not retrained" + ("" if self.retrain else ": retrain=false"))
         if self._at_run_time(ctx):
@@ -183,11 +197,14 @@ class SparsifyEdges(Pass):
 
     def _foretell(self, program: Program, ctx: PassContext) -> None:
         """Say what fewer edges can gain at most, before any time is spent on them."""
-        if ctx.shares is None or self.sparsity is None or self._at_run_time(ctx):
-            return
-        shares = ctx.shares(program)
+        left: dict[Kind, float] = {}
+        if self.sparsity is not None and not self._at_run_time(ctx):
+            left["aggregation"] = 1 - self.sparsity
+        if self.joint is not None:
+            left["linear"] = 1 - self.joint
+        shares = ctx.shares(program) if ctx.shares is not None and left else None
         if shares is not None:
-            ctx.note(prediction(shares, "aggregation", 1 - self.sparsity))
+            ctx.note(prediction(shares, left))
 
     def _applied(self, program: Program, layers: list[EdgeLayer], choice: Choice, ctx: PassContext) -> Program | None:
         """Return a Program that leaves out what was chosen; `None` where that is nothing."""
@@ -217,6 +234,15 @@ class SparsifyEdges(Pass):
             frozen, seed=ctx.seed, epochs=epochs, lr=self.lr, teacher=teacher, distil=self.distil,
             everywhere=self.distil_on != "train",
         )  # fmt: skip
+
+
+def _no_weights(program: Program) -> str:
+    """Tell why entries of weights cannot go along with edges; empty where they can."""
+    if is_quantised(program):
+        return "the model is quantised already, and joint leaves out entries of its weights"
+    if program.sparse_weights:
+        return "weights are sparse already, and joint would choose their entries anew"
+    return "" if prunable(program) else "no value is multiplied by a matrix of weights that may change"
 
 
 def _tell_choice(choice: Choice, ctx: PassContext) -> None:

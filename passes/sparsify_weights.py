@@ -12,10 +12,11 @@ from gnnexport.program.program import Program
 from gnnexport.program.quantised import is_quantised
 from gnnexport.training.kinds import Rows
 from gnnexport.training.sparsity.densities import Distribution
+from gnnexport.training.sparsity.norms import looked_at
 from gnnexport.training.sparsity.patterns import Axis, Pattern, parse_pattern
 from gnnexport.training.sparsity.projection import WholeChannels
-from gnnexport.training.sparsity.recipe import Method, Recipe, Start, prunable, sparsify
-from gnnexport.training.sparsity.weights import find_weights
+from gnnexport.training.sparsity.recipe import Method, Recipe, Score, Start, prunable, sparsify
+from gnnexport.training.sparsity.weights import dense_parameters, find_weights
 
 SPARSITY = 0.9
 ROUNDS = 4
@@ -38,8 +39,14 @@ class SparsifyWeights(Pass):
     ladder: ClassVar[tuple[str, ...]] = ("sparsity=0.9,pattern=16x1", "sparsity=0.9", "sparsity=0.75,pattern=16x1")
     method: Method = "magnitude"
     """`magnitude`, `slr` and `admm` prune and train what is left; `rigl` and `set` train sparse."""
+    score: Score = "magnitude"
+    """What entries are told apart by. norm: their magnitude times the norm of what they are multiplied by on the
+    training graphs (Unifews, ICML 2025); with method=magnitude."""
     sparsity: float | None = None
     """Share of entries that become zero, of channels with pattern=column or row; 0.9 unless the pattern says it."""
+    threshold: float | None = None
+    """Magnitude times norm below which entries go, the same number for all weights, in place of a share; each keeps its
+    largest. With score=norm."""
     pattern: str = "unstructured"
     """`unstructured`; `2:4`: of 4 inputs in a row 2; `16x1`: blocks of 16 outputs by 1 input; `column` and `row`: whole
     channels, which shrinks the model, judged by what reads or makes them."""
@@ -87,6 +94,8 @@ class SparsifyWeights(Pass):
     def _defaults(self, pattern: Pattern | Axis) -> dict[str, object]:
         """Return what options are that have an effect and were not given."""
         found: dict[str, object] = {}
+        if self.threshold is not None:
+            return found
         if not isinstance(pattern, Pattern) or not pattern.group:
             found["sparsity"] = SPARSITY
         if isinstance(pattern, Pattern) and not pattern.group:
@@ -110,18 +119,22 @@ class SparsifyWeights(Pass):
             "method=slr and admm": [] if self.method in SPLITTING else ["rho"],
             "method=slr": [] if self.method == "slr" else ["step"],
             "schedule=gradual": [] if self.schedule == "gradual" else ["rounds"],
-            "method=magnitude": ["schedule"] if self.method != "magnitude" else [],
+            "method=magnitude": ["schedule", "score"] if self.method != "magnitude" else [],
+            "score=norm": ["threshold"] if self.score != "norm" else [],
+            "sparsity": ["distribution", "schedule"] if self.threshold is not None else [],
             "method=magnitude, slr and admm": ["retrain", "retrain_epochs"] if sparse_training else [],
             "another method than one-shot magnitude": ["epochs"]
             if self.method == "magnitude" and self.schedule == "oneshot"
             else [],
             "retrain=true": [] if self.retrain else ["retrain_epochs", *(["lr", "distil"] if untrained else [])],
             "distil": [] if self.distil else ["distil_on"],
-            "patterns that leave the sparsity open": ["sparsity", "distribution", "schedule"]
+            "patterns that leave the sparsity open": ["sparsity", "threshold", "distribution", "schedule"]
             if isinstance(pattern, Pattern) and pattern.group
             else [],
-            "patterns of entries": [] if isinstance(pattern, Pattern) else ["distribution"],
+            "patterns of entries": [] if isinstance(pattern, Pattern) else ["distribution", "score"],
         }
+        if self.threshold is not None and self.sparsity is not None:
+            raise ValueError("sparsity and threshold exclude each other. Give one of them")
         given = {item.name for item in fields(self) if getattr(self, item.name) != item.default}
         for condition, names in idle.items():
             for name in names:
@@ -135,6 +148,8 @@ class SparsifyWeights(Pass):
     def _check_ranges(self) -> None:
         if self.sparsity is not None and not 0 < self.sparsity < 1:
             raise ValueError("sparsity must be in (0, 1). Write for example sparsity=0.9")
+        if self.threshold is not None and self.threshold < 0:
+            raise ValueError("threshold must not be negative")
         for name in ("death", "stop"):
             value = getattr(self, name)
             if value is not None and not 0 < value <= 1:
@@ -161,6 +176,9 @@ class SparsifyWeights(Pass):
         if self.method != "magnitude" and ctx.trainer is None:
             mend = "Give data with labels, or use method=magnitude"
             return [Problem(self.name, f"method={self.method} needs labels to train with", mend)]
+        if self.score == "norm" and ctx.data is None:
+            mend = "Give data with --data, or use score=magnitude"
+            return [Problem(self.name, "score=norm looks at what weights are multiplied by on a graph", mend)]
         if is_quantised(program):
             return [Problem(self.name, "the model is quantised already", "Put sparsify-weights in front of that")]
         if not find_weights(program):
@@ -181,16 +199,24 @@ class SparsifyWeights(Pass):
 
     def run(self, program: Program, ctx: PassContext) -> Program:
         """Return the Program with sparse weights."""
-        shares = None if ctx.shares is None else ctx.shares(program)
-        if shares is not None:
-            ctx.note(prediction(shares, "linear", self._left()))
-        frozen = [item.name for item in find_weights(program) if not item.learned]
+        left = self._left()
+        shares = None if ctx.shares is None or left is None else ctx.shares(program)
+        if shares is not None and left is not None:
+            ctx.note(prediction(shares, {"linear": left}))
+        frozen = dict.fromkeys(item.name for item in find_weights(program) if not item.learned)
         if frozen:
             ctx.note(f"left as they are, for they require no gradient: {', '.join(frozen)}")
-        return sparsify(program, ctx.trainer, self._recipe(ctx), ctx.note)
+        dense = dense_parameters(program)
+        if dense:
+            parts = (f"{name} ({program.body.get_parameter(name).numel():,} numbers)" for name in dense)
+            ctx.note(f"left dense, for no product reads a matrix of them as it is stored: {', '.join(parts)}")
+        graphs = () if ctx.data is None or self.score == "magnitude" else looked_at(ctx.data)
+        return sparsify(program, ctx.trainer, self._recipe(ctx), ctx.note, graphs=graphs)
 
-    def _left(self) -> float:
-        """Return the share of the work of linear maps that is left, about."""
+    def _left(self) -> float | None:
+        """Return the share of the work of linear maps that is left, about; `None` where that hangs on a threshold."""
+        if self.threshold is not None:
+            return None
         pattern = parse_pattern(self.pattern)
         if isinstance(pattern, Pattern) and pattern.group:
             return pattern.most / pattern.group
@@ -200,11 +226,12 @@ class SparsifyWeights(Pass):
     def _recipe(self, ctx: PassContext) -> Recipe:
         task = 0 if ctx.trainer is None else ctx.trainer.task.epochs
         given = {
-            "sparsity": self.sparsity, "distribution": self.distribution, "rounds": self.rounds, "start": self.start,
-            "death": self.death, "stop": self.stop, "rho": self.rho, "step": self.step,
+            "sparsity": self.sparsity, "threshold": self.threshold, "distribution": self.distribution,
+            "rounds": self.rounds, "start": self.start, "death": self.death, "stop": self.stop, "rho": self.rho,
+            "step": self.step,
         }  # fmt: skip
         return Recipe(
-            method=self.method, pattern=parse_pattern(self.pattern), every=self.update_every,
+            method=self.method, score=self.score, pattern=parse_pattern(self.pattern), every=self.update_every,
             epochs=self.epochs or task, retrain_epochs=(self.retrain_epochs or task) if self.retrain else 0,
             lr=self.lr, distil=self.distil, everywhere=self.distil_on != "train", seed=ctx.seed,
             **{name: value for name, value in given.items() if value is not None},  # type: ignore[arg-type]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -68,17 +69,21 @@ def at_most(share: float, left: float) -> float:
     return 1 / remains if remains > 0 else math.inf
 
 
-def prediction(shares: Shares, kind: Kind, left: float) -> str:
-    """Say what a pass can gain at most that leaves so much of the work of a kind, and where that is hardly anything.
+def prediction(shares: Shares, left: Mapping[Kind, float]) -> str:
+    """Say what a pass can gain at most that leaves so much of some work, and where that is hardly anything.
 
     Args:
         shares: of the model before the pass.
-        kind: of operators whose work shrinks.
-        left: of that work, 0 to 1.
+        left: of the work of each kind of operators that shrinks, 0 to 1.
     """
-    share = shares.linear if kind == "linear" else shares.aggregation
-    gain = at_most(share, left)
+    of = {"linear": shares.linear, "aggregation": shares.aggregation}
+    shrinking = min(1.0, sum(of[kind] for kind in left))
+    gain = at_most(shrinking, sum(of[kind] * part for kind, part in left.items()) / shrinking if shrinking else 1.0)
     times = "without bound" if math.isinf(gain) else f"at most {gain:.2f} times"
-    why = f"{_TAKE[kind]} {100 * share:.0f} % of {shares.latency_ms:.3g} ms on {shares.engine}"
+    time = f" of {shares.latency_ms:.3g} ms on {shares.engine}"
+    why = [
+        f"{_TAKE[kind]} {100 * of[kind]:.0f} %{'' if place else time}, and {100 * part:.3g} % of that work is left"
+        for place, (kind, part) in enumerate(left.items())
+    ]
     hardly = f"; below {WORTH} times it will hardly pay in time" if gain < WORTH else ""
-    return f"can be {times} faster: {why}, and {100 * left:.3g} % of that work is left{hardly}"
+    return f"can be {times} faster: {'; '.join(why)}{hardly}"

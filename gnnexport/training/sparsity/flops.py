@@ -27,7 +27,7 @@ OF_ONE = 2
 """Operations of a multiply-accumulate."""
 
 Active = Mapping[str, int]
-"""How many entries of a weight differ from zero, by name; of weights that are not named all do."""
+"""How many entries of a weight differ from zero, by label; of weights that are not named all do."""
 
 
 @dataclass
@@ -72,10 +72,10 @@ def _short(count: int) -> str:
 
 @dataclass(frozen=True)
 class _Product:
-    """A product: its multiply-accumulates, which weight it reads, and which gradients it has."""
+    """A product: its multiply-accumulates, which weights it reads, and which gradients it has."""
 
     macs: int
-    weight: str
+    weights: tuple[str, ...]
     of_input: bool
     of_weight: bool
 
@@ -105,8 +105,12 @@ class Meter:
     def __post_init__(self) -> None:
         self.program = self.program.clone().train(False)
         weights = find_weights(self.program)
-        self.sizes = {item.name: item.size for item in weights}
-        self._weight_of = {reader: item.name for item in weights for reader in item.readers}
+        self.weights = tuple(weights)
+        self._sizes = {item.label: item.size for item in weights}
+        self._read: dict[str, tuple[str, ...]] = {}
+        for item in weights:
+            for reader in item.readers:
+                self._read[reader] = (*self._read.get(reader, ()), item.label)
 
     def step(self, part: Part, active: Active) -> None:
         """Count a step on a part."""
@@ -130,20 +134,21 @@ class Meter:
 
     def _share(self, item: _Product, active: Active) -> int:
         """Return the multiply-accumulates with entries that differ from zero."""
-        if item.weight not in active:
+        sizes = {label: self._sizes[label] for label in item.weights}
+        if active.keys().isdisjoint(sizes):
             return item.macs
-        return item.macs * active[item.weight] // self.sizes[item.weight]
+        return item.macs * sum(active.get(label, size) for label, size in sizes.items()) // sum(sizes.values())
 
     def work(self, part: Part) -> Work:
         """Return what a run on a part does."""
         values = [*(part.inputs[item.name] for item in self.program.features), *part.structure]
         key = tuple(tuple(value.shape) if isinstance(value, Tensor) else value for value in values)
         if key not in self._known:
-            self._known[key] = _work(self.program, values, self._weight_of)
+            self._known[key] = _work(self.program, values, self._read)
         return self._known[key]
 
 
-def _work(program: Program, values: Sequence[Any], weight_of: Mapping[str, str]) -> Work:
+def _work(program: Program, values: Sequence[Any], read_by: Mapping[str, tuple[str, ...]]) -> Work:
     """Find out what a run on some values does."""
     named = {node.name: node for node in program.body.graph.nodes}
     learned = _learned(program)
@@ -157,7 +162,7 @@ def _work(program: Program, values: Sequence[Any], weight_of: Mapping[str, str])
         elif op.kind == "linear":
             matrix = _matrix(program, node)
             of_input = any(item in learned for item in _factors(node) if item is not matrix)
-            products.append(_Product(op.macs, weight_of.get(op.name, ""), of_input, matrix in learned))
+            products.append(_Product(op.macs, read_by.get(op.name, ()), of_input, matrix in learned))
     return Work(products, sums, backward)
 
 
@@ -173,8 +178,9 @@ def _matrix(program: Program, node: fx.Node) -> fx.Node | None:
 
 
 def _is_constant(program: Program, node: fx.Node) -> bool:
-    while node.op == "call_function" and len(node.all_input_nodes) == 1:
-        node = node.all_input_nodes[0]
+    """Tell what is computed from parameters alone, such as a matrix that is mixed from others."""
+    if node.op == "call_function" and node.all_input_nodes:
+        return all(_is_constant(program, item) for item in node.all_input_nodes)
     return parameter_of(program.body, node) is not None
 
 
@@ -213,8 +219,11 @@ class Counted(Regime):
         """Find out what a step does, and how many entries of sparse weights there are."""
         self._meter = Meter(program, self.flops)
         named = dict(program.body.named_parameters())
-        kept = program.sparse_weights & set(self._meter.sizes)
-        self.active = {name: int(named[name].detach().count_nonzero()) for name in kept}
+        self.active = {
+            item.label: int(item.matrix(named[item.name].detach()).count_nonzero())
+            for item in self._meter.weights
+            if item.name in program.sparse_weights
+        }
         self._judged = [self.meter.work(part) for part in feed.judged("val")]
 
     def stepped(self, part: Part) -> None:

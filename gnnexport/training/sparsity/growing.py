@@ -20,7 +20,7 @@ from gnnexport.training.parts import Part
 from gnnexport.training.sampling import SampledFeed
 from gnnexport.training.sparsity.flops import Counted, TrainingFlops
 from gnnexport.training.sparsity.patterns import Pattern, best_units, units_of
-from gnnexport.training.sparsity.weights import Weight
+from gnnexport.training.sparsity.weights import Weight, laid_out
 from gnnexport.training.sparsity.zeros import clear
 
 Grower = Literal["rigl", "set"]
@@ -110,7 +110,7 @@ class Growing(Counted):
             self._averaged = min(self._every, steps, math.ceil(ENOUGH_ROWS / rows))
 
     def _count_active(self) -> None:
-        self.active = {name: int(mask.sum()) for name, mask in self.masks.items()}
+        self.active = {item.label: int(item.matrix(self.masks[item.name]).sum()) for item in self.weights}
 
     def started(self, optimiser: torch.optim.Optimizer) -> None:
         """Remember the optimiser, whose moments are masked, too."""
@@ -151,16 +151,18 @@ class Growing(Counted):
     def _change(self) -> None:
         """Drop and grow in each weight; what was dropped may grow again, from zero like everything that does."""
         assert self._optimiser is not None
-        share = self.death()
+        share, pattern = self.death(), self.growth.pattern
+        kept, grown = [], []
         for weight in self.weights:
-            value, before = self._values[weight.name], self.masks[weight.name]
-            size = weight.matrix(value.detach()).double().square()
-            mask = weight.matrix(before)
-            kept = dropped(size, mask, self.growth.pattern, share)
-            grown = weight.matrix(regrown(kept, mask, self._wanted(weight), self.growth.pattern))
-            clear(value, ~weight.matrix(kept), self._optimiser)
-            self.masks[weight.name] = grown
-            self.fired[weight.name] |= grown
+            mask = weight.matrix(self.masks[weight.name])
+            size = weight.matrix(self._values[weight.name].detach()).double().square()
+            kept.append(dropped(size, mask, pattern, share))
+            grown.append(regrown(kept[-1], mask, self._wanted(weight), pattern))
+        for name, mask in laid_out(self.weights, kept, self.masks).items():
+            clear(self._values[name], ~mask, self._optimiser)
+        self.masks = laid_out(self.weights, grown, self.masks)
+        for name, mask in self.masks.items():
+            self.fired[name] |= mask
         self.changes += 1
         self._born = True
         self._count_active()

@@ -99,6 +99,20 @@ def masks_of(scores: Sequence[Tensor], pattern: Pattern, count: int) -> list[Ten
     return [_spread(part, pattern.block, item) for part, item in zip(parts, scores, strict=True)]
 
 
+def mask_above(scores: Tensor, pattern: Pattern, least: float) -> Tensor:
+    """Return which entries of one weight score no less than a number, bool [outputs, inputs], and the best in any case.
+
+    Args:
+        scores: [outputs, inputs].
+        pattern: blocks stay or go by their mean score; no groups.
+        least: score of what stays.
+    """
+    values, _ = _units(scores, pattern.block)
+    chosen = ~(values < least)
+    chosen[int(values.argmax())] = True
+    return _spread(chosen, pattern.block, scores)
+
+
 def best_units(scores: Tensor, pattern: Pattern, units: int) -> Tensor:
     """Return the mask of so many units of the highest scores, bool [outputs, inputs]; of groups the best of each."""
     if pattern.group:

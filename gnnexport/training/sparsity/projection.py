@@ -16,8 +16,8 @@ from gnnexport.program.graphs import args_of, parameter_of
 from gnnexport.program.program import Program
 from gnnexport.training.budgets import allocate
 from gnnexport.training.sparsity.densities import Distribution, erk, left_of, uniform
-from gnnexport.training.sparsity.patterns import Axis, Pattern, mask_of, masks_of
-from gnnexport.training.sparsity.weights import Weight
+from gnnexport.training.sparsity.patterns import Axis, Pattern, mask_above, mask_of, masks_of
+from gnnexport.training.sparsity.weights import Weight, laid_out
 
 Values = Mapping[str, Tensor]
 """By name of a parameter, something of its shape."""
@@ -46,11 +46,14 @@ class Entries(Projection):
         weights: of the model.
         pattern: of what stays.
         distribution: how the entries that stay are shared out; groups have their own share.
+        read: squares of the norms of what each input of a weight reads, float64 [inputs], by label, which scores are
+            multiplied by; `None` for magnitudes alone.
     """
 
     weights: Sequence[Weight]
     pattern: Pattern
     distribution: Distribution = "global"
+    read: Values | None = None
 
     def counts(self, sparsity: float) -> list[int]:
         """Return how many entries of each weight stay, where that does not hang on their values."""
@@ -59,14 +62,31 @@ class Entries(Projection):
 
     def masks(self, values: Values, sparsity: float) -> dict[str, Tensor]:
         """Return which entries stay: exactly as many as the sparsity leaves, but for whole blocks and groups."""
-        scores = [item.matrix(values[item.name].detach()).double().square() for item in self.weights]
+        scores = self._scores(values)
         if self.distribution == "global":
             total = left_of(sum(item.size for item in self.weights), sparsity)
             masks = masks_of(scores, self.pattern, total)
         else:
             counts = self.counts(sparsity)
             masks = [mask_of(score, self.pattern, count) for score, count in zip(scores, counts, strict=True)]
-        return {item.name: item.matrix(mask) for item, mask in zip(self.weights, masks, strict=True)}
+        return laid_out(self.weights, masks, values)
+
+    def above(self, values: Values, threshold: float) -> dict[str, Tensor]:
+        """Return which entries stay, by name: those of no smaller magnitude times norm, and the largest of each weight.
+
+        Args:
+            values: of all weights.
+            threshold: see there; of blocks the root of the mean square counts.
+        """
+        masks = [mask_above(score, self.pattern, threshold**2) for score in self._scores(values)]
+        return laid_out(self.weights, masks, values)
+
+    def _scores(self, values: Values) -> list[Tensor]:
+        """Return what entries are told apart by, float64 [outputs, inputs] of each weight."""
+        squares = [item.matrix(values[item.name].detach()).double().square() for item in self.weights]
+        if self.read is None:
+            return squares
+        return [square * self.read[item.label] for item, square in zip(self.weights, squares, strict=True)]
 
 
 class WholeChannels(Projection):

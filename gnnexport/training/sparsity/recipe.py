@@ -14,17 +14,19 @@ from gnnexport.program.program import Program
 from gnnexport.training.sparsity.densities import Distribution
 from gnnexport.training.sparsity.flops import Counted, TrainingFlops
 from gnnexport.training.sparsity.growing import Grower, Growing, Growth
+from gnnexport.training.sparsity.norms import Inputs, squares_read
 from gnnexport.training.sparsity.patterns import UNSTRUCTURED, Axis, Pattern, mask_of
 from gnnexport.training.sparsity.projection import Entries, Projection, Values, WholeChannels
 from gnnexport.training.sparsity.scratch import reset
 from gnnexport.training.sparsity.splitting import Splitter, Splitting
-from gnnexport.training.sparsity.weights import Weight, find_weights
+from gnnexport.training.sparsity.weights import Weight, find_weights, laid_out
 from gnnexport.training.sparsity.zeros import apply_masks
 from gnnexport.training.trainer import History, Trainer
 
 Note = Callable[[str], None]
 Method = Literal["magnitude", "slr", "admm", "rigl", "set"]
 Start = Literal["trained", "scratch"]
+Score = Literal["magnitude", "norm"]
 
 MOST_NAMED = 8
 """Weights that a note lists one by one."""
@@ -36,7 +38,9 @@ class Recipe:
 
     Args:
         method: by which they do.
+        score: what entries are told apart by: their magnitude, or that times the norm of what they read.
         sparsity: share of entries, or of channels, that go.
+        threshold: magnitude times norm below which entries go, in place of a share; with `norm`.
         pattern: of what stays.
         distribution: how it is shared out among weights.
         rounds: in which entries go, training in between; with `magnitude`.
@@ -55,7 +59,9 @@ class Recipe:
     """
 
     method: Method = "magnitude"
+    score: Score = "magnitude"
     sparsity: float = 0.9
+    threshold: float | None = None
     pattern: Pattern | Axis = UNSTRUCTURED
     distribution: Distribution = "global"
     rounds: int = 1
@@ -74,8 +80,9 @@ class Recipe:
 
 
 def sparsify(
-    program: Program, trainer: Trainer | None, recipe: Recipe, note: Note, flops: TrainingFlops | None = None
-) -> Program:
+    program: Program, trainer: Trainer | None, recipe: Recipe, note: Note, flops: TrainingFlops | None = None,
+    graphs: Sequence[Inputs] = (),
+) -> Program:  # fmt: skip
     """Return the Program with sparse weights, or with fewer channels.
 
     Args:
@@ -84,17 +91,20 @@ def sparsify(
         recipe: see there.
         note: takes lines for the report.
         flops: where operations of training are counted, besides the note about them.
+        graphs: that norms are of, inputs by name; needed where the recipe scores by them.
     """
-    return _Run(program, trainer, recipe, note, flops or TrainingFlops()).done()
+    return _Run(program, trainer, recipe, note, flops or TrainingFlops(), graphs).done()
 
 
 class _Run:
     """One run of a recipe."""
 
     def __init__(
-        self, program: Program, trainer: Trainer | None, recipe: Recipe, note: Note, flops: TrainingFlops
-    ) -> None:
+        self, program: Program, trainer: Trainer | None, recipe: Recipe, note: Note, flops: TrainingFlops,
+        graphs: Sequence[Inputs],
+    ) -> None:  # fmt: skip
         self.given, self.trainer, self.recipe, self.note, self.flops = program, trainer, recipe, note, flops
+        self.graphs = graphs
         self.program = program.clone().train(False)
         # Which entries stay is decided anew, also of weights that are sparse already.
         self.program.sparse_weights = frozenset()
@@ -112,14 +122,20 @@ class _Run:
 
     def _pruned(self) -> Program:
         """Train and prune: bring weights towards sparse ones, prune them, and train what is left."""
-        recipe, projection = self.recipe, self._projection()
-        program = self.program
+        recipe, program = self.recipe, self.program
         if recipe.method != "magnitude" and self.trainer is not None:
-            program = self._split(program, projection, "slr" if recipe.method == "slr" else "admm")
+            program = self._split(program, "slr" if recipe.method == "slr" else "admm")
         elif recipe.rounds > 1 and self.trainer is not None:
-            program = self._gradually(program, projection)
+            program = self._gradually(program)
         program.sparse_weights = frozenset()
-        if isinstance(projection, WholeChannels):
+        projection = self._projection(program)
+        if isinstance(projection, Entries) and recipe.threshold is not None:
+            apply_masks(program, projection.above(values_of(program), recipe.threshold))
+            self._tell(program)
+            if not program.sparse_weights:
+                self.note("no entry goes: the model stays as it is")
+                return program
+        elif isinstance(projection, WholeChannels):
             for line in projection.cut(program, values_of(program), recipe.sparsity):
                 self.note(line)
         else:
@@ -136,15 +152,17 @@ class _Run:
         )
         return fitted
 
-    def _projection(self) -> Projection:
-        pattern = self.recipe.pattern
-        if isinstance(pattern, Pattern):
-            return Entries(self.weights, pattern, self.recipe.distribution)
-        return WholeChannels(self.program, pattern)
-
-    def _split(self, program: Program, projection: Projection, how: Splitter) -> Program:
-        """Train with a pull towards sparse weights."""
+    def _projection(self, program: Program) -> Projection:
+        """Return what tells which weights of a Program stay; norms are of what it reads now."""
         recipe = self.recipe
+        if not isinstance(recipe.pattern, Pattern):
+            return WholeChannels(program, recipe.pattern)
+        read = squares_read(program, self.weights, self.graphs) if recipe.score == "norm" else None
+        return Entries(self.weights, recipe.pattern, recipe.distribution, read)
+
+    def _split(self, program: Program, how: Splitter) -> Program:
+        """Train with a pull towards sparse weights."""
+        recipe, projection = self.recipe, self._projection(program)
         regime = Splitting(how, projection, recipe.sparsity, recipe.rho, recipe.step, self.flops)
         program, _ = self._fit(program, regime, recipe.epochs)
         if regime.distances:
@@ -155,7 +173,7 @@ class _Run:
             )
         return program
 
-    def _gradually(self, program: Program, projection: Projection) -> Program:
+    def _gradually(self, program: Program) -> Program:
         """Prune in rounds: fast at first, when there is much to spare, and slower towards the end."""
         recipe = self.recipe
         for turn in range(1, recipe.rounds):
@@ -163,7 +181,7 @@ class _Run:
                 self.note(f"time budget spent before round {turn} of {recipe.rounds}")
                 break
             share = recipe.sparsity * (1 - (1 - turn / recipe.rounds) ** 3)
-            apply_masks(program, projection.masks(values_of(program), share))
+            apply_masks(program, self._projection(program).masks(values_of(program), share))
             program, history = self._fit(program, Counted(self.flops), max(1, recipe.epochs // (recipe.rounds - 1)))
             self.note(f"round {turn} of {recipe.rounds}: sparsity {share:.3f}, validation {history.best:.4f}")
         return program
@@ -200,10 +218,8 @@ class _Run:
         generator = torch.Generator().manual_seed(self.recipe.seed)
         drawn = [torch.rand(item.shape, generator=generator) for item in self.weights]
         counts = entries.counts(self.recipe.sparsity)
-        return {
-            item.name: item.matrix(mask_of(score, pattern, count))
-            for item, score, count in zip(self.weights, drawn, counts, strict=True)
-        }
+        masks = [mask_of(score, pattern, count) for score, count in zip(drawn, counts, strict=True)]
+        return laid_out(self.weights, masks, values_of(self.program))
 
     def _fit(self, program: Program, regime: Counted, epochs: int) -> tuple[Program, History]:
         assert self.trainer is not None
@@ -236,10 +252,10 @@ def values_of(program: Program) -> Mapping[str, Tensor]:
 
 def told(weights: Sequence[Weight], values: Values) -> str:
     """Tell how many entries of each weight differ from zero."""
-    left = [int(values[item.name].detach().count_nonzero()) for item in weights]
+    left = [int(item.matrix(values[item.name].detach()).count_nonzero()) for item in weights]
     total = sum(item.size for item in weights)
     text = f"{sum(left):,} of {total:,} weights differ from zero ({sum(left) / total:.1%})"
     if len(weights) > MOST_NAMED:
         return text
-    parts = (f"{item.name} {count / item.size:.1%}" for item, count in zip(weights, left, strict=True))
+    parts = (f"{item.label} {count / item.size:.1%}" for item, count in zip(weights, left, strict=True))
     return f"{text}: {', '.join(parts)}"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -21,6 +22,9 @@ _MATRIX_AT = {
 }
 """Products, and the place of the matrix among their arguments."""
 
+_FURTHER_PRODUCTS = (aten.bmm.default, aten.einsum.default)
+"""Of which no matrix is found."""
+
 _TURNS = {aten.t.default, aten.transpose.int, aten.permute.default}
 
 
@@ -34,6 +38,7 @@ class Weight:
         turned: it is stored as [inputs, outputs].
         readers: names of the products.
         learned: it may change in training.
+        place: along the first dimension of a parameter that holds several matrices; `None` where it is one.
     """
 
     name: str
@@ -41,6 +46,12 @@ class Weight:
     turned: bool
     readers: tuple[str, ...]
     learned: bool
+    place: int | None = None
+
+    @property
+    def label(self) -> str:
+        """Name of the matrix: of its parameter, and its place among several."""
+        return self.name if self.place is None else f"{self.name}[{self.place}]"
 
     @property
     def size(self) -> int:
@@ -48,39 +59,103 @@ class Weight:
         return self.shape[0] * self.shape[1]
 
     def matrix(self, stored: Tensor) -> Tensor:
-        """Return what is stored, or a mask of it, as [outputs, inputs], and the other way round."""
-        return stored.t() if self.turned else stored
+        """Return the matrix, [outputs, inputs], as a view of what is stored, or of something of its shape."""
+        part = stored if self.place is None else stored[self.place]
+        return part.t() if self.turned else part
 
 
 def find_weights(program: Program) -> list[Weight]:
     """List the weight matrices of a split Program in graph order: no biases, norms, embeddings or attention vectors.
 
-    A matrix that several products share is one weight.
+    A matrix that several products share is one weight. A parameter [matrices, inputs, outputs], as of types of edges,
+    is as many as products read of it.
     """
     names = {id(value): name for name, value in program.body.named_parameters()}
     found: dict[str, Weight] = {}
     for node in program.body.graph.nodes:
         if node.op != "call_function" or node.target not in _MATRIX_AT:
             continue
-        source, turned = _source(args_of(node)[_MATRIX_AT[node.target]])
+        source, turned, place = _source(args_of(node)[_MATRIX_AT[node.target]])
         value = parameter_of(program.body, source)
-        if value is None or value.dim() != 2 or value.dtype is not torch.float32 or id(value) not in names:
-            continue
-        name = names[id(value)]
-        if name in found:
-            known = found[name]
-            found[name] = Weight(name, known.shape, known.turned, (*known.readers, node.name), known.learned)
+        if value is None or value.dtype is not torch.float32 or id(value) not in names:
             continue
         turned ^= node.target is not aten.linear.default
-        outputs, inputs = reversed(value.shape) if turned else value.shape
-        found[name] = Weight(name, (outputs, inputs), turned, (node.name,), value.requires_grad)
+        for item in _matrices(value, place, turned):
+            weight = replace(item, name=names[id(value)], readers=(node.name,))
+            known = found.get(weight.label)
+            found[weight.label] = weight if known is None else replace(known, readers=(*known.readers, node.name))
     return list(found.values())
 
 
-def _source(node: Any) -> tuple[Any, bool]:
-    """Return what a matrix is before it is transposed, and whether it is, an odd number of times."""
+def _matrices(value: Tensor, place: int | None, turned: bool) -> Iterator[Weight]:
+    """Yield what a product reads of a parameter, without name and readers."""
+    if value.dim() != (2 if place is None else 3):
+        # All matrices of a stack are multiplied by at once, unless each is transposed.
+        if place is None and value.dim() == 3 and turned:
+            for number in range(len(value)):
+                yield from _matrices(value, number, turned)
+        return
+    outputs, inputs = reversed(value.shape[-2:]) if turned else value.shape[-2:]
+    yield Weight("", (outputs, inputs), turned, (), value.requires_grad, place)
+
+
+def _source(node: Any) -> tuple[Any, bool, int | None]:
+    """Return what a matrix is before it is transposed, whether it is, an odd number of times, and its place there."""
     turned = False
     while isinstance(node, fx.Node) and node.target in _TURNS:
         turned = not turned
         node = args_of(node)[0]
-    return node, turned
+    if isinstance(node, fx.Node) and node.target is aten.select.int and args_of(node)[1] == 0:
+        source, _, place = args_of(node)
+        return (source, turned, place) if isinstance(place, int) and place >= 0 else (None, turned, None)
+    return node, turned, None
+
+
+def factor_of(program: Program, reader: fx.Node) -> tuple[fx.Node, bool]:
+    """Return what a product multiplies by a matrix of weights, and whether it multiplies by several at once.
+
+    Args:
+        program: that the product is of.
+        reader: the product, of a weight that was found.
+    """
+    given = args_of(reader)
+    value = parameter_of(program.body, given[_MATRIX_AT[reader.target]])  # type: ignore[index]
+    rows: fx.Node = given[1 if reader.target is aten.addmm.default else 0]
+    return rows, value is not None and value.dim() == 3
+
+
+def dense_parameters(program: Program) -> list[str]:
+    """Name the learned parameters that products read, and of which no matrix is found: mixed or laid out otherwise."""
+    found = {item.name for item in find_weights(program)}
+    names = {id(value): name for name, value in program.body.named_parameters()}
+    left: dict[str, None] = {}
+    for node in program.body.graph.nodes:
+        if node.op != "call_function" or (node.target not in _MATRIX_AT and node.target not in _FURTHER_PRODUCTS):
+            continue
+        for value in (parameter_of(program.body, _origin(item)) for item in node.all_input_nodes):
+            name = names.get(id(value), "")
+            if value is not None and value.requires_grad and value.dim() > 1 and name and name not in found:
+                left[name] = None
+    return list(left)
+
+
+def _origin(node: fx.Node) -> fx.Node:
+    """Return what a value is a part or another layout of."""
+    while node.op == "call_function" and len(node.all_input_nodes) == 1:
+        node = node.all_input_nodes[0]
+    return node
+
+
+def laid_out(weights: Sequence[Weight], masks: Sequence[Tensor], values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return masks by name, of the shape of each parameter; what is of none of the weights stays.
+
+    Args:
+        weights: of a Program.
+        masks: of each, bool [outputs, inputs].
+        values: the parameters, or something of their shapes, by name.
+    """
+    found: dict[str, Tensor] = {}
+    for item, mask in zip(weights, masks, strict=True):
+        whole = found.setdefault(item.name, torch.ones(values[item.name].shape, dtype=torch.bool))
+        item.matrix(whole).copy_(mask)
+    return found

@@ -29,20 +29,30 @@ def test_shares_are_shares(share: float, left: float) -> None:
 
 def test_a_pass_that_will_hardly_pay_is_told() -> None:
     """Of a fifth of the time, half the work gives at most 1.11 times, and three quarters less than a tenth."""
-    assert prediction(SHARES, "linear", 0.5) == (
+    assert prediction(SHARES, {"linear": 0.5}) == (
         "can be at most 1.11 times faster: linear layers take 20 % of 3.14 ms on onnxruntime, and 50 % of that work is "
         "left"
     )
-    assert prediction(SHARES, "linear", 0.75).endswith(
+    assert prediction(SHARES, {"linear": 0.75}).endswith(
         "75 % of that work is left; below 1.1 times it will hardly pay in time"
     )
-    assert prediction(SHARES, "aggregation", 0.0).startswith("can be at most 3.33 times faster: aggregation takes 70 %")
+    assert prediction(SHARES, {"aggregation": 0.0}).startswith(
+        "can be at most 3.33 times faster: aggregation takes 70 %"
+    )
+
+
+def test_two_kinds_of_work_shrink_at_once() -> None:
+    """Half of seven tenths and a tenth of two tenths are left beside what neither is: 1 / (0.35 + 0.02 + 0.1)."""
+    assert prediction(SHARES, {"aggregation": 0.5, "linear": 0.1}) == (
+        "can be at most 2.13 times faster: aggregation takes 70 % of 3.14 ms on onnxruntime, and 50 % of that work is "
+        "left; linear layers take 20 %, and 10 % of that work is left"
+    )
 
 
 def test_nothing_left_of_everything_has_no_bound() -> None:
     """A model that does nothing else has no largest factor."""
     alone = Shares(linear=1.0, aggregation=0.0, other=0.0, latency_ms=1.0, engine="openvino")
-    assert "without bound" in prediction(alone, "linear", 0.0)
+    assert "without bound" in prediction(alone, {"linear": 0.0})
 
 
 def test_shares_are_written_for_people() -> None:
