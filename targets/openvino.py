@@ -33,7 +33,7 @@ from gnnexport.targets.onnx.quantised_forms import Form
 from gnnexport.targets.onnx.quantisers import OF_LEVELS
 from gnnexport.targets.onnx.shares import PROFILED_RUNS, Profiler, Timed
 from gnnexport.targets.onnx.sparse_weights import weights_of
-from gnnexport.targets.onnx.tape import OF_GRAPH
+from gnnexport.targets.onnx.tape import FOLDED, OF_GRAPH
 
 WHERE = "target openvino"
 MODEL_FILE = "model.xml"
@@ -214,7 +214,8 @@ def _sizes_by_origin(converted: Any, model: ir.Model, total: int, mode: Mode) ->
         array = np.ascontiguousarray(node.data)
         digest = hashlib.sha256(array.view(np.uint8).data).digest() if array.size else b""
         if digest not in seen:
-            of_graph = value.meta.get(OF_GRAPH) or array.dtype.name in ("int32", "int64", "bool")
+            known = value.meta.get(OF_GRAPH) or value.meta.get(FOLDED)
+            of_graph = known or array.dtype.name in ("int32", "int64", "bool")
             if mode == "full" or not of_graph:
                 found["graph_bytes" if of_graph else "weights_bytes"] += array.nbytes
         seen.add(digest)

@@ -12,7 +12,7 @@ from onnx_ir.passes import common as passes
 from gnnexport.errors import UnsupportedError
 from gnnexport.program.inputs import NUM_PAIRS
 from gnnexport.targets.contract import DialectModel
-from gnnexport.targets.onnx.tape import OF_GRAPH
+from gnnexport.targets.onnx.tape import FOLDED, OF_GRAPH
 
 _FOLD_BYTES = 1 << 31
 """Constants up to this size are folded: they stem from the graph and would be computed in every run."""
@@ -30,8 +30,32 @@ def bake(dialect: DialectModel) -> ir.Model:
         if value.name in dialect.structure:
             _make_constant(graph, value, dialect)
     _check_sizes(graph)
+    folded = _known_of_graph(graph)
     _fold(model)
+    for value in model.graph.initializers.values():
+        if not value.meta.get(OF_GRAPH) and (value.name in folded or _is_fill(value)):
+            value.meta[FOLDED] = True
     return model
+
+
+def _known_of_graph(graph: ir.Graph) -> set[str | None]:
+    """Return the names of values that constants alone make, the graph among them."""
+    known = set(graph.initializers.values())
+    found = {value for value in known if value.meta.get(OF_GRAPH)}
+    for node in graph:
+        read = {value for value in node.inputs if value is not None}
+        if read and read <= known:
+            known.update(node.outputs)
+            if read & found:
+                found.update(node.outputs)
+    return {value.name for value in found}
+
+
+def _is_fill(value: ir.Value) -> bool:
+    """Tell a constant of one number, such as the zeros that a model adds to: it has a row for each node."""
+    assert value.const_value is not None
+    array = value.const_value.numpy()
+    return array.ndim > 1 and array.size > 1 and bool((array == array.flat[0]).all())
 
 
 def _make_constant(graph: ir.Graph, value: ir.Value, dialect: DialectModel) -> None:

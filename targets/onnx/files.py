@@ -13,7 +13,7 @@ from gnnexport.program.inputs import Mode
 from gnnexport.targets.onnx.halves import store_halves
 from gnnexport.targets.onnx.quantisers import OF_LEVELS
 from gnnexport.targets.onnx.sparse_weights import store_sparse
-from gnnexport.targets.onnx.tape import OF_GRAPH
+from gnnexport.targets.onnx.tape import FOLDED, OF_GRAPH
 
 MODEL_FILE = "model.onnx"
 DATA_FILE = "model.onnx.data"
@@ -63,7 +63,8 @@ def sizes_by_origin(
         assert value.const_value is not None
         if value.meta.get(OF_LEVELS):
             continue
-        if value.meta.get(OF_GRAPH) or value.const_value.dtype in (ir.DataType.INT64, ir.DataType.INT32):
+        of_graph = value.meta.get(OF_GRAPH) or value.meta.get(FOLDED)
+        if of_graph or value.const_value.dtype in (ir.DataType.INT64, ir.DataType.INT32):
             graph += value.const_value.nbytes if mode == "full" else 0
         else:
             weights += value.const_value.nbytes

@@ -14,7 +14,7 @@ from gnnexport.targets.onnx import schemas
 from gnnexport.targets.onnx.halves import HALF_OF
 from gnnexport.targets.onnx.quantised_weights import keep_constants
 from gnnexport.targets.onnx.quantisers import OF_LEVELS
-from gnnexport.targets.onnx.tape import OF_GRAPH, Constants
+from gnnexport.targets.onnx.tape import FOLDED, OF_GRAPH, Constants
 
 FEWEST = 1024
 """Numbers from which compressing them may outweigh the nodes of a file that write them out again."""
@@ -118,6 +118,8 @@ def weights_of(models: Iterable[ir.Model], executed: Mapping[str, tuple[int, int
     for value in (value for model in models for value in model.graph.initializers.values()):
         tensor = value.const_value
         assert tensor is not None
+        if value.meta.get(FOLDED):
+            continue
         if _OF_WEIGHT in value.meta:
             name, numbers, zeros = value.meta[_OF_WEIGHT]
             old = found.get(name, Weight(name, numbers, zeros, 0, 0))
@@ -143,8 +145,8 @@ def _is_weight(value: ir.Value) -> bool:
     tensor = value.const_value
     if tensor is None or value.meta.get(OF_GRAPH) or value.meta.get(OF_LEVELS):
         return False
-    # A single row or column is a bias, or stems from the graph: what is folded forgets where it comes from.
-    return tensor.dtype in _STORED and len(tensor.shape) == 2 and min(tensor.shape.numpy()) > 1
+    # A single row or column is a bias or a vector of attention; a third dimension is that of several matrices.
+    return tensor.dtype in _STORED and len(tensor.shape) in (2, 3) and min(tensor.shape.numpy()) > 1
 
 
 def _name(value: ir.Value) -> str:

@@ -14,6 +14,10 @@ from numpy.typing import NDArray
 OF_GRAPH = "gnnexport.structure"
 """Key of `Value.meta` of initialisers that hold the graph rather than weights."""
 
+FOLDED = "gnnexport.folded"
+"""Key of `Value.meta` of initialisers that are folded of the graph or its sizes, as what weights make of edge features:
+they may be stored as weights are, and are none."""
+
 
 class Constants:
     """Initialisers added to a graph; equal arrays become one."""

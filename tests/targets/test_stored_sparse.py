@@ -18,7 +18,7 @@ from gnnexport.targets.contract import Artefact, EmitContext
 from gnnexport.targets.onnx.files import MODEL_FILE, write
 from gnnexport.targets.onnx.session import profile_model
 from gnnexport.targets.onnx.sparse_weights import FEWEST, compress, store_sparse, weights_of
-from gnnexport.targets.onnx.tape import OF_GRAPH
+from gnnexport.targets.onnx.tape import FOLDED, OF_GRAPH
 from gnnexport.targets.onnx.target import OnnxTarget
 from gnnexport.targets.ort import OrtTarget
 from tests.targets.layers import GRAPHS, Layers
@@ -100,6 +100,23 @@ def test_files_are_smaller_and_answer_the_same(share: float, tmp_path: Path) -> 
     assert 5 * left <= found.stored_bytes <= 5 * left + 5 * (1 + weights.size // 255)
     assert (tmp_path / MODEL_FILE).stat().st_size < found.stored_bytes + 2000
     assert run(str(tmp_path / MODEL_FILE), feeds).tobytes() == expected.tobytes()
+
+
+def test_several_matrices_in_one_are_stored_together(tmp_path: Path) -> None:
+    """Three dimensions are written out as two are, and counted; one that stems from the graph is stored so, too."""
+    weights = sparse((3, IN, OUT))
+    feeds = {"x": normal((ROWS, IN))}
+    models = [one_product(weights), one_product(weights)]
+    for model in models:
+        model.graph.inputs[0].shape = ir.Shape([ROWS, IN])
+        model.graph.outputs[0].shape = ir.Shape([3, ROWS, OUT])
+    expected = run(ir.to_proto(models[0]).SerializeToString(), feeds)
+    models[1].graph.initializers["w"].meta[FOLDED] = True
+    for model in models:
+        assert "ScatterElements" in types_of(model, tmp_path)
+        assert run(str(tmp_path / MODEL_FILE), feeds).tobytes() == expected.tobytes()
+    (found,) = weights_of(models, {})
+    assert (found.numbers, found.zeros) == (weights.size, weights.size - np.count_nonzero(weights))
 
 
 def test_the_runtime_writes_weights_out_when_it_loads() -> None:
