@@ -45,6 +45,10 @@ class Regime:
     def ended(self, loss: float) -> None:
         """See the mean loss of an epoch's rows, without the penalty, at its end."""
 
+    def settled(self) -> bool:
+        """Tell whether a run may stop early; patience begins when it may."""
+        return True
+
     def admits(self) -> bool:
         """Tell whether the weights as they are may be the best of the run; asked at first and after each epoch."""
         return True

@@ -144,7 +144,7 @@ class Trainer:
         taught = None if teacher is None or distil == 0 else self._taught(teacher.clone(), feed, everywhere)
         metric, loss = self._judge(program, feed, "val")
         history, most = History(0, [metric], [], feed.note), self.task.epochs if epochs is None else epochs
-        best = _Best(program)
+        best, since = _Best(program), 0
         best.see(0, self._rank(metric, loss), admitted=regime.admits())
         with torch.random.fork_rng():
             torch.manual_seed(seed)
@@ -155,7 +155,8 @@ class Trainer:
                 metric, loss = self._judge(program, feed, "val")
                 history.validation.append(metric)
                 best.see(epoch, self._rank(metric, loss), admitted=regime.admits())
-                if best.age(epoch) >= self.task.patience:
+                since = since if regime.settled() else epoch
+                if min(best.age(epoch), epoch - since) >= self.task.patience:
                     break
                 if self._is_over():
                     self.progress(f"time budget spent at epoch {epoch}")

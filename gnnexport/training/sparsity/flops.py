@@ -7,21 +7,14 @@ what acts on entries one by one is not. No number here is a saving: dense kernel
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
-import torch
-from torch import Tensor, fx
-
-from gnnexport.program.cost import cost_of
-from gnnexport.program.graphs import args_of, parameter_of
 from gnnexport.program.program import Program
 from gnnexport.training.feeding import Feed
 from gnnexport.training.parts import Part
 from gnnexport.training.regime import Regime
 from gnnexport.training.sparsity.weights import find_weights
-
-aten = torch.ops.aten
+from gnnexport.training.sparsity.work import Product, Work, Works
 
 OF_ONE = 2
 """Operations of a multiply-accumulate."""
@@ -70,25 +63,6 @@ def _short(count: int) -> str:
     return f"{count:,} FLOP"
 
 
-@dataclass(frozen=True)
-class _Product:
-    """A product: its multiply-accumulates, which weights it reads, and which gradients it has."""
-
-    macs: int
-    weights: tuple[str, ...]
-    of_input: bool
-    of_weight: bool
-
-
-@dataclass(frozen=True)
-class Work:
-    """What a forward run on a part does."""
-
-    products: Sequence[_Product]
-    sums: int
-    sums_backward: int
-
-
 @dataclass
 class Meter:
     """Counts the steps of one run of training.
@@ -100,17 +74,17 @@ class Meter:
 
     program: Program
     flops: TrainingFlops
-    _known: dict[Any, Work] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.program = self.program.clone().train(False)
         weights = find_weights(self.program)
         self.weights = tuple(weights)
         self._sizes = {item.label: item.size for item in weights}
-        self._read: dict[str, tuple[str, ...]] = {}
+        read: dict[str, tuple[str, ...]] = {}
         for item in weights:
             for reader in item.readers:
-                self._read[reader] = (*self._read.get(reader, ()), item.label)
+                read[reader] = (*read.get(reader, ()), item.label)
+        self.works = Works(self.program, read)
 
     def step(self, part: Part, active: Active) -> None:
         """Count a step on a part."""
@@ -132,7 +106,7 @@ class Meter:
         for work in judged:
             self.flops.evaluation += OF_ONE * (sum(self._share(item, active) for item in work.products) + work.sums)
 
-    def _share(self, item: _Product, active: Active) -> int:
+    def _share(self, item: Product, active: Active) -> int:
         """Return the multiply-accumulates with entries that differ from zero."""
         sizes = {label: self._sizes[label] for label in item.weights}
         if active.keys().isdisjoint(sizes):
@@ -141,59 +115,7 @@ class Meter:
 
     def work(self, part: Part) -> Work:
         """Return what a run on a part does."""
-        values = [*(part.inputs[item.name] for item in self.program.features), *part.structure]
-        key = tuple(tuple(value.shape) if isinstance(value, Tensor) else value for value in values)
-        if key not in self._known:
-            self._known[key] = _work(self.program, values, self._read)
-        return self._known[key]
-
-
-def _work(program: Program, values: Sequence[Any], read_by: Mapping[str, tuple[str, ...]]) -> Work:
-    """Find out what a run on some values does."""
-    named = {node.name: node for node in program.body.graph.nodes}
-    learned = _learned(program)
-    products, sums, backward = [], 0, 0
-    for op in cost_of(program.body, values).ops:
-        node = named[op.name]
-        read = [item for item in node.all_input_nodes if item in learned]
-        if op.kind == "aggregation":
-            sums += op.macs
-            backward += op.macs * len(read)
-        elif op.kind == "linear":
-            matrix = _matrix(program, node)
-            of_input = any(item in learned for item in _factors(node) if item is not matrix)
-            products.append(_Product(op.macs, read_by.get(op.name, ()), of_input, matrix in learned))
-    return Work(products, sums, backward)
-
-
-def _factors(node: fx.Node) -> Sequence[fx.Node]:
-    """Return the two values that a product multiplies; the third is a bias."""
-    given = args_of(node)
-    return given[1:3] if node.target is aten.addmm.default else given[:2]
-
-
-def _matrix(program: Program, node: fx.Node) -> fx.Node | None:
-    """Return the weight of a product, where it has one; of two values neither is one."""
-    return next((item for item in _factors(node) if _is_constant(program, item)), None)
-
-
-def _is_constant(program: Program, node: fx.Node) -> bool:
-    """Tell what is computed from parameters alone, such as a matrix that is mixed from others."""
-    if node.op == "call_function" and node.all_input_nodes:
-        return all(_is_constant(program, item) for item in node.all_input_nodes)
-    return parameter_of(program.body, node) is not None
-
-
-def _learned(program: Program) -> set[fx.Node]:
-    """Return all values with a gradient: what is learned, and what is computed from it."""
-    found: set[fx.Node] = set()
-    for node in program.body.graph.nodes:
-        if node.target in (aten.sym_size.int, aten.detach.default):
-            continue
-        value = parameter_of(program.body, node)
-        if (value is not None and value.requires_grad) or any(item in found for item in node.all_input_nodes):
-            found.add(node)
-    return found
+        return self.works.of([*(part.inputs[item.name] for item in self.program.features), *part.structure])
 
 
 class Counted(Regime):

@@ -143,6 +143,11 @@ class Growing(Counted):
         """Tell whether what grew has been trained: right after a change it is zero, and fewer numbers are left."""
         return not self._born
 
+    def settled(self) -> bool:
+        """Tell whether places stay: until then weights get worse at every change, and better again."""
+        following = (self.steps // self._every + 1) * self._every
+        return not self._born and following > self.growth.stop * self._all_steps
+
     def death(self) -> float:
         """Return the share of active entries that is dropped now."""
         turn = math.cos(math.pi * self.steps / self._all_steps)

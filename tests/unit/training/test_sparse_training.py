@@ -16,7 +16,7 @@ from gnnexport.program.data import GraphData
 from gnnexport.program.program import Program, example_inputs
 from gnnexport.training.feeding import Feed
 from gnnexport.training.parts import Part
-from gnnexport.training.sparsity.flops import Counted, TrainingFlops
+from gnnexport.training.sparsity.flops import Counted, Meter, TrainingFlops
 from gnnexport.training.sparsity.growing import Grower, Growing, Growth
 from gnnexport.training.sparsity.patterns import UNSTRUCTURED, Pattern, parse_pattern
 from gnnexport.training.sparsity.projection import Entries
@@ -28,6 +28,7 @@ from gnnexport.training.sparsity.zeros import apply_masks
 from gnnexport.training.task import Task
 from gnnexport.training.trainer import Trainer
 from tests.small_models import CLASSES, HIDDEN, WIDTH, inputs_of, split
+from tests.unit.training.test_minibatch import LITTLE, data, feed
 
 NODES = 60
 INPUTS = example_inputs(inputs_of("GCN"), NODES)
@@ -159,6 +160,33 @@ def test_rigl_pays_for_gradients_of_zeros_only_where_places_change() -> None:
     assert counted["set"].dense_gradients == 0
     assert counted["rigl"].dense_gradients == 3 * 2 * zeros  # at steps 5, 10 and 15
     assert counted["rigl"].linear == counted["set"].linear
+
+
+@pytest.mark.parametrize("how", ["rigl", "set"])
+def test_no_run_stops_while_places_change(how: Grower) -> None:
+    """Whatever patience there is, it begins when places stay; a run of fixed places stops at once."""
+    hasty = Trainer(DATA.hide("test"), Task(epochs=60, patience=1))
+    program, masks = pruned("GraphSAGE", 0.75)
+    program.sparse_weights = frozenset()
+    regime = Growing(Growth(how, UNSTRUCTURED, epochs=60, every=5), prunable(program), masks, TrainingFlops())
+    _, history = hasty.fit(program, seed=0, epochs=60, lr=0.5, regime=regime)
+    assert regime.changes == 9  # every fifth of the first 45 steps
+    assert 45 < len(history.train_loss) <= 60
+    _, history = hasty.fit(program, seed=0, epochs=60, lr=0.5, regime=Counted(TrainingFlops()))
+    assert len(history.train_loss) < 45
+
+
+@pytest.mark.parametrize("name", ["GCN", "GraphSAGE", "GAT"])
+def test_mini_batches_are_not_run_twice_to_be_counted(name: str) -> None:
+    """What a batch of other sizes takes follows from a few that were measured, to the operation."""
+    program, batches = split(name), feed(name, data(), LITTLE)
+    followed, exact = Meter(program, TrainingFlops()), Meter(program, TrainingFlops())
+    parts = [part for _ in range(5) for part in batches.steps(None)]
+    found = [followed.work(part) for part in parts]
+    assert len(parts) > 15
+    assert followed.works.measured < 8
+    assert found[-1] == exact.work(parts[-1])
+    assert exact.works.measured == 1
 
 
 def test_operations_of_a_step_are_those_counted_by_hand() -> None:
