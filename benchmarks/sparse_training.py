@@ -205,7 +205,7 @@ def score(program: Program, data: GraphData, metric: str) -> float:
 def zeros_of(program: Program) -> float:
     """Return the share of zeros in all weight matrices."""
     values, weights = values_of(program), prunable(program)
-    kept = sum(int(values[item.name].count_nonzero()) for item in weights)
+    kept = sum(int(item.matrix(values[item.name].detach()).count_nonzero()) for item in weights)
     return 1 - kept / sum(item.size for item in weights)
 
 
