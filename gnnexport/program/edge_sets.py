@@ -134,24 +134,26 @@ def slots_of(program: Program, inputs: Mapping[str, Tensor], layers: list[EdgeLa
 
 
 def freeze(
-    program: Program, layers: list[EdgeLayer], slots: Mapping[str, Slots], sets: Mapping[int, Tensor]
-) -> Program:
+    program: Program, layers: list[EdgeLayer], slots: Mapping[str, Slots], sets: Mapping[int, Tensor], *,
+    apart: bool = False,
+) -> Program:  # fmt: skip
     """Return a Program whose layers have some of their edges alone.
 
-    Layers with equal sets of one structure read one and the same CSR.
+    Layers with equal sets of one structure read one and the same CSR, unless they are to be kept apart.
 
     Args:
         program: split, annotated, with all edges.
         layers: found in it.
         slots: of their structures, on the graph that the sets are of.
-        sets: what stays, bool [slots], by the place of a layer; other layers keep all.
+        sets: what stays, bool [slots], by the place of a layer; other layers keep all, and are not counted.
+        apart: each layer gets a CSR of its own, in the order of the layers.
     """
     program = program.clone()
-    made: dict[tuple[str, bytes], _Subset] = {}
+    made: dict[tuple[str, bytes | int], _Subset] = {}
     for place, stays in sorted(sets.items()):
         structure = layers[place].structure
         whole = slots[structure.rowptr]
-        key = structure.rowptr, np.packbits(stays.numpy()).tobytes()
+        key = structure.rowptr, place if apart else np.packbits(stays.numpy()).tobytes()
         if key not in made:
             made[key] = _Subset(program, structure, whole, stays)
         made[key].take(layers[place])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -12,9 +13,10 @@ from torch import Tensor
 
 from gnnexport.program.edge_layers import EdgeLayer
 from gnnexport.program.edge_sets import Slots, freeze, slots_of
+from gnnexport.program.edge_walk import EdgeWalk, own_sets
 from gnnexport.program.program import Program
 from gnnexport.training.edges.agreement import agreement
-from gnnexport.training.edges.scores import drawn, message_norms, no_norm, resistances
+from gnnexport.training.edges.scores import drawn, looked_at, message_norms, no_norm, resistances
 
 Method = Literal["norm", "random", "top-k", "effective-resistance", "agreement"]
 Schedule = Literal["rising", "equal"]
@@ -88,7 +90,7 @@ class Choice:
 
     def apply(self, program: Program) -> Program:
         """Return the Program that this was chosen for on what was chosen, whatever its weights are now."""
-        sets = {place: item.stays for place, item in enumerate(self.layers)}
+        sets = {place: item.stays for place, item in enumerate(self.layers) if not item.reason}
         return freeze(program, [item.layer for item in self.layers], self.slots, sets)
 
 
@@ -117,31 +119,105 @@ def choose(program: Program, inputs: Mapping[str, Tensor], layers: list[EdgeLaye
         layers: found in it.
         plan: what goes.
     """
-    slots = slots_of(program, inputs, layers)
-    reasons = [_refusal(layer, program, plan, slots[layer.structure.rowptr]) for layer in layers]
-    targets = _targets(layers, slots, reasons, plan)
-    left = {name: torch.ones(item.row.shape, dtype=torch.bool) for name, item in slots.items()}
-    keys = _Keys(program, inputs, layers, slots, plan)
-    chosen: list[Chosen] = []
-    for place, layer in enumerate(layers):
+    return Chooser(program, inputs, layers, plan).choose()
+
+
+class Chooser:
+    """Chooses the edges of every layer on one graph, as often as weights change.
+
+    Args:
+        program: with all edges, annotated, in evaluation mode.
+        inputs: the graph, by name.
+        layers: found in it.
+        plan: what goes.
+    """
+
+    def __init__(self, program: Program, inputs: Mapping[str, Tensor], layers: list[EdgeLayer], plan: Plan) -> None:
+        self._inputs, self._layers, self._plan = inputs, layers, plan
+        self._slots = slots_of(program, inputs, layers)
+        self._reasons = [_refusal(layer, program, plan, self._slots[layer.structure.rowptr]) for layer in layers]
+        self._targets = _targets(layers, self._slots, self._reasons, plan)
+        self._given = program
+        self._fixed: dict[str, Tensor] = {}
+
+    @cached_property
+    def program(self) -> Program:
+        """The Program with all edges, in which each layer that may lose some reads edges of its own."""
+        return own_sets(self._given, self._layers, self._slots, self._losing)
+
+    @property
+    def _losing(self) -> list[int]:
+        return [place for place, reason in enumerate(self._reasons) if not reason]
+
+    def walk(self, program: Program) -> EdgeWalk:
+        """Return what edges are decided on in.
+
+        Args:
+            program: this one's `program`, or a copy of it with other weights.
+        """
+        sets = {place: self._slots[self._layers[place].structure.rowptr] for place in self._losing}
+        looks = [looked_at(self._layers[place], program.body) for place in self._losing] if self._by_norm else []
+        return EdgeWalk(program, self._inputs, sets, [node for look in looks for node in look])
+
+    @property
+    def _by_norm(self) -> bool:
+        return self._plan.method in BY_NORM
+
+    def choose(self, walk: EdgeWalk | None = None) -> Choice:
+        """Choose by the weights as they are.
+
+        Args:
+            walk: in which nothing is decided yet; takes what is chosen. By default that of the Program as given.
+        """
+        if walk is None and self._by_norm and self._losing:
+            walk = self.walk(self.program)
+        left = {name: torch.ones(item.row.shape, dtype=torch.bool) for name, item in self._slots.items()}
+        chosen: list[Chosen] = []
+        for place, layer in enumerate(self._layers):
+            name = layer.structure.rowptr
+            whole = self._slots[name]
+            loops = int(whole.is_loop.sum())
+            if self._reasons[place]:
+                all_stay = torch.ones_like(whole.is_loop)
+                chosen.append(Chosen(layer, all_stay, loops, reason=self._reasons[place]))
+                continue
+            candidates = torch.nonzero(left[name]).flatten()
+            free = ~whole.is_loop.index_select(0, candidates)
+            target, threshold = self._targets.get(place), 0.0
+            if target is None or target < int(free.sum()):
+                scores = self._scores(place, candidates, left[name], walk)
+                stays, threshold = _pick(scores, free, whole.row.index_select(0, candidates), target, self._plan)
+                left[name] = torch.zeros_like(whole.is_loop).index_fill(0, candidates[stays], True)
+            if walk is not None:
+                walk.let(place, left[name], decided=True)
+            chosen.append(Chosen(layer, left[name], loops, threshold))
+        return Choice(tuple(chosen), self._slots)
+
+    def _scores(self, place: int, candidates: Tensor, left: Tensor, walk: EdgeWalk | None) -> Tensor:
+        """Return a number for each candidate; the largest stay.
+
+        Args:
+            place: of the layer.
+            candidates: int64, slots.
+            left: bool [slots], true of candidates.
+            walk: in which layers before this one are decided on.
+        """
+        layer = self._layers[place]
         name = layer.structure.rowptr
-        whole = slots[name]
-        loops = int(whole.is_loop.sum())
-        if reasons[place]:
-            chosen.append(Chosen(layer, torch.ones_like(whole.is_loop), loops, reason=reasons[place]))
-            continue
-        done = {index: item.stays for index, item in enumerate(chosen)}
-        candidates = torch.nonzero(left[name]).flatten()
-        free = ~whole.is_loop.index_select(0, candidates)
-        target = targets.get(place)
-        if target is not None and target >= int(free.sum()):
-            chosen.append(Chosen(layer, left[name], loops))
-            continue
-        scores = keys.of(place, candidates, done)
-        stays, threshold = _pick(scores, free, whole.row.index_select(0, candidates), target, plan)
-        left[name] = torch.zeros_like(whole.is_loop).index_fill(0, candidates[stays], True)
-        chosen.append(Chosen(layer, left[name], loops, threshold))
-    return Choice(tuple(chosen), slots)
+        if self._by_norm:
+            assert walk is not None
+            walk.let(place, left, decided=False)
+            seen = walk.observe(looked_at(layer, walk.body))
+            return message_norms(layer.calls(walk.body), seen, candidates, self._slots[name])
+        if name not in self._fixed:
+            self._fixed[name] = self._of_graph(self._slots[name])
+        return self._fixed[name].index_select(0, candidates)
+
+    def _of_graph(self, slots: Slots) -> Tensor:
+        if self._plan.chances is not None:
+            return agreement(self._plan.chances, slots)
+        weights = torch.ones(slots.row.shape) if self._plan.method == "random" else resistances(slots)
+        return drawn(weights, self._plan.seed)
 
 
 def _refusal(layer: EdgeLayer, program: Program, plan: Plan, slots: Slots) -> str:
@@ -176,42 +252,6 @@ def _targets(
                 counts[index] += 1
         found |= dict(zip(places, counts, strict=True))
     return found
-
-
-class _Keys:
-    """What edges of a layer are ranked by."""
-
-    def __init__(
-        self, program: Program, inputs: Mapping[str, Tensor], layers: list[EdgeLayer], slots: Mapping[str, Slots],
-        plan: Plan,
-    ) -> None:  # fmt: skip
-        self._program, self._inputs, self._layers, self._slots, self._plan = program, inputs, layers, slots, plan
-        self._fixed: dict[str, Tensor] = {}
-
-    def of(self, place: int, candidates: Tensor, done: Mapping[int, Tensor]) -> Tensor:
-        """Return a number for each candidate; the largest stay.
-
-        Args:
-            place: of the layer.
-            candidates: int64, slots.
-            done: what layers before it keep.
-        """
-        layer = self._layers[place]
-        name = layer.structure.rowptr
-        if self._plan.method not in BY_NORM:
-            if name not in self._fixed:
-                self._fixed[name] = self._of_graph(self._slots[name])
-            return self._fixed[name].index_select(0, candidates)
-        whole = torch.zeros_like(self._slots[name].is_loop).index_fill(0, candidates, True)
-        sets = {index: stays for index, stays in {**done, place: whole}.items() if not bool(stays.all())}
-        program = freeze(self._program, self._layers, self._slots, sets)
-        return message_norms(program, self._inputs, layer, candidates, self._slots[name])
-
-    def _of_graph(self, slots: Slots) -> Tensor:
-        if self._plan.chances is not None:
-            return agreement(self._plan.chances, slots)
-        weights = torch.ones(slots.row.shape) if self._plan.method == "random" else resistances(slots)
-        return drawn(weights, self._plan.seed)
 
 
 def _pick(scores: Tensor, free: Tensor, row: Tensor, target: int | None, plan: Plan) -> tuple[Tensor, float]:

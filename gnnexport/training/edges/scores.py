@@ -6,7 +6,7 @@ so that messages are never made: work grows with nodes times channels and with e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,8 +15,6 @@ from torch import Tensor, fx
 from gnnexport.program.edge_layers import EdgeLayer
 from gnnexport.program.edge_sets import Slots
 from gnnexport.program.graphs import args_of
-from gnnexport.program.program import Program
-from gnnexport.program.values import observe
 
 gnn = torch.ops.gnn
 
@@ -29,24 +27,10 @@ def no_norm(layer: EdgeLayer, body: fx.GraphModule) -> str:
     return f"{layer.name} takes the {' and the '.join(others)} of messages, which a small one may be" if others else ""
 
 
-def message_norms(
-    program: Program, inputs: Mapping[str, Tensor], layer: EdgeLayer, candidates: Tensor, slots: Slots
-) -> Tensor:
-    """Return the norm of what each edge of a layer adds to its destination, float32 [candidates].
-
-    In a mean a message counts by its share, one over the in-degree in the whole graph; in attention by its weight among
-    the edges that the layer has.
-
-    Args:
-        program: in evaluation mode; the layer has the candidates as its edges.
-        inputs: the graph, by name.
-        layer: reduces by sum and mean alone.
-        candidates: int64, slots of the whole structure, ascending.
-        slots: of the whole structure.
-    """
-    calls = layer.calls(program.body)
+def looked_at(layer: EdgeLayer, body: fx.GraphModule) -> dict[fx.Node, Callable[[Any], Tensor]]:
+    """Return what norms of a layer's messages are made of: for values of a body, what makes of them what is needed."""
     looks: dict[fx.Node, Callable[[Any], Tensor]] = {}
-    for node in calls:
+    for node in layer.calls(body):
         if node.target is gnn.aggregate.default:
             rows, _, _, weight, _ = args_of(node)
             looks[rows] = _row_norms
@@ -54,7 +38,21 @@ def message_norms(
                 looks[weight] = _itself
         else:
             looks[args_of(node)[0]] = _whole_norms
-    seen = observe(program, inputs, looks)
+    return looks
+
+
+def message_norms(calls: Sequence[fx.Node], seen: Mapping[fx.Node, Tensor], candidates: Tensor, slots: Slots) -> Tensor:
+    """Return the norm of what each edge of a layer adds to its destination, float32 [candidates].
+
+    In a mean a message counts by its share, one over the in-degree in the whole graph; in attention by its weight among
+    the edges that the layer has.
+
+    Args:
+        calls: reductions of the layer, which has the candidates as its edges, by sum and mean alone.
+        seen: of `looked_at`.
+        candidates: int64, slots of the whole structure, ascending.
+        slots: of the whole structure.
+    """
     total = torch.zeros(len(candidates))
     for node in calls:
         total += _squares(node, seen, candidates, slots)
