@@ -69,11 +69,15 @@ class Trained:
 
 def fit(model: nn.Module, data: GraphData, task: Task, seed: int, memory_bytes: int | None = None) -> Trained:
     """Train one model in float32, selecting its epoch on validation rows; a step takes no more memory than told."""
-    inputs = match_inputs(model, data)
-    program = run_passes(capture(model, inputs, example_inputs(inputs)), CANONICAL, PassContext(data=data)).program
     trainer = Trainer(data.hide("test"), task, memory_bytes=memory_bytes)
-    program, history = trainer.fit(program, seed=seed)
+    program, history = trainer.fit(program_of(model, data), seed=seed)
     return Trained(program, trainer, history.best)
+
+
+def program_of(model: nn.Module, data: GraphData) -> Program:
+    """Capture a model as it is."""
+    inputs = match_inputs(model, data)
+    return run_passes(capture(model, inputs, example_inputs(inputs)), CANONICAL, PassContext(data=data)).program
 
 
 def best_recipe(

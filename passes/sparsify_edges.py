@@ -16,12 +16,13 @@ from gnnexport.program.program import Program
 from gnnexport.program.quantised import is_quantised
 from gnnexport.training.edges.agreement import JUDGED, chances
 from gnnexport.training.edges.choosing import BY_NORM, Choice, Method, Plan, Schedule, choose
+from gnnexport.training.edges.published import fit_published, why_not_published
 from gnnexport.training.edges.scores import no_norm
 from gnnexport.training.kinds import Rows
 from gnnexport.training.parts import split_set
 from gnnexport.training.sparsity.joint import without_entries
 from gnnexport.training.sparsity.recipe import prunable, told, values_of
-from gnnexport.training.trainer import History
+from gnnexport.training.trainer import History, why_not_trainable
 
 DEFAULT = 0.5
 
@@ -72,7 +73,8 @@ class SparsifyEdges(Pass):
     """Share of the entries of weight matrices that goes along, by magnitude times the norm of what they read on the
     edges that are left; in the same rounds and the same training."""
     published: bool = False
-    """Tell the accuracy with the edges put back for evaluation, too, as publications do; nothing exported has it."""
+    """Tell the accuracy by the protocol of publications, too: another training of as many epochs, on edges chosen anew
+    in each and evaluated on all of them. Nothing exported has it."""
 
     def __post_init__(self) -> None:
         if self.sparsity is not None and self.threshold is not None:
@@ -81,24 +83,48 @@ class SparsifyEdges(Pass):
             object.__setattr__(self, "sparsity", DEFAULT)
         if self.sparsity is not None and not 0 <= self.sparsity <= 1:
             raise ValueError("sparsity must be in [0, 1]. Write for example sparsity=0.5")
-        if self.threshold is not None and self.threshold < 0:
-            raise ValueError("threshold must not be negative")
+        if self.threshold is not None and not self.threshold >= 0:
+            raise ValueError("threshold must not be negative. Write for example threshold=0.02")
         if self.threshold is not None and self.method != "norm":
             raise ValueError("threshold is a norm of messages. Write method=norm, or give sparsity")
         if self.threshold is not None and (self.schedule != "rising" or self.rounds != 1):
             raise ValueError("schedule and rounds act with sparsity. Drop them, or give sparsity instead of threshold")
         if self.joint is not None and not 0 < self.joint < 1:
             raise ValueError("joint must be in (0, 1). Write for example joint=0.9, or drop it")
+        if self.joint is not None and self.published:
+            raise ValueError("published is of edges alone. Drop joint, or published")
         if self.rounds < 1 or (self.epochs is not None and self.epochs < 0):
-            raise ValueError("rounds must be at least 1, epochs at least 0")
-        if self.rounds > 1 and not self.retrain:
-            raise ValueError("rounds are told apart by training between them. Drop rounds or retrain=false")
-        if self.lr is not None and self.lr <= 0:
-            raise ValueError("lr must be positive")
+            raise ValueError("rounds must be at least 1, epochs at least 0. Write for example rounds=3,epochs=60")
+        if self.lr is not None and not self.lr > 0:
+            raise ValueError("lr must be positive. Write for example lr=0.01")
         if not 0 <= self.distil <= 1:
             raise ValueError("distil must be in [0, 1]. Write for example distil=0.5")
         if self.distil_on and not self.distil:
             raise ValueError("distil_on acts with distil. Write for example distil=0.5, or drop distil_on")
+        self._refuse_idle()
+
+    def _refuse_idle(self) -> None:
+        """Refuse options that have no effect beside others."""
+        idle = ", ".join(self._of_training())
+        if self.epochs is not None and 0 < self.epochs < self.rounds:
+            raise ValueError("each round trains for one epoch at least. Give as many epochs as rounds")
+        if not idle:
+            return
+        if not self.retrain:
+            raise ValueError(f"with retrain=false nothing is trained. Drop {idle}, or retrain=false")
+        if 0 in (self.sparsity, self.threshold):
+            name = "sparsity" if self.threshold is None else "threshold"
+            raise ValueError(f"{name}=0 leaves no edge out, and then nothing is trained. Drop {idle}, or {name}=0")
+        if self.epochs == 0 and idle != "epochs":
+            raise ValueError("epochs=0 trains nothing. Give epochs, or drop the other options of training")
+
+    def _of_training(self) -> list[str]:
+        """Name the options given that act in training alone."""
+        given = {
+            "rounds": self.rounds > 1, "epochs": self.epochs is not None, "lr": self.lr is not None,
+            "distil": self.distil > 0, "published": self.published,
+        }  # fmt: skip
+        return [name for name, is_given in given.items() if is_given]
 
     def check(self, program: Program, ctx: PassContext) -> list[Problem]:
         """Refuse a Program without one known graph, or without edges that can go, with the reasons."""
@@ -107,12 +133,12 @@ class SparsifyEdges(Pass):
         if ctx.mode == "batched":
             what = "mode 'batched' reads the neighbours of a request from a store of all edges"
             return [Problem(self.name, what, "Use --mode full, or drop this pass")]
-        if ctx.data is None:
-            return [Problem(self.name, "needs the graph whose edges it leaves out", "Give data with --data")]
         runtime = self._at_run_time(ctx)
-        if not runtime and (ctx.mode != "full" or ctx.data.num_graphs is not None):
+        if not runtime and (ctx.mode != "full" or (ctx.data is not None and ctx.data.num_graphs is not None)):
             what = "rule=frozen leaves edges out of one fixed graph, and here are many"
             return [Problem(self.name, what, "Use rule=runtime, or drop this pass")]
+        if ctx.data is None:
+            return [Problem(self.name, "needs the graph whose edges it leaves out", "Give data with --data")]
         if runtime and self.method != "norm":
             what = f"at run time messages go by their norm, not by method={self.method}"
             return [Problem(self.name, what, "Use method=norm")]
@@ -128,7 +154,29 @@ class SparsifyEdges(Pass):
         if not layers:
             return [Problem(self.name, "no layer passes messages along edges", "Drop this pass")]
         reasons = [self._reason(layer, program) for layer in layers]
-        return [Problem(self.name, reason, "Drop this pass") for reason in reasons] if all(reasons) else []
+        if all(reasons):
+            return [Problem(self.name, reason, "Drop this pass") for reason in reasons]
+        return self._refused_training(program, ctx)
+
+    def _refused_training(self, program: Program, ctx: PassContext) -> list[Problem]:
+        """Tell what keeps the Program from being trained as options say."""
+        idle = ", ".join(self._of_training())
+        if idle and ctx.trainer is None:
+            what = f"nothing can be trained without labels, and so {idle} would have no effect"
+            return [Problem(self.name, what, f"Drop {idle}, or give data with labels and masks")]
+        if ctx.trainer is None or not self.retrain or 0 in (self.sparsity, self.threshold):
+            return []
+        problems = list(why_not_trainable(program))
+        epochs = ctx.trainer.task.epochs if self.epochs is None else self.epochs
+        if epochs < self.rounds and self.rounds > 1:
+            what = f"{epochs} epochs are too few for {self.rounds} rounds, each of which trains"
+            problems.append(Problem(self.name, what, "Give fewer rounds or more epochs"))
+        if self.published and self._at_run_time(ctx):
+            what = "published=true is a protocol for one graph whose edges are left out for good"
+            problems.append(Problem(self.name, what, "Drop published=true, or use rule=frozen in mode full"))
+        elif self.published and (reason := why_not_published(ctx.trainer, program)):
+            problems.append(Problem(self.name, reason, "Allow more with --memory, or drop published=true"))
+        return problems
 
     def _reason(self, layer: EdgeLayer, program: Program) -> str:
         """Tell why nothing can be left out of a layer; empty where something can."""
@@ -191,8 +239,8 @@ class SparsifyEdges(Pass):
             ctx.note("not retrained" + ("" if self.retrain else ": retrain=false"))
         if self._at_run_time(ctx):
             ctx.note("these are of the graphs looked at; others go by the same thresholds, and zeros are computed with")
-        if self.published:
-            _tell_published(program, ctx)
+        if self.published and trains:
+            self._tell_published(given, ctx, plan, history)
         return frozen
 
     def _foretell(self, program: Program, ctx: PassContext) -> None:
@@ -235,6 +283,24 @@ class SparsifyEdges(Pass):
             everywhere=self.distil_on != "train",
         )  # fmt: skip
 
+    def _tell_published(self, given: Program, ctx: PassContext, plan: Plan, honest: History) -> None:
+        """Train by the protocol of publications, and tell its figure next to the one of what is exported."""
+        assert ctx.data is not None
+        assert ctx.trainer is not None
+        whole = given.clone().train(False)
+        whole.annotate()
+        _, history = fit_published(
+            ctx.trainer, whole, ctx.data.inputs, self._layers(whole, ctx), plan, seed=ctx.seed, epochs=self.epochs,
+            lr=self.lr, teacher=given if self.distil else None, distil=self.distil,
+            everywhere=self.distil_on != "train",
+        )  # fmt: skip
+        found = f"validation {ctx.trainer.task.metric} {history.best:.4f}"
+        ctx.note(
+            "by the protocol of publications, on edges chosen anew in every epoch and evaluated with all edges: "
+            f"{found} (best of {len(history.train_loss)} at epoch {history.best_epoch}), next to {honest.best:.4f} "
+            "on the edges that are left; that figure is of no model that is exported"
+        )
+
 
 def _no_weights(program: Program) -> str:
     """Tell why entries of weights cannot go along with edges; empty where they can."""
@@ -273,14 +339,3 @@ def _tell_training(history: History, ctx: PassContext, start: str) -> None:
 def _looked_at(data: GraphData, seed: int) -> GraphData:
     """Return what edges are chosen by: of a set with labels, graphs that are trained on."""
     return data if data.y is None or data.num_graphs is None else split_set(data, "train", seed=seed)[0]
-
-
-def _tell_published(whole: Program, ctx: PassContext) -> None:
-    if ctx.trainer is None:
-        ctx.note("published=true: without labels there is nothing to evaluate")
-        return
-    metric = ctx.trainer.task.metric
-    ctx.note(
-        f"as publications evaluate, with the edges put back: validation {metric} "
-        f"{ctx.trainer.evaluate(whole):.4f}; the model that is exported is without them"
-    )

@@ -98,17 +98,6 @@ def is_pruned(program: Program) -> bool:
     return program.prepare is not None and any(calls(program.prepare.graph, gnn.keep_slots.default))
 
 
-def restored(program: Program) -> Program:
-    """Return a Program whose layers have all of their edges again, with the weights it has now."""
-    program = program.clone()
-    assert program.prepare is not None
-    for node in calls(program.prepare.graph, gnn.keep_slots.default):
-        mask = parameter_of(program.prepare, args_of(node)[2])
-        assert mask is not None
-        mask.fill_(True)
-    return program
-
-
 def slots_of(program: Program, inputs: Mapping[str, Tensor], layers: list[EdgeLayer]) -> dict[str, Slots]:
     """Return the slots of every structure that layers read, by the name of its pointers.
 

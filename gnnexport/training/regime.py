@@ -32,6 +32,10 @@ class Regime:
     def started(self, optimiser: torch.optim.Optimizer) -> None:
         """See the optimiser before the first step."""
 
+    def part(self, part: Part) -> Part:
+        """Return what a step is taken on in the place of a part of the feed."""
+        return part
+
     def penalty(self) -> Tensor | None:
         """Return what is added to the loss of a step."""
         return None

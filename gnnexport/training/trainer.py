@@ -11,7 +11,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from gnnexport.errors import DataError, UnsupportedError
+from gnnexport.errors import DataError, Problem, UnsupportedError
 from gnnexport.measure import drops, metrics
 from gnnexport.program.data import GraphData, Split, labelled_rows
 from gnnexport.program.program import Program
@@ -213,7 +213,8 @@ class Trainer:
         """Take a step on each part until time is over, one at least, and return the mean loss of the rows."""
         program.train(True)
         total = rows = 0.0
-        for part in parts:
+        for given in parts:
+            part = regime.part(given)
             optimiser.zero_grad(set_to_none=True)
             loss = part.loss(program, objective)
             penalty = regime.penalty()
@@ -270,9 +271,17 @@ def _answers(program: Program, feed: Feed, split: Split) -> tuple[Tensor, Tensor
     return output, y
 
 
-def _check_trainable(program: Program) -> None:
+def why_not_trainable(program: Program) -> list[Problem]:
+    """Tell what keeps a Program from being trained."""
     mend = "Skip retraining with retrain=false, or "
     if program.training_blocker:
-        raise UnsupportedError.at("retraining", program.training_blocker, mend + "change that module")
+        return [Problem("retraining", program.training_blocker, mend + "change that module")]
     if not any(item.requires_grad for item in program.body.parameters()):
-        raise UnsupportedError.at("retraining", "no parameter requires a gradient", mend + "unfreeze some")
+        return [Problem("retraining", "no parameter requires a gradient", mend + "unfreeze some")]
+    return []
+
+
+def _check_trainable(program: Program) -> None:
+    problems = why_not_trainable(program)
+    if problems:
+        raise UnsupportedError(*problems)

@@ -7,7 +7,7 @@ from functools import cache
 
 import torch
 from torch import Tensor, nn
-from torch_geometric.nn import APPNP, GCN2Conv, SGConv
+from torch_geometric.nn import APPNP, GCN2Conv, SAGEConv, SGConv
 from torch_geometric.utils import scatter
 
 from gnnexport.passes.contract import PassContext
@@ -73,11 +73,25 @@ class Sign(nn.Module):
         return out
 
 
+class SumAndMax(nn.Module):
+    """A layer that can lose edges, and one that cannot."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = SAGEConv(WIDTH, 8, "sum"), SAGEConv(8, CLASSES, "max")
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        """Sum, then take the largest."""
+        out: Tensor = self.second(self.first(x, edge_index).relu(), edge_index)
+        return out
+
+
 OTHERS: dict[str, Callable[[], nn.Module]] = {
     "GCNII": Deep,
     "SGC": lambda: Decoupled("SGC"),
     "APPNP": lambda: Decoupled("APPNP"),
     "SIGN": Sign,
+    "sum and max": SumAndMax,
 }
 
 

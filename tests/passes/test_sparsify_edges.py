@@ -18,6 +18,7 @@ from gnnexport.errors import SpecError
 from gnnexport.passes.contract import PassContext
 from gnnexport.passes.reorder_nodes import ReorderNodes
 from gnnexport.passes.sparsify_edges import SparsifyEdges
+from gnnexport.pipeline.sparsity import count_sparsity
 from gnnexport.pipeline.steps import Stepped, finalise, run_pass
 from gnnexport.program import edge_sets
 from gnnexport.program.cost import measure_cost
@@ -28,6 +29,7 @@ from gnnexport.program.factored import factor_weights
 from gnnexport.program.neighbourhoods import find_neighbourhoods
 from gnnexport.program.program import Program
 from gnnexport.registry import build_passes
+from gnnexport.targets.contract import Artefact
 from tests.graph_strategies import graphs
 from tests.passes.checks import assert_equal_on
 from tests.passes.edge_models import CONVOLUTIONS, FAMILIES, NODES, built, context, graph, program_of
@@ -199,11 +201,6 @@ def test_less_is_computed() -> None:
     assert after.macs("linear") == before.macs("linear")
 
 
-def test_edges_can_be_put_back() -> None:
-    """With its edges restored the model answers as it did, bit for bit, as long as weights stay."""
-    assert torch.equal(run(edge_sets.restored(frozen("GAT")), graph()), run(program_of("GAT"), graph()))
-
-
 def test_another_graph_keeps_its_edges() -> None:
     """Sets are of one graph; one of another size is computed whole."""
     generator = torch.Generator().manual_seed(3)
@@ -311,15 +308,14 @@ def test_rows_of_few_edges_resist() -> None:
 
 
 def test_training_goes_on_with_the_edges_left() -> None:
-    """Retraining changes weights and no set; the published protocol is told apart from what is exported."""
+    """Retraining changes weights and no set."""
     notes: list[str] = []
-    item = SparsifyEdges(sparsity=0.5, published=True, distil=0.5)
+    item = SparsifyEdges(sparsity=0.5, distil=0.5)
     after = run_pass(Stepped(program_of("GCN")), item, context(notes=notes, epochs=3))
     assert sets(after.program, graph()) == sets(frozen("GCN", sparsity=0.5), graph())
     said = after.steps[-1].notes
     assert any("after retraining" in line for line in said)
     assert any(line.startswith("left out ") and "(50.0%)" in line for line in said)
-    assert any("with the edges put back" in line and "without them" in line for line in said)
     assert after.steps[-1].macs < measure_cost(program_of("GCN"), graph()).macs()
 
 
@@ -350,6 +346,23 @@ def test_what_cannot_go_is_refused_with_the_reason(name: str, method: str, words
     assert all(words in problem.what for problem in found)
 
 
+def test_layers_that_keep_all_edges_are_not_counted() -> None:
+    """Beside a layer that takes a maximum, shares are of the other one alone: of the choice, notes and report."""
+    notes: list[str] = []
+    item = SparsifyEdges(sparsity=0.5, retrain=False)
+    program = item.run(program_of("sum and max"), context(notes=notes))
+    total = others(sets(program_of("sum and max"), graph())[0]).total()
+    (layer,) = edge_sets.kept(program)
+    assert (layer.total, layer.kept) == (total, total - round(total / 2))
+    assert any(line.startswith(f"left out {round(total / 2):,} of {total:,} edges") for line in notes)
+    assert any(line.startswith("kept all edges of ") and "the max of messages" in line for line in notes)
+    found = count_sparsity(program, Artefact("model.onnx", ("model.onnx",)))
+    assert found is not None
+    assert found.edges == pytest.approx(0.5, abs=1 / total)
+    first, second = sets(program, graph())
+    assert len({first.total(), second.total()}) == 2
+
+
 def test_baselines_prune_a_maximum() -> None:
     """What does not go by norms serves layers that take the largest message, too."""
     assert len(edge_sets.kept(frozen("GraphSAGE max", method="random"))) == 2
@@ -376,12 +389,47 @@ def test_what_has_no_graph_of_its_own_is_refused() -> None:
 @pytest.mark.parametrize(
     "options",
     ["sparsity=2", "threshold=-1", "sparsity=0.5,threshold=1", "method=random,threshold=1", "rounds=0",
-     "rounds=2,retrain=false", "threshold=1,rounds=2", "lr=0", "distil=2"],
+     "threshold=1,rounds=2", "lr=0", "lr=nan", "threshold=nan", "distil=2"],
 )  # fmt: skip
 def test_options_out_of_range_are_refused(options: str) -> None:
     """Each with words that say what to write."""
     with pytest.raises(SpecError):
         build_passes([f"sparsify-edges{{{options}}}"])
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("rounds=2,retrain=false", "Drop rounds, or retrain=false"),
+        ("epochs=3,lr=0.1,distil=0.5,retrain=false", "Drop epochs, lr, distil, or retrain=false"),
+        ("published=true,retrain=false", "Drop published, or retrain=false"),
+        ("sparsity=0,epochs=5", "Drop epochs, or sparsity=0"),
+        ("threshold=0,published=true", "Drop published, or threshold=0"),
+        ("epochs=0,lr=0.1", "Give epochs, or drop the other options of training"),
+        ("epochs=2,rounds=3", "Give as many epochs as rounds"),
+    ],
+)
+def test_options_without_effect_beside_others_are_refused(options: str, words: str) -> None:
+    """What acts in training needs training, and every refusal tells what to drop."""
+    with pytest.raises(SpecError, match=words):
+        build_passes([f"sparsify-edges{{{options}}}"])
+
+
+def test_options_of_training_need_what_trains() -> None:
+    """Without labels, with parameters that stay, or with too few epochs they are refused before anything is done."""
+    program = program_of("GCN")
+    (problem,) = SparsifyEdges(epochs=3, distil=0.5).check(program, context())
+    assert "epochs, distil would have no effect" in problem.what
+    assert "labels" in problem.mend
+    (problem,) = SparsifyEdges(rounds=3).check(program, context(epochs=2))
+    assert "too few for 3 rounds" in problem.what
+    assert problem.mend
+    fixed = program.clone()
+    for parameter in fixed.body.parameters():
+        parameter.requires_grad_(False)
+    (problem,) = SparsifyEdges().check(fixed, context(epochs=2))
+    assert "retrain=false" in problem.mend
+    assert SparsifyEdges(retrain=False).check(fixed, context(epochs=2)) == []
 
 
 @pytest.mark.parametrize("target", ["onnx", "openvino"])
