@@ -90,6 +90,8 @@ def _refusal(program: Program, ctx: PassContext) -> tuple[str, str] | None:
         return "needs the graph whose nodes it is to number", "Give data with --data"
     if any(suffix_of(item.name) for item in program.inputs):
         return "the graph has several kinds of nodes or edges", drop
+    if not any(item.role is Role.EDGE_INDEX for item in program.inputs):
+        return "the model reads no edges", drop
     if any(True for _ in calls(program.prepare.graph, gnn.order.default)):
         return "the nodes are numbered anew already", "Run this pass once"
     sort = next(calls(program.body.graph, *_SORTS), None)

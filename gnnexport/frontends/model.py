@@ -87,6 +87,8 @@ def _from_builder(path: Path, builder: str, trust: bool, code: Path | None) -> t
     loaded, part = _weights(path, trust, code)
     loaded = _unwrapped(loaded)
     state = loaded.state_dict() if isinstance(loaded, torch.nn.Module) else state_dict_of(loaded)
+    if state is None and loaded == {} and not model.state_dict():
+        state = {}
     if state is None:
         mend = "Write the weights: torch.save(model.state_dict(), path)"
         raise UsageError.at(str(path), "holds no state dict for the builder's module", mend)

@@ -20,6 +20,7 @@ from gnnexport.program.shapes import shape_of, sizes_of
 from gnnexport.program.stages import check_stages, cut_program, source_table
 from gnnexport.program.text import to_text
 from gnnexport.registry import target_classes
+from gnnexport.training.trainer import why_not_trainable
 
 aten = torch.ops.aten
 gnn = torch.ops.gnn
@@ -44,9 +45,10 @@ def inspect_program(source: Source, program: Program) -> dict[str, Any]:
     stages = describe_stages(final) if source.mode == "batched" and not check_stages(final) else []
     problems = {name: refusals(cls(), final, source.mode) for name, cls in target_classes().items()}
     targets = {name: [str(problem) for problem in found] for name, found in problems.items()}
+    blocker = next((problem.what for problem in why_not_trainable(program)), None)
     return {
-        "model": {"name": source.path.name, "class": source.class_name, "retrainable": program.training_blocker is None,
-                  "training_blocker": program.training_blocker},
+        "model": {"name": source.path.name, "class": source.class_name, "retrainable": blocker is None,
+                  "training_blocker": blocker},
         "mode": source.mode,
         "data": {"name": source.data.name, "nodes": source.request.num_nodes, "edges": source.request.num_edges,
                  "graphs": source.request.num_graphs},

@@ -249,7 +249,7 @@ def _runs(made: Iterable[Units], pinned: Mask) -> list[Units]:
 
 
 def _components(pairs: Sequence[tuple[Units, Units]], count: int) -> Units:
-    ones, others = (np.concatenate([np.zeros(0, np.int64), *side]) for side in zip(*pairs, strict=True))
+    ones, others = (np.concatenate([np.zeros(0, np.int64), *(pair[side] for pair in pairs)]) for side in (0, 1))
     graph = coo_array((np.ones(len(ones), np.int8), (ones, others)), shape=(count, count))
     labels: Units = connected_components(graph, directed=False)[1].astype(np.int64)
     return labels

@@ -4,7 +4,7 @@ import torch
 
 from gnnexport.passes.contract import PassContext
 from gnnexport.passes.order_propagation import OrderPropagation
-from gnnexport.program.cost import largest_gathered, measure_cost
+from gnnexport.program.cost import cost_of, largest_gathered, measure_cost
 from tests.small_models import CLASSES, HIDDEN, WIDTH, split
 
 NODES = 10
@@ -60,3 +60,16 @@ def test_counts_do_not_overflow() -> None:
 def test_rows_are_gathered_from_the_widest_value() -> None:
     """Each row counts once, however many edges read it: GCN gathers sixteen channels, then three."""
     assert largest_gathered(split("GCN"), INPUTS) == 4 * NODES * HIDDEN
+
+
+def test_counts_of_large_graphs_do_not_wrap() -> None:
+    """Shapes alone tell what a graph of billions of edges costs: counts go beyond 32 and 64 bits of a counter."""
+    program = split("GCN not normalised")
+    nodes, edges = 2**31, 2**60
+    sizes = {"x": (nodes, WIDTH), "rowptr_0": (nodes + 1,), "col_0": (edges,)}
+    given = [(name, sizes[name]) for name in ("x", *program.structure_names)]
+    values = [torch.zeros(1, dtype=torch.float32 if name == "x" else torch.int64).expand(size) if len(size) == 1 else
+              torch.zeros(1, 1).expand(size) for name, size in given]  # fmt: skip
+    cost = cost_of(program.body, values)
+    assert cost.macs("aggregation") == edges * (HIDDEN + CLASSES) > 2**64
+    assert cost.macs("linear") == nodes * (WIDTH * HIDDEN + HIDDEN * CLASSES) > 2**32
