@@ -27,7 +27,8 @@ def test_every_share_has_both_figures(tmp_path: Path) -> None:
     }
     assert all(row["macs_aggregation"] < 1 for row in rows)
     assert [row["gone"] == 1 for row in rows if row["sparsity"] == 1] == [False, True]
-    assert "published protocol" in done.stdout
+    assert "published protocol | without a graph" in done.stdout
+    assert len({row["graphless"] for row in rows if row["model"] == "GCN"}) == 1
 
 
 @pytest.mark.parametrize("name", MODELS)

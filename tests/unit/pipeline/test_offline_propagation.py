@@ -22,28 +22,12 @@ from gnnexport.program.capture import capture
 from gnnexport.program.data import GraphData
 from gnnexport.program.program import example_inputs
 from gnnexport.registry import pass_classes
+from tests.docs.documents import REPOSITORY, blocks
 from tests.road import CHANNELS, CLASSES, NODES, small_graph
 
 HOPS, THRESHOLD = 2, 0.4
 GRAPH = small_graph()
-BUILDER = """
-import torch
-from torch_geometric.nn.conv.gcn_conv import gcn_norm
-from torch_geometric.utils import scatter
-
-
-class Propagate(torch.nn.Module):
-    def forward(self, x, edge_index):
-        edges, weight = gcn_norm(edge_index, num_nodes=x.size(0))
-        made = [x]
-        for _ in range(2):
-            made.append(scatter(made[-1][edges[0]] * weight[:, None], edges[1], 0, x.size(0), "sum"))
-        return torch.cat(made, 1)
-
-
-def build():
-    return Propagate()
-"""
+BUILDER = blocks(REPOSITORY / "docs/sparse_edges.md", "python")[0]
 
 
 def write_graph(folder: Path) -> Path:
@@ -104,7 +88,7 @@ def test_rows_are_propagated_once_and_read_by_a_model_of_rows(tmp_path: Path) ->
 
 
 def test_copies_of_all_hops_come_from_a_builder(tmp_path: Path) -> None:
-    """A module of one's own without parameters has an empty state dict; SIGN's rows lie side by side."""
+    """The module of docs/sparse_edges.md has an empty state dict; SIGN's rows lie side by side."""
     (tmp_path / "propagate.py").write_text(BUILDER)
     torch.save({}, tmp_path / "weights.pt")
     made = api.compress(
