@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from gnnexport.errors import Problem
 from gnnexport.measure.amdahl import Shares
+from gnnexport.measure.sparse_speed import Speeds
 from gnnexport.program.data import GraphData
 from gnnexport.program.inputs import Mode
 from gnnexport.program.program import Program
@@ -39,6 +40,10 @@ class PassContext:
         latency: measures one inference of a Program on the target, in milliseconds; `None` where it cannot run.
         shares: measures how one inference of a Program on the target divides between linear layers, aggregation and all
             else, and returns `None` where that cannot be told; `None` where nothing is measured.
+        speeds: gives what times products with zeros put into their weights on the target, for a bounded time; `None`
+            where nothing is measured.
+        sparse_pattern: the one pattern of zeros in weights that the target's runtime may skip; `None` where there is no
+            such limit.
         memory_bytes: that fitting may take besides data and model; by default half of what is free.
         note: takes one line for the report.
     """
@@ -49,6 +54,8 @@ class PassContext:
     mode: Mode = "full"
     latency: Callable[[Program], float] | None = None
     shares: Callable[[Program], Shares | None] | None = None
+    speeds: Callable[[], Speeds] | None = None
+    sparse_pattern: str | None = None
     memory_bytes: int | None = None
     note: Callable[[str], None] = field(default=lambda line: None)
 
@@ -69,6 +76,24 @@ class Pass(ABC):
 
     def check(self, program: Program, ctx: PassContext) -> list[Problem]:
         """Tell what keeps this pass from running on this Program; an empty list when nothing does."""
+        del program, ctx
+        return []
+
+    @classmethod
+    def settings(cls, sparse_pattern: str | None) -> tuple[str, ...]:
+        """Return the options that `auto` tries for a target.
+
+        Args:
+            sparse_pattern: see `PassContext`.
+        """
+        del sparse_pattern
+        return cls.ladder
+
+    def foretell(self, program: Program, ctx: PassContext) -> list[str]:
+        """Say what this pass can gain in time on the target, before any work is done; `run` says so too.
+
+        Takes seconds at most, and leaves the Program as it is.
+        """
         del program, ctx
         return []
 

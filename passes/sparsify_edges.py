@@ -207,7 +207,8 @@ class SparsifyEdges(Pass):
         program.annotate()
         layers = self._layers(program, ctx)
         inputs = _looked_at(ctx.data, ctx.seed).inputs
-        self._foretell(given, ctx)
+        for line in self.foretell(given, ctx):
+            ctx.note(line)
         trains = self.retrain and ctx.trainer is not None
         classes = None
         if self.method == "agreement":
@@ -243,16 +244,15 @@ class SparsifyEdges(Pass):
             self._tell_published(given, ctx, plan, history)
         return frozen
 
-    def _foretell(self, program: Program, ctx: PassContext) -> None:
-        """Say what fewer edges can gain at most, before any time is spent on them."""
+    def foretell(self, program: Program, ctx: PassContext) -> list[str]:
+        """Say what fewer edges can gain at most, and fewer weights with them."""
         left: dict[Kind, float] = {}
         if self.sparsity is not None and not self._at_run_time(ctx):
             left["aggregation"] = 1 - self.sparsity
         if self.joint is not None:
             left["linear"] = 1 - self.joint
         shares = ctx.shares(program) if ctx.shares is not None and left else None
-        if shares is not None:
-            ctx.note(prediction(shares, left))
+        return [] if shares is None else [prediction(shares, left)]
 
     def _applied(self, program: Program, layers: list[EdgeLayer], choice: Choice, ctx: PassContext) -> Program | None:
         """Return a Program that leaves out what was chosen; `None` where that is nothing."""

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 from gnnexport.errors import Problem
 from gnnexport.measure.amdahl import prediction
+from gnnexport.measure.sparse_speed import Setting, recommend
 from gnnexport.passes.contract import Pass, PassContext, Stage
 from gnnexport.program.program import Program
 from gnnexport.program.quantised import is_quantised
@@ -82,6 +83,11 @@ class SparsifyWeights(Pass):
     distil_on: Rows | None = None
     """all: its answers for every node of a graph that is trained on as a whole, with or without a label; train: those
     for training nodes. By default all."""
+
+    @classmethod
+    def settings(cls, sparse_pattern: str | None) -> tuple[str, ...]:
+        """Return the one pattern that a runtime may skip, where no other zeros gain anything, else the ladder."""
+        return cls.ladder if sparse_pattern is None else (f"pattern={sparse_pattern}",)
 
     def __post_init__(self) -> None:
         pattern = parse_pattern(self.pattern)
@@ -197,12 +203,25 @@ class SparsifyWeights(Pass):
             return [Problem(self.name, "no group of hidden channels can shrink", "Use pattern=unstructured")]
         return []
 
-    def run(self, program: Program, ctx: PassContext) -> Program:
-        """Return the Program with sparse weights."""
+    def foretell(self, program: Program, ctx: PassContext) -> list[str]:
+        """Say what zeros can gain at most, and what they do to the very products of this model."""
+        pattern = parse_pattern(self.pattern)
+        if ctx.sparse_pattern not in (None, self.pattern):
+            told = f"recommendation: pattern={ctx.sparse_pattern}, the only zeros that the target's engine may skip"
+            return [told] if isinstance(pattern, Pattern) else []
         left = self._left()
         shares = None if ctx.shares is None or left is None else ctx.shares(program)
-        if shares is not None and left is not None:
-            ctx.note(prediction(shares, {"linear": left}))
+        if shares is None or left is None:
+            return []
+        lines = [prediction(shares, {"linear": left})]
+        if isinstance(pattern, Pattern) and ctx.speeds is not None:
+            lines += recommend(shares, Setting(self.pattern, 1 - left), ctx.speeds())
+        return lines
+
+    def run(self, program: Program, ctx: PassContext) -> Program:
+        """Return the Program with sparse weights."""
+        for line in self.foretell(program, ctx):
+            ctx.note(line)
         frozen = dict.fromkeys(item.name for item in find_weights(program) if not item.learned)
         if frozen:
             ctx.note(f"left as they are, for they require no gradient: {', '.join(frozen)}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -12,7 +12,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from gnnexport.errors import Problem
-from gnnexport.measure.amdahl import Shares
+from gnnexport.measure.amdahl import ProductShape, Shares
+from gnnexport.measure.sparse_speed import Setting, Timed
 from gnnexport.program.inputs import Mode
 from gnnexport.program.program import Program
 from gnnexport.targets.onnx.executed import Operand
@@ -102,6 +103,9 @@ class Target(ABC):
     name: ClassVar[str]
     runtime: ClassVar[str] = "ort"
     """The backend of `gnnexport.runtime` that runs what this target writes."""
+    sparse_pattern: ClassVar[str | None] = None
+    """The one pattern of zeros in weights that the runtime may skip, as `sparsify-weights` has it; `None` where there
+    is no such limit."""
 
     def check(self, program: Program, mode: Mode = "full") -> list[Problem]:
         """Tell what this target cannot do with a Program in a mode; an empty list when nothing."""
@@ -120,6 +124,19 @@ class Target(ABC):
         """
         del dialect, feeds, ctx
         return None
+
+    def time_products(
+        self, products: Sequence[ProductShape], setting: Setting, ctx: EmitContext
+    ) -> tuple[Timed, ...]:  # fmt: skip
+        """Time products with zeros put into their weights; nothing where no kernel here skips any.
+
+        Args:
+            products: that `shares` found.
+            setting: which numbers become zero.
+            ctx: as for `emit`.
+        """
+        del products, setting, ctx
+        return ()
 
     @abstractmethod
     def emit(self, dialect: DialectModel, folder: Path, ctx: EmitContext) -> Artefact:

@@ -144,8 +144,9 @@ class SparseWeight(Record):
         name: of the matrix.
         numbers: in it.
         zeros: among them.
-        skipped: zeros that the operator chosen for it does not multiply; the others are stored, not executed.
-        layout: in which that operator holds it.
+        skipped: zeros that the operator chosen for it does not multiply; the others are stored, not executed. Null
+            where the engine decides that by itself and does not tell.
+        layout: in which that operator holds it, or may.
         dense_bytes: that it would take with its zeros.
         stored_bytes: that it takes in the files, with the places of its numbers.
     """
@@ -153,7 +154,7 @@ class SparseWeight(Record):
     name: str
     numbers: int
     zeros: int
-    skipped: int = 0
+    skipped: int | None = 0
     layout: str = "dense"
     dense_bytes: int
     stored_bytes: int
@@ -165,7 +166,8 @@ class Sparsity(Record):
     Args:
         edges: share of the edges that were removed, over all layers; loops of nodes on themselves do not count.
         weights_stored: share of zeros among the numbers of all matrices of weights in the files.
-        weights_executed: share of zeros among the same numbers that are never multiplied.
+        weights_executed: share of zeros among the same numbers that are never multiplied; null where an engine may skip
+            some and does not tell.
         dense_bytes: of all these matrices with their zeros.
         stored_bytes: of the same in the files.
         layers: edges, layer by layer.

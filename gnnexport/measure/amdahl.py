@@ -16,6 +16,35 @@ _TAKE: dict[Kind, str] = {"linear": "linear layers take", "aggregation": "aggreg
 
 
 @dataclass(frozen=True)
+class ProductShape:
+    """Products of one shape with weights, as a lowered model has them.
+
+    Args:
+        rows: that are multiplied.
+        inputs: columns of a row.
+        outputs: columns of the result.
+        count: how many such products there are.
+        by_kernels: our kernels multiply, and not the engine.
+    """
+
+    rows: int
+    inputs: int
+    outputs: int
+    count: int = 1
+    by_kernels: bool = True
+
+    def __str__(self) -> str:
+        """Say how many rows of what width become what."""
+        times = f"{self.count} × " if self.count > 1 else ""
+        return f"{times}{self.rows}×{self.inputs}→{self.outputs}"
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of all of them."""
+        return self.count * self.rows * self.inputs * self.outputs
+
+
+@dataclass(frozen=True)
 class Shares:
     """How the time of one inference divides; the three shares sum to one.
 
@@ -27,6 +56,7 @@ class Shares:
         engine: that ran them.
         divided: share of operators that do both at once; it is in the other shares, in proportion to what the two take
             apart.
+        products: with weights whose zeros a kernel here may skip.
     """
 
     linear: float
@@ -35,6 +65,7 @@ class Shares:
     latency_ms: float
     engine: str
     divided: float = 0.0
+    products: tuple[ProductShape, ...] = ()
 
     def __str__(self) -> str:
         """Say where the time goes."""

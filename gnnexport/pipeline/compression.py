@@ -44,7 +44,7 @@ class Auto:
     def run(self, start: Program) -> Stepped:
         """Return the Program with the passes that were kept, and a step for each that was tried."""
         best = Stepped(start)
-        for settings in ladders(Stage.COMPRESS):
+        for settings in ladders(Stage.COMPRESS, self.emitter.target):
             for item in settings:
                 if time.perf_counter() > self.deadline:
                     best = skipped(item, best, [SPENT])
@@ -53,7 +53,7 @@ class Auto:
                 if kept:
                     break
         measured = Measured(self.emitter, self.ctx, self.deadline, self.progress)
-        for settings in ladders(Stage.FINALISE):
+        for settings in ladders(Stage.FINALISE, self.emitter.target):
             best = measured.first_faster(best, settings)
         return best
 

@@ -19,7 +19,8 @@ from gnnexport.bundle.report_schema import Lowering, Sizes, Step
 from gnnexport.bundle.stages import NODE_IDS, NUM_TARGETS, STORE_BYTES, Batched
 from gnnexport.bundle.writer import BundleWriter
 from gnnexport.errors import UnsupportedError
-from gnnexport.measure.amdahl import Shares
+from gnnexport.measure.amdahl import ProductShape, Shares
+from gnnexport.measure.sparse_speed import Setting, Timed
 from gnnexport.native.library import ABI
 from gnnexport.pipeline.batched_cases import batched_cases
 from gnnexport.pipeline.golden_cases import golden_cases
@@ -131,6 +132,12 @@ class Emitter:
         ctx = EmitContext(self.threads, min(self.lowering_budget_s, SHARES_S), self.seed)
         feeds = self.source.feeds(item.name for item in self._read(final))
         return self.target.shares(self._translated(final), feeds, ctx)
+
+    def time_products(
+        self, products: Sequence[ProductShape], setting: Setting, budget_s: float
+    ) -> tuple[Timed, ...]:  # fmt: skip
+        """Time products with zeros put into their weights, in about so many seconds."""
+        return self.target.time_products(products, setting, EmitContext(self.threads, budget_s, self.seed))
 
     def write_model(self, program: Program, writer: BundleWriter, decisions: Mapping[str, Any]) -> Artefact:
         """Write the model of a Program that is ready to be lowered, and nothing to prove it by; seal the bundle.

@@ -28,7 +28,7 @@ from gnnexport.pipeline.latency import latency_on
 from gnnexport.pipeline.measured import Measured
 from gnnexport.pipeline.proof import Form, Prover
 from gnnexport.pipeline.request import Request
-from gnnexport.pipeline.shares import shares_on
+from gnnexport.pipeline.shares import foretelling
 from gnnexport.pipeline.source import Source, capture_source
 from gnnexport.pipeline.stage_emission import refusals
 from gnnexport.pipeline.steps import CANONICAL, Stepped, finalise, run_passes
@@ -42,6 +42,8 @@ from gnnexport.training.trainer import Trainer
 TIMING_S = 10.0
 LOWERING_S = 20.0
 AUTO_S = 600.0
+
+DRY = "dry run: nothing was lowered, measured or written"
 
 Judge = Callable[[Report], tuple[Report, str]]
 """Puts a verdict into a report and writes it as text."""
@@ -83,7 +85,7 @@ def run(request: Request, source: Source, judge: Judge) -> Product:
     emitters = [_emitter(request, source, target, threads) for target, threads in pairs]
     if any(getattr(item, "latency", None) is not None for item in request.passes or ()):
         ctx = replace(ctx, latency=latency_on(emitters[0], simplified.program))
-    ctx = replace(ctx, shares=shares_on(emitters[0], request.progress))
+    ctx = foretelling(ctx, emitters[0], request.progress)
     if request.dry_run:
         return _dry(request, source, simplified, ctx)
     reports: dict[str, Report] = {}
@@ -181,7 +183,7 @@ def _choose(
     """Let the pipeline choose passes for one target, or measure there what is left of those that were given."""
     if given is None:
         budget = parse_budget(request.budgets.max_drop or default_budget(emitter.source.task.metric))
-        ctx = replace(ctx, shares=shares_on(emitter, request.progress))
+        ctx = foretelling(ctx, emitter, request.progress)
         return Auto(emitter, ctx, budget, deadline, request.progress).run(simplified.program)
     limit = math.inf if request.time_budget_s is None else deadline
     measured = [item for item in request.passes or () if item.measured]
@@ -218,15 +220,19 @@ def _dry(request: Request, source: Source, simplified: Simplified, ctx: PassCont
     if problems:
         raise UnsupportedError(*problems)
     chosen = "auto" if request.passes is None else "; ".join(str(spec.describe(item)) for item in request.passes)
+    foretold = [
+        f"{item.name}: {line}" for item in request.passes or () for line in item.foretell(simplified.program, ctx)
+    ]
     reports = {
         target.name: Report(
             target=target.name,
             model={"name": source.path.name, "class": source.class_name},
             budgets=request.budgets,
             steps=simplified.steps,
-            reasons=("dry run: nothing was lowered, measured or written",),
+            reasons=("dry run: nothing was trained or written" if foretold else DRY,),
             notes=(
                 *source.notes,
+                *foretold,
                 f"would run the compressing passes: {chosen or 'none'}",
                 f"would lower to {spec.describe(target)} and write {request.folder(target)}",
             ),

@@ -1,23 +1,44 @@
-"""Measure on a target how the time of one inference divides, for passes that say what they can gain at most."""
+"""Measure on a target what passes foretell: how the time of one inference divides, and how fast sparse products are."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from weakref import WeakKeyDictionary
 
 from gnnexport.errors import GnnExportError
-from gnnexport.measure.amdahl import Shares
+from gnnexport.measure.amdahl import ProductShape, Shares
+from gnnexport.measure.sparse_speed import Setting, Speeds, Timed
+from gnnexport.passes.contract import PassContext
 from gnnexport.pipeline.emission import Emitter
 from gnnexport.program.program import Program
 
+PRODUCTS_S = 10.0
+"""Seconds that timing the products of a model may take in all, for one pass."""
 
-def shares_on(emitter: Emitter, progress: Callable[[str], None]) -> Callable[[Program], Shares | None]:
-    """Return what measures the shares of a Program, each once; it gives `None` where the target cannot tell.
+SETTING_S = 2.0
+"""Of these, for one setting."""
+
+
+def foretelling(ctx: PassContext, emitter: Emitter, progress: Callable[[str], None]) -> PassContext:
+    """Return a context whose passes can foretell what they gain on a target.
 
     Args:
+        ctx: for the passes.
         emitter: for the target.
         progress: takes a line for the user.
     """
+    return replace(
+        ctx,
+        shares=shares_on(emitter, progress),
+        speeds=lambda: speeds_on(emitter, progress),
+        sparse_pattern=emitter.target.sparse_pattern,
+    )
+
+
+def shares_on(emitter: Emitter, progress: Callable[[str], None]) -> Callable[[Program], Shares | None]:
+    """Return what measures the shares of a Program, each once; it gives `None` where the target cannot tell."""
     known: WeakKeyDictionary[Program, Shares | None] = WeakKeyDictionary()
 
     def shares(program: Program) -> Shares | None:
@@ -28,6 +49,25 @@ def shares_on(emitter: Emitter, progress: Callable[[str], None]) -> Callable[[Pr
         return known[program]
 
     return shares
+
+
+def speeds_on(
+    emitter: Emitter, progress: Callable[[str], None], clock: Callable[[], float] = time.perf_counter
+) -> Speeds:  # fmt: skip
+    """Return what times products with zeros until `PRODUCTS_S` are spent; from then on it gives nothing."""
+    deadline = clock() + PRODUCTS_S
+
+    def speeds(products: Sequence[ProductShape], setting: Setting) -> Sequence[Timed]:
+        left_s = deadline - clock()
+        if left_s <= 0:
+            return ()
+        try:
+            return emitter.time_products(products, setting, min(left_s, SETTING_S))
+        except Exception as error:  # of an engine: nothing but a note hangs on it
+            progress(f"what zeros do to products is not known: {str(error).splitlines()[0]}")
+            return ()
+
+    return speeds
 
 
 def _measured(emitter: Emitter, program: Program, progress: Callable[[str], None]) -> Shares | None:

@@ -28,11 +28,12 @@ def count_sparsity(program: Program, artefact: Artefact) -> Sparsity | None:
     numbers = sum(item.numbers for item in weights)
     if not program.sparse_weights or not numbers:
         return of_edges if layers else None
+    skipped = [item.skipped for item in weights if item.skipped is not None]
     return Sparsity(
         edges=of_edges.edges,
         layers=of_edges.layers,
         weights_stored=sum(item.zeros for item in weights) / numbers,
-        weights_executed=sum(item.skipped for item in weights) / numbers,
+        weights_executed=None if len(skipped) < len(weights) else sum(skipped) / numbers,
         dense_bytes=sum(item.dense_bytes for item in weights),
         stored_bytes=sum(item.stored_bytes for item in weights),
         weights=tuple(SparseWeight(**asdict(item)) for item in weights if item.zeros),

@@ -21,6 +21,7 @@ from gnnexport.pipeline.steps import Stepped
 from gnnexport.program.program import Program
 from gnnexport.registry import pass_classes
 from gnnexport.runtime.runner import load_to_prove
+from gnnexport.targets.contract import Target
 
 TRIAL_S = 5.0
 """Seconds of timing for one trial."""
@@ -57,10 +58,13 @@ def speedup(emitter: Emitter, old: Form, new: Form, deadline: float) -> Interval
     return ratio(timings["old"], timings["new"])
 
 
-def ladders(stage: Stage) -> list[list[Pass]]:
+def ladders(stage: Stage, target: Target) -> list[list[Pass]]:
     """Return for each pass of a stage the settings to try, the strongest first; passes by their turn, then by name."""
     classes = sorted((cls for cls in pass_classes().values() if cls.stage is stage), key=lambda cls: cls.turn)
-    return [[spec.build(cls, spec.parse(f"{cls.name}{{{options}}}")) for options in cls.ladder] for cls in classes]
+    return [
+        [spec.build(cls, spec.parse(f"{cls.name}{{{options}}}")) for options in cls.settings(target.sparse_pattern)]
+        for cls in classes
+    ]
 
 
 def skipped(item: Pass, best: Stepped, reasons: Sequence[str]) -> Stepped:

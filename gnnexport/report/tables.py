@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from gnnexport.bundle.report_schema import Bits, LawResult, Measurement, Report, Sparsity
+from gnnexport.bundle.report_schema import Bits, LawResult, Measurement, Report, SparseWeight, Sparsity
 from gnnexport.conformance.laws import LAWS
 from gnnexport.measure.metrics import find
 from gnnexport.report.quantities import NOT_MEASURED, count, milliseconds, share, size, throughput
@@ -132,7 +132,7 @@ def _sparsity(report: Report) -> tuple[Table, Table, Table]:
             item.name,
             count(item.numbers),
             share(item.zeros / item.numbers),
-            f"{item.layout}: {share(item.skipped / item.numbers)}" if item.skipped else "stored, not executed",
+            _executed(item),
             f"{size(item.stored_bytes)} of {size(item.dense_bytes)}",
         )
         for item in found.weights
@@ -142,6 +142,12 @@ def _sparsity(report: Report) -> tuple[Table, Table, Table]:
         Table("Edges of layers", ("layer", "edges", "kept", "removed"), layers),
         Table("Weights with zeros", ("matrix", "numbers", "zeros", "executed as zero", "stored"), weights),
     )
+
+
+def _executed(item: SparseWeight) -> str:
+    if item.skipped is None:
+        return f"up to the engine, which may: {item.layout}"
+    return f"{item.layout}: {share(item.skipped / item.numbers)}" if item.skipped else "stored, not executed"
 
 
 def _bytes(found: Sparsity) -> str:

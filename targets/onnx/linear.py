@@ -31,7 +31,7 @@ def fuse_linear(graph: ir.Graph) -> None:
     """Let reductions take over the linear layer that alone reads them, in place; before `fuse_epilogues`."""
     for node in dialect_nodes(graph):
         layer = only_reader(node.outputs[0]) if node.op_type == schemas.AGGREGATE else None
-        if layer is not None and _is_linear(layer):
+        if layer is not None and is_linear(layer):
             _join(graph, node, layer)
 
 
@@ -42,7 +42,7 @@ def fuse_own(graph: ir.Graph) -> None:
             continue
         root = node.inputs[_ROOT]
         layer = producer(root, "Gemm") or producer(root, "MatMul")
-        if root is None or layer is None or only_reader(root) is not node or not _is_linear(layer):
+        if root is None or layer is None or only_reader(root) is not node or not is_linear(layer):
             continue
         bias = _bias(layer)
         if bias is not None and node.inputs[_BIAS] is not None:
@@ -68,13 +68,13 @@ def take_layers(graph: ir.Graph, takes: Callable[[ir.Node], bool]) -> None:
         takes: tells whether a layer is better off so.
     """
     for node in list(graph):
-        if _is_linear(node) and takes(node):
+        if is_linear(node) and takes(node):
             inputs = [node.inputs[0], _matrix(graph, node)]
             new = ir.Node(schemas.DOMAIN, schemas.LINEAR, inputs, name=f"{node.name}_fused")
             _put(graph, node, [node], new)
 
 
-def _is_linear(node: ir.Node) -> bool:
+def is_linear(node: ir.Node) -> bool:
     """Tell whether a node multiplies rows with a constant matrix, and adds a constant row at most.
 
     Rows that are constant too are left to the runtime, which multiplies once, when it loads the model.

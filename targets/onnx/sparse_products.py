@@ -8,6 +8,7 @@ infinite number there makes no NaN.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from gnnexport.targets.onnx import schemas
-from gnnexport.targets.onnx.choice import Candidate, Choices, random_inputs, time_candidates, winner_first
+from gnnexport.targets.onnx.choice import Candidate, Choices, Timer, random_inputs, time_candidates, winner_first
 from gnnexport.targets.onnx.linear import layer_weights
 from gnnexport.targets.onnx.operators import dialect_nodes
 from gnnexport.targets.onnx.tape import Constants
@@ -87,6 +88,10 @@ class Product:
         shares = f"{self.skipped(SPARSE) / size:.0%} zeros, {self.skipped(BLOCKS) / size:.0%} in runs"
         return f"product with {out_width}×{width} weights, {shares}, {self.rows} rows"
 
+    def shortened(self) -> Product:
+        """Return it with no more rows than are timed."""
+        return Product(self.weights, min(self.rows, max(1, MOST_NUMBERS // max(self.weights.shape))))
+
     def alone(self, how: str) -> ir.Model:
         """Return a model of it, to be timed."""
         out_width, width = self.weights.shape
@@ -110,7 +115,7 @@ def wins_over_engine(layer: ir.Node, choices: Choices | None) -> bool:
     """Tell whether the kernels skip the zeros of a linear layer faster than the runtime multiplies them."""
     if choices is None:
         return False
-    return choose(Product(layer_weights(layer), _rows(layer, choices)), ENGINE, choices) != ENGINE
+    return choose(Product(layer_weights(layer), rows_of(layer, choices)), ENGINE, choices) != ENGINE
 
 
 def hold_sparse(graph: ir.Graph, choices: Choices | None) -> None:
@@ -122,7 +127,7 @@ def hold_sparse(graph: ir.Graph, choices: Choices | None) -> None:
             matrix = node.inputs[place] if len(node.inputs) > place else None
             if matrix is None or matrix.const_value is None:
                 continue
-            layout = choose(Product(matrix.const_value.numpy(), _rows(node, choices)), DENSE, choices)
+            layout = choose(Product(matrix.const_value.numpy(), rows_of(node, choices)), DENSE, choices)
             if layout != DENSE:
                 node.attributes[attribute] = ir.AttrString(attribute, layout)
 
@@ -163,16 +168,40 @@ def _candidates(product: Product, key: str, names: list[str], choices: Choices) 
         sure = [name for name in (BLOCKS, SPARSE) if name in names and product.skipped(name) >= least]
         return [Candidate((sure or names)[0], 0.0)]
     start = time.perf_counter()
-    small = Product(product.weights, min(product.rows, max(1, MOST_NUMBERS // max(product.weights.shape))))
-    models = {name: small.alone(name) for name in names}
-    runs = {name: choices.run(model, random_inputs(model, choices.ctx.seed)) for name, model in models.items()}
-    left_s = choices.ctx.time_budget_s - choices.spent_s
-    medians, noise = time_candidates(runs, min(left_s, choices.ctx.time_budget_s / 10))
+    budget_s = min(choices.ctx.time_budget_s - choices.spent_s, choices.ctx.time_budget_s / 10)
+    medians, noise = time_layouts(product, names, choices.run, choices.ctx.seed, budget_s)
     choices.spent_s += time.perf_counter() - start
     return winner_first([Candidate(name, 0.0, medians[name]) for name in names], noise)
 
 
-def _rows(node: ir.Node, choices: Choices) -> int:
+def time_layouts(
+    product: Product, names: Sequence[str], run: Timer, seed: int, budget_s: float
+) -> tuple[dict[str, float], float]:
+    """Time a product, of as few rows as tell, in several layouts side by side.
+
+    Args:
+        product: with rows as the model has them.
+        names: of layouts, or `ENGINE`.
+        run: opens a model to be timed.
+        seed: of the rows.
+        budget_s: seconds that this may take, about.
+
+    Returns:
+        Milliseconds by name, and the share by which they have to differ to differ at all.
+    """
+    models = {name: product.shortened().alone(name) for name in names}
+    runs = {name: run(model, random_inputs(model, seed)) for name, model in models.items()}
+    return time_candidates(runs, budget_s)
+
+
+def matrices_of(node: ir.Node) -> list[NDArray[Any]]:
+    """Return the matrices, [outputs, inputs], that an operator of the kernels multiplies with."""
+    places = _MATRICES.get(node.op_type, {}) if node.domain == schemas.DOMAIN else {}
+    held = [node.inputs[place] for place in places if len(node.inputs) > place]
+    return [value.const_value.numpy() for value in held if value is not None and value.const_value is not None]
+
+
+def rows_of(node: ir.Node, choices: Choices) -> int:
     """Return how many rows a product gives, or as many as are timed."""
     shape = node.outputs[0].shape
     size = shape[0] if shape is not None and len(shape) else None

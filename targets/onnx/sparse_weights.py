@@ -47,8 +47,8 @@ class Weight:
         zeros: among them.
         dense_bytes: that it takes written out.
         stored_bytes: that it takes in the files, places of numbers included.
-        skipped: zeros that the operator chosen for it never multiplies.
-        layout: in which that operator holds it.
+        skipped: zeros that the operator chosen for it never multiplies; `None` where an engine decides that by itself.
+        layout: in which that operator holds it, or may.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Weight:
     zeros: int
     dense_bytes: int
     stored_bytes: int
-    skipped: int = 0
+    skipped: int | None = 0
     layout: str = "dense"
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,7 +13,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from gnnexport.errors import Problem
-from gnnexport.measure.amdahl import Shares
+from gnnexport.measure.amdahl import ProductShape, Shares
+from gnnexport.measure.sparse_speed import Setting, Timed
 from gnnexport.program.inputs import Mode
 from gnnexport.program.program import Program
 from gnnexport.targets.contract import Artefact, DialectModel, EmitContext, Target
@@ -25,6 +26,7 @@ from gnnexport.targets.onnx.files import MODEL_FILE, sizes_by_origin, write
 from gnnexport.targets.onnx.halves import gathered_halves
 from gnnexport.targets.onnx.lower import lower
 from gnnexport.targets.onnx.native import goes_native, keep_native
+from gnnexport.targets.onnx.product_speeds import products_of, time_products
 from gnnexport.targets.onnx.quantised_forms import (
     PACKED,
     Form,
@@ -181,9 +183,17 @@ class OnnxTarget(Target):
         profile = self.profiler(self.threads or ctx.threads)
         if profile is None:
             return None
-        model, _ = self.lowered(dialect, ctx)
+        model, choices = self.lowered(dialect, ctx)
         wanted = {str(value.name): feeds[str(value.name)] for value in model.graph.inputs}
-        return divide(model, profile, wanted, self.engine)
+        found = divide(model, profile, wanted, self.engine)
+        return None if found is None else replace(found, products=products_of(model.graph, choices))
+
+    def time_products(
+        self, products: Sequence[ProductShape], setting: Setting, ctx: EmitContext
+    ) -> tuple[Timed, ...]:  # fmt: skip
+        """Time products on this target's engine, by our kernels where they skip zeros."""
+        run = self.timer(self.threads or ctx.threads)
+        return () if run is None else time_products(products, setting, run, ctx.seed, ctx.time_budget_s)
 
     def profiler(self, threads: int) -> Profiler | None:
         """Return what tells the time of each operator on the engine of this target; `None` where there is none here."""

@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from gnnexport.targets.onnx.sparse_weights import Weight
+
 GROUP, MOST = 4, 2
+PATTERN = f"{MOST}:{GROUP}"
 
 
-def two_of_four(graph: ir.Graph) -> int:
-    """Count the products of a graph whose constant weights have that pattern and zeros in half of all places."""
-    return sum(_fits(weights) for node in graph if (weights := _weights(node)) is not None)
+def two_of_four(graph: ir.Graph) -> list[str]:
+    """Name the constant matrices of a graph that have that pattern wherever they are multiplied with."""
+    fits: dict[str, bool] = {}
+    for node in graph:
+        weights = _weights(node)
+        if weights is not None:
+            name = str(node.inputs[1].name)  # type: ignore[union-attr]
+            fits[name] = fits.get(name, True) and _fits(weights)
+    return [name for name, fitting in fits.items() if fitting]
+
+
+def left_to_engine(weights: Iterable[Weight], names: Collection[str]) -> tuple[Weight, ...]:
+    """Say of matrices that TensorRT may or may not skip their zeros: it does not tell."""
+    return tuple(replace(item, skipped=None, layout=PATTERN) if item.name in names else item for item in weights)
 
 
 def _weights(node: ir.Node) -> NDArray[Any] | None:

@@ -45,7 +45,7 @@ from gnnexport.targets.trt.request import (
     several_kinds,
     unreached,
 )
-from gnnexport.targets.trt.sparsity import two_of_four
+from gnnexport.targets.trt.sparsity import PATTERN, left_to_engine, two_of_four
 
 Rows = tuple[Mapping[str, Any], ...]
 
@@ -74,6 +74,8 @@ class TrtTarget(OnnxTarget):
     branches: ClassVar[bool] = False
     block_bytes: ClassVar[int] = 256 << 20
     """A GPU gains nothing from blocks that fit a cache; they only bound its memory."""
+
+    sparse_pattern: ClassVar[str | None] = PATTERN
 
     forms: ClassVar[tuple[Form, ...]] = ("float",)
     aggregate: Literal["ell", "dense"] = "ell"
@@ -133,6 +135,7 @@ class TrtTarget(OnnxTarget):
         threads = self.threads or ctx.threads
         model, front, lowering = self._parts(dialect, ctx)
         refuse_scatter(model)
+        marked = two_of_four(model.graph)
         files = write(model, folder, compress=False)
         prepare = None if front is None else write_prepare(front, folder)
         asked = dialect if dialect.mode == "graphs" else replace(dialect, model=model)
@@ -145,14 +148,16 @@ class TrtTarget(OnnxTarget):
             )
         workspace = None if self.workspace_mb is None else self.workspace_mb << 20
         path = folder / files[0]
-        marked = two_of_four(model.graph)
         engine = build_engine(
-            path, library, tf32=self.tf32, workspace_bytes=workspace, profile=profile, sparse=marked > 0
+            path, library, tf32=self.tf32, workspace_bytes=workspace, profile=profile, sparse=bool(marked)
         )
         (folder / ENGINE).write_bytes(engine.plan)
         ctx.note(_built(engine, largest))
         if marked:
-            ctx.note(f"{marked} products with weights of pattern 2:4: TensorRT may choose its sparse kernels for them")
+            ctx.note(
+                f"{len(marked)} matrices of pattern {PATTERN}: TensorRT may choose its sparse kernels for "
+                "them, and does not tell whether it does"
+            )
         files = (ENGINE, *files, *([] if prepare is None else [prepare.name]))
         models = (model,) if front is None else (model, front)
         operands = executed(operands_of(dialect.model.graph), model.graph, {}, {})
@@ -169,7 +174,7 @@ class TrtTarget(OnnxTarget):
             requirements=_requirements(models, engine, largest),
             prepare="baked" if dialect.mode == "full" else "model" if front is None else "runtime",
             operands=operands,
-            weights=weights_of(models, {}),
+            weights=left_to_engine(weights_of(models, {}), marked),
         )
 
     def _bounds(

@@ -103,6 +103,17 @@ def test_dry_run_writes_nothing(tmp_path: Path) -> None:
     assert sorted(tmp_path.iterdir()) == before
 
 
+def test_dry_run_foretells_what_zeros_gain(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Before any training: the bound, and a recommendation; the folder stays as it was."""
+    model = write_road(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    assert app.run(["compress", str(model), "--dry-run", "--passes", "sparsify-weights{sparsity=0.75}", "--json"]) == 0
+    notes = json.loads(capsys.readouterr().out)["notes"]
+    assert any("sparsify-weights: can be at most " in note for note in notes)
+    assert any("sparsify-weights: recommendation: " in note for note in notes)
+    assert sorted(tmp_path.iterdir()) == before
+
+
 def test_catalogues_are_real(capsys: pytest.CaptureFixture[str]) -> None:
     """The catalogue holds the passes and targets that documents name."""
     _, passes = run_json(["passes"], capsys)

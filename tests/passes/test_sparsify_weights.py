@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 import torch
 
 from gnnexport.errors import SpecError
-from gnnexport.measure.amdahl import Shares
+from gnnexport.measure.amdahl import ProductShape, Shares
+from gnnexport.measure.sparse_speed import Setting, Timed
 from gnnexport.passes.a2q import A2Q
 from gnnexport.passes.contract import PassContext
 from gnnexport.passes.fold_norms import FoldNorms
@@ -169,6 +171,36 @@ def test_the_most_that_can_be_gained_is_told_beforehand(options: dict[str, objec
     shares = Shares(0.5, 0.3, 0.2, 1.0, "an engine")
     _, notes = sparse("GCN", context(shares=lambda program: shares), retrain=False, **options)
     assert notes[0].startswith(f"can be at most {gain} times faster")
+
+
+def test_zeros_are_recommended_by_timings() -> None:
+    """Products of the very model are timed with zeros as asked, and what is found stands before any training."""
+    product = ProductShape(40, 16, 8)
+    shares = Shares(0.5, 0.3, 0.2, 1.0, "an engine", products=(product,))
+    asked: list[Setting] = []
+
+    def speeds(products: Sequence[ProductShape], setting: Setting) -> list[Timed]:
+        asked.append(setting)
+        return [Timed(product, 1.0, 4.0 if setting.pattern == "16x1" else 0.8)]
+
+    ctx = context(shares=lambda program: shares, speeds=lambda: speeds)
+    _, notes = sparse("GCN", ctx, retrain=False, pattern="2:4")
+    assert asked == [Setting("2:4", 0.5), Setting("16x1", 0.5)]
+    assert notes[1].endswith("pattern=2:4: 40×16→8 0.80, the model 1.00; sparsity=0.5,pattern=16x1: 40×16→8 4.00, "
+                             "the model 1.60")  # fmt: skip
+    assert notes[2].startswith("recommendation: sparsify-weights{sparsity=0.5,pattern=16x1}")
+    asked.clear()
+    sparse("GCN", ctx, retrain=False, pattern="row", sparsity=0.5)
+    assert not asked  # channels that leave the model are not zeros
+
+
+def test_a_target_that_skips_one_pattern_alone_says_so() -> None:
+    """What it multiplies all the same is told beforehand; channels leave the model on any target."""
+    ctx = context(sparse_pattern="2:4")
+    told = "recommendation: pattern=2:4, the only zeros that the target's engine may skip"
+    assert SparsifyWeights(pattern="16x1").foretell(split("GCN"), ctx) == [told]
+    assert SparsifyWeights(pattern="2:4").foretell(split("GCN"), ctx) == []
+    assert SparsifyWeights(pattern="row").foretell(split("GCN"), ctx) == []
 
 
 def test_what_cannot_be_made_sparse_is_told() -> None:

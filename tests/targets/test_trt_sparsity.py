@@ -10,8 +10,9 @@ import pytest
 from numpy.typing import NDArray
 
 from gnnexport import api
+from gnnexport.targets.onnx.sparse_weights import Weight
 from gnnexport.targets.trt import engine
-from gnnexport.targets.trt.sparsity import two_of_four
+from gnnexport.targets.trt.sparsity import left_to_engine, two_of_four
 from tests.road import write_road
 
 
@@ -30,17 +31,17 @@ def pruned(outputs: int = 6, inputs: int = 8) -> NDArray[np.float32]:
 
 def test_groups_run_along_the_inputs() -> None:
     """Whichever way the matrix lies; zeros in groups of outputs are another pattern."""
-    assert two_of_four(product(np.ascontiguousarray(pruned().T))) == 1
-    assert two_of_four(product(pruned(), "Gemm", transB=1)) == 1
-    assert two_of_four(product(pruned(8, 8))) == 0
+    assert two_of_four(product(np.ascontiguousarray(pruned().T))) == ["w"]
+    assert two_of_four(product(pruned(), "Gemm", transB=1)) == ["w"]
+    assert two_of_four(product(pruned(8, 8))) == []
 
 
 def test_one_group_too_full_is_enough() -> None:
     """Three of four anywhere, or inputs that no groups of four fill, and the weights do not fit."""
     weights = pruned().T.copy()
     weights[2, 0] = 1
-    assert two_of_four(product(weights)) == 0
-    assert two_of_four(product(pruned().T[:6].copy())) == 0
+    assert two_of_four(product(weights)) == []
+    assert two_of_four(product(pruned().T[:6].copy())) == []
 
 
 @pytest.mark.parametrize(("passes", "told"), [("sparsify-weights{pattern=2:4}", True), ("none", False)])
@@ -59,3 +60,19 @@ def test_the_builder_is_told(passes: str, told: bool, tmp_path: Path, monkeypatc
     report = api.compress(model, passes=passes, target="trt", time_budget="2s").report
     assert (True in asked) is told
     assert any("pattern 2:4" in note for note in report.notes) is told
+    if told:
+        found = report.result.sparsity
+        assert found is not None
+        assert found.weights_stored is not None
+        assert found.weights_stored > 0.3
+        assert found.weights_executed is None
+        assert {(item.skipped, item.layout) for item in found.weights} <= {(None, "2:4"), (0, "dense")}
+        assert (None, "2:4") in {(item.skipped, item.layout) for item in found.weights}
+
+
+def test_other_zeros_are_not_skipped() -> None:
+    """Of matrices that fit nobody knows; all others are stored and not executed."""
+    weights = [Weight(name, 8, 4, 32, 32) for name in ("fits", "other")]
+    fits, other = left_to_engine(weights, ["fits"])
+    assert (fits.skipped, fits.layout) == (None, "2:4")
+    assert (other.skipped, other.layout) == (0, "dense")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,16 @@ def test_stored_and_executed_are_shares_of_the_same_numbers() -> None:
         ),
         SparseWeight(name="second", numbers=200, zeros=150, dense_bytes=800, stored_bytes=800),
     )
+
+
+def test_what_an_engine_does_not_tell_is_not_claimed() -> None:
+    """One matrix of which nobody knows leaves the share open; the zeros that are stored are known."""
+    weights = (*WEIGHTS, Weight("fourth", 100, 50, 400, 400, skipped=None, layout="2:4"))
+    found = count_sparsity(program("first"), replace(ARTEFACT, weights=weights))
+    assert found is not None
+    assert found.weights_executed is None
+    assert found.weights_stored == pytest.approx(1100 / 1600)
+    assert (found.weights[-1].skipped, found.weights[-1].layout) == (None, "2:4")
 
 
 def test_edges_are_counted_over_all_layers(monkeypatch: pytest.MonkeyPatch) -> None:

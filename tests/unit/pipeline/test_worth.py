@@ -4,8 +4,13 @@ import pytest
 
 from gnnexport.measure.intervals import Interval
 from gnnexport.passes.contract import Stage
+from gnnexport.passes.sparsify_weights import SparsifyWeights
 from gnnexport.pipeline.compression import worth
 from gnnexport.pipeline.trials import ladders
+from gnnexport.targets.contract import Target
+from gnnexport.targets.onnx.target import OnnxTarget
+from gnnexport.targets.ort import OrtTarget
+from gnnexport.targets.trt.target import TrtTarget
 
 
 def times(low: float | None, value: float, high: float | None) -> Interval:
@@ -37,7 +42,26 @@ def test_slower_or_larger_is_never_recommended(faster: Interval | str, new_bytes
 
 def test_passes_are_tried_in_their_turn() -> None:
     """Smaller models first, narrower numbers last, whatever the passes are called."""
-    turns = [settings[0].turn for settings in ladders(Stage.COMPRESS) if settings]
+    listed = ladders(Stage.COMPRESS, OrtTarget())
+    turns = [settings[0].turn for settings in listed if settings]
     assert turns == sorted(turns)
-    names = [settings[0].name for settings in ladders(Stage.COMPRESS) if settings]
+    names = [settings[0].name for settings in listed if settings]
     assert names.index("prune-channels") < names.index("cast")
+
+
+@pytest.mark.parametrize(
+    ("target", "patterns"),
+    [(TrtTarget(), ["2:4"]), (OrtTarget(), ["16x1", "unstructured", "16x1"])],
+    ids=["trt", "ort"],
+)
+def test_zeros_are_tried_that_the_target_can_skip(target: Target, patterns: list[str]) -> None:
+    """A GPU has sparse kernels for one pattern alone; the ladders of other passes are the same everywhere."""
+    listed = ladders(Stage.COMPRESS, target)
+    weights = [item for settings in listed for item in settings if isinstance(item, SparsifyWeights)]
+    assert [item.pattern for item in weights] == patterns
+    others = [[item for item in settings if not isinstance(item, SparsifyWeights)] for settings in listed]
+    assert [settings for settings in others if settings] == [
+        settings
+        for settings in ladders(Stage.COMPRESS, OnnxTarget())
+        if settings and not isinstance(settings[0], SparsifyWeights)
+    ]

@@ -130,12 +130,14 @@ def test_sparsity_is_told_apart(render):
     sparsity = Sparsity(
         edges=0.4217, weights_stored=0.9, weights_executed=0.45, dense_bytes=8000, stored_bytes=1024,
         layers=(EdgeSet(name="conv1", kept=750, total=1000), EdgeSet(name="conv2", kept=0, total=0)),
-        weights=(SparseWeight(name="w1", skipped=900, layout="blocks", **weight), SparseWeight(name="w2", **weight)),
+        weights=(SparseWeight(name="w1", skipped=900, layout="blocks", **weight), SparseWeight(name="w2", **weight),
+                 SparseWeight(name="w3", skipped=None, layout="2:4", **weight)),
     )  # fmt: skip
     text = render(REPORT.model_copy(update={"result": REPORT.result.model_copy(update={"sparsity": sparsity})}))
     for word in ("42.17 %", "90.00 %", "45.00 %", "1.02 kB", "8 kB", "conv1", "25.00 %", "blocks: 90.00 %"):
         assert word in text
     assert "stored, not executed" in text
+    assert "up to the engine, which may: 2:4" in text
     assert "Sparsity" not in render(REPORT)
 
 
