@@ -14,6 +14,8 @@ from gnnexport.passes.contract import PassContext
 from gnnexport.pipeline.emission import Emitter
 from gnnexport.program.program import Program
 
+Known = dict[tuple[tuple[ProductShape, ...], Setting], Sequence[Timed]]
+
 PRODUCTS_S = 10.0
 """Seconds that timing the products of a model may take in all, for one pass."""
 
@@ -29,10 +31,11 @@ def foretelling(ctx: PassContext, emitter: Emitter, progress: Callable[[str], No
         emitter: for the target.
         progress: takes a line for the user.
     """
+    known: Known = {}
     return replace(
         ctx,
         shares=shares_on(emitter, progress),
-        speeds=lambda: speeds_on(emitter, progress),
+        speeds=lambda: speeds_on(emitter, progress, known),
         sparse_pattern=emitter.target.sparse_pattern,
     )
 
@@ -52,20 +55,29 @@ def shares_on(emitter: Emitter, progress: Callable[[str], None]) -> Callable[[Pr
 
 
 def speeds_on(
-    emitter: Emitter, progress: Callable[[str], None], clock: Callable[[], float] = time.perf_counter
+    emitter: Emitter, progress: Callable[[str], None], known: Known, clock: Callable[[], float] = time.perf_counter
 ) -> Speeds:  # fmt: skip
-    """Return what times products with zeros until `PRODUCTS_S` are spent; from then on it gives nothing."""
+    """Return what times products with zeros until `PRODUCTS_S` are spent; from then on it gives what is known.
+
+    Args:
+        emitter: for the target.
+        progress: takes a line for the user.
+        known: what was timed, which is not timed again.
+        clock: seconds, for tests.
+    """
     deadline = clock() + PRODUCTS_S
 
     def speeds(products: Sequence[ProductShape], setting: Setting) -> Sequence[Timed]:
         left_s = deadline - clock()
-        if left_s <= 0:
-            return ()
+        key = tuple(products), setting
+        if key in known or left_s <= 0:
+            return known.get(key, ())
         try:
-            return emitter.time_products(products, setting, min(left_s, SETTING_S))
+            known[key] = emitter.time_products(products, setting, min(left_s, SETTING_S))
         except Exception as error:  # of an engine: nothing but a note hangs on it
             progress(f"what zeros do to products is not known: {str(error).splitlines()[0]}")
             return ()
+        return known[key]
 
     return speeds
 

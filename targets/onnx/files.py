@@ -11,6 +11,7 @@ from onnx_ir.passes import common as passes
 
 from gnnexport.program.inputs import Mode
 from gnnexport.targets.onnx.halves import store_halves
+from gnnexport.targets.onnx.nested_structure import share_nested
 from gnnexport.targets.onnx.quantisers import OF_LEVELS
 from gnnexport.targets.onnx.sparse_weights import store_sparse
 from gnnexport.targets.onnx.tape import FOLDED, OF_GRAPH
@@ -33,9 +34,11 @@ def write(
         model: in standard operators.
         folder: exists already.
         external_bytes: initialisers above this many bytes in all go to a file of their own.
-        compress: store weights with many zeros without them; the runtime has to write them out when it loads the model.
+        compress: store weights with many zeros without them, and structures by the slots that they have of larger ones;
+            the runtime has to write both out when it loads the model.
     """
     if compress:
+        share_nested(model)
         store_sparse(model)
     store_halves(model)  # of what is compressed as well
     _tidy(model)
