@@ -27,7 +27,7 @@ def test_the_test_has_no_say() -> None:
     """The setting that leaves least is chosen among those whose drop on validation nodes is allowed."""
 
     def row(weights: float, test: float, validation: float) -> Row:
-        return Row("graph", "GCN", 0, 0.5, weights, weights, 0.9, test, 0.9, validation)
+        return Row("graph", "GCN", 0, "norm", 1.0, 0.5, weights, weights, 0.9, 0.9, test, 0.9, validation)
 
     lines = summary([row(0.75, 0.5, 0.895), row(0.9, 0.5, 0.895), row(0.95, 0.9, 0.5)], allowed=1.0).splitlines()
     assert ["chosen" in line for line in lines[2:]] == [False, True, False]

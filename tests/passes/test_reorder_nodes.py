@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from torch import Tensor, nn
+from torch.nn.functional import linear
 from torch_geometric.nn import GCNConv, global_add_pool
 
 from gnnexport.errors import SpecError
@@ -57,6 +58,24 @@ def context(inputs: Mapping[str, Tensor] | None = None, notes: list[str] | None 
     return PassContext(data=GraphData("random", graph() if inputs is None else inputs), note=found.append)
 
 
+@cache
+def rows_are_alike() -> bool:
+    """Tell whether products give a row the same bits wherever it stands, which libraries do on some processors."""
+    generator = torch.Generator().manual_seed(0)
+    rows, order = torch.randn(NODES, WIDTH, generator=generator), torch.randperm(NODES, generator=generator)
+    return all(
+        torch.equal(linear(rows, matrix)[order], linear(rows[order], matrix))
+        for matrix in (torch.randn(width, WIDTH, generator=generator) for width in range(1, 33))
+    )
+
+
+def same_bits(answers: Tensor, expected: Tensor) -> bool:
+    """Tell whether answers are the same to the bit, or to rounding where products alone are not."""
+    if rows_are_alike():
+        return torch.equal(answers, expected)
+    return torch.allclose(answers, expected, rtol=1e-6, atol=1e-6)
+
+
 def renumbered(program: Program, kind: str = "rcm", inputs: Mapping[str, Tensor] | None = None) -> Program:
     """Run the pass as the pipeline does, however small the graph, and check that it did something."""
     item = ReorderNodes(order=kind, cache_kib=0)
@@ -80,7 +99,7 @@ def once(name: str, kind: str) -> Program:
 def test_answers_keep_their_bits(name: str, kind: str) -> None:
     """Every row adds the same numbers in the same order as before."""
     inputs = graph()
-    assert torch.equal(run(once(name, kind), inputs), run(split(name), inputs))
+    assert same_bits(run(once(name, kind), inputs), run(split(name), inputs))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -127,7 +146,7 @@ def test_the_narrower_side_of_a_linear_map_is_permuted() -> None:
         after = renumbered(before, inputs=data)
         first = next(calls(after.body.graph, aten.index_select.default))
         assert args_of(first)[0].target is aten.linear.default
-        assert torch.equal(run(after, data), run(before, data))
+        assert same_bits(run(after, data), run(before, data))
 
 
 def test_neighbours_come_to_lie_together() -> None:
@@ -177,7 +196,7 @@ def test_steps_and_widths_of_nodes_move_with_them(name: str) -> None:
     """Answers keep their bits, and reports find the same quantisers as before."""
     before = quantised(name)
     after = renumbered(before)
-    assert torch.equal(run(after, graph()), run(before, graph()))
+    assert same_bits(run(after, graph()), run(before, graph()))
     after.annotate()
     found = [(item.name, item.of_nodes, item.raw, len(item.step)) for item in quantisers(after)]
     assert found == [(item.name, item.of_nodes, item.raw, len(item.step)) for item in quantisers(before)]
@@ -187,7 +206,7 @@ def test_steps_and_widths_of_nodes_move_with_them(name: str) -> None:
 def test_tables_serve_graphs_of_other_sizes(num_nodes: int) -> None:
     """Row i takes entry i % n, whatever place node i has."""
     before, inputs = quantised("GCN"), graph(num_nodes)
-    assert torch.equal(run(renumbered(before), inputs), run(before, inputs))
+    assert same_bits(run(renumbered(before), inputs), run(before, inputs))
 
 
 def test_tables_are_lowered_in_the_order_of_the_nodes() -> None:
@@ -267,7 +286,7 @@ def test_pairs_are_renumbered_and_their_answers_stay() -> None:
         "edge_label_index": torch.randint(0, NODES, (2, 30), generator=torch.Generator().manual_seed(2)),
     }
     after = renumbered(program, inputs=inputs)
-    assert torch.equal(run(after, inputs), run(program, inputs))
+    assert same_bits(run(after, inputs), run(program, inputs))
 
 
 def test_graphs_keep_their_answers() -> None:
