@@ -4,10 +4,10 @@
 
 A model of each seed is trained densely for all epochs. The others divide them as the publication does for graph
 convolutions ("Towards Sparsification of Graph Neural Networks", ICCD 2022: 200 + 50 + 50 epochs against 300). Train and
-prune (magnitude, gradual, slr, admm) gets two thirds for a dense model of its own
-and one third for what follows; sparse training (rigl, set) begins with weights drawn anew and gets them all. Every
-state is selected on validation rows, the metric is that of test rows. Operations are counted as training runs, at the
-density of the weights: they are not what a machine with dense kernels executes.
+prune (magnitude, gradual, slr, admm) gets two thirds for a dense model of its own and one third for what follows;
+sparse training (rigl, set) begins with weights drawn anew and gets them all. Every state is selected on validation
+rows, the metric is that of test rows. Operations are counted as training runs, at the density of the weights: they are
+not what a machine with dense kernels executes.
 
 Of the graphs without features links are predicted (AUC): nodes get their degree and singular vectors of the training
 links, two GraphSAGE layers give each node a code, and two linear maps score a pair of codes, against as many pairs that
