@@ -54,6 +54,7 @@ bench: $(VENV)/.development ## time exports, kernels and pruned models against o
 	$(BIN)/python -m benchmarks.quantized
 	$(BIN)/python -m benchmarks.quantised_models --graphs "2.3 million edges"
 	$(BIN)/python -m benchmarks.sparse_weights
+	$(BIN)/python -m benchmarks.sparse_models --graphs "2.3 million edges"
 	$(BIN)/python -m benchmarks.decoupled
 
 coverage: $(VENV)/.development ## run every layer and model on every target, and write docs/coverage.md

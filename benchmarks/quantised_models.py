@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -87,14 +87,16 @@ def write(program: Program, source: Source, folder: Path, threads: int) -> tuple
         return writer.commit(), [f"{row['op']}: {row['chosen']}" for row in artefact.lowering]
 
 
-def run(graph: str, drawn: PowerLaw, name: str, width: int, given: argparse.Namespace) -> Table:
-    """Time one model on one graph in every way."""
+def run(
+    graph: str, drawn: PowerLaw, name: str, width: int, given: argparse.Namespace, ways: Mapping[str, Pass]
+) -> Table:
+    """Time one model on one graph in every way that is asked for."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         source = make_source(name, width, drawn, folder)
         program = simplify(source).program
         ctx = PassContext(source.data, None, 0)
-        programs = {FLOAT: program, **{way: WAYS[way].run(program, ctx) for way in given.ways}}
+        programs = {FLOAT: program, **{way: ways[way].run(program, ctx) for way in given.ways}}
         bundles: dict[str, Path] = {}
         lowerings: dict[str, list[str]] = {}
         for way, item in programs.items():
@@ -121,14 +123,20 @@ def _mebibytes(count: int | None) -> str:
     return "?" if count is None else f"{count >> 20:,}"
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run all graphs, models and widths asked for, print the tables, and write them as JSON."""
-    parser = options((__doc__ or "").splitlines()[0], budget_s=20.0, quick=True)
+def main(about: str = __doc__ or "", file: str = "quantised_models", ways: Mapping[str, Pass] = WAYS) -> None:
+    """Run all graphs, models and widths asked for, print the tables, and write them as JSON.
+
+    Args:
+        about: what is timed, for `--help`.
+        file: where figures go.
+        ways: of making models fast, by name.
+    """
+    parser = options(about.splitlines()[0], budget_s=20.0, quick=True)
     parser.add_argument("--models", nargs="+", default=["GraphSAGE", "GCN"], choices=list(MODELS))
     parser.add_argument("--widths", nargs="+", type=int, default=list(WIDTHS))
     parser.add_argument("--graphs", nargs="+", default=list(GRAPHS), choices=list(GRAPHS))
-    parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=list(WAYS))
-    given = parser.parse_args(arguments)
+    parser.add_argument("--ways", nargs="+", default=list(ways), choices=list(ways))
+    given = parser.parse_args()
     graphs = {name: GRAPHS[name] for name in given.graphs}
     if given.quick:
         graphs, given.widths, given.budget = QUICK, [16], 0.0
@@ -137,14 +145,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for graph, drawn in graphs.items():
         for name in given.models:
             for width in given.widths:
-                tables.append(run(graph, drawn, name, width, given))
+                tables.append(run(graph, drawn, name, width, given, ways))
                 print(show(tables[-1]), flush=True)
     found = {
         "graphs": {name: asdict(drawn) for name, drawn in graphs.items()},
         "tables": [asdict(table) for table in tables],
         "notes": busy(given.threads),
     }
-    save(found, "quantised_models", given)
+    save(found, file, given)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ WHERE = {
     "aggregate": "benchmarks/aggregate.py",
     "export_vs_pytorch": "Makefile",
     "channel_pruning": "benchmarks/channel_pruning.py",
+    "sparse_models": "Makefile",
     "serving_peers": "benchmarks/serving_peers.py",
     "spam_stream": "benchmarks/spam_stream.py",
 }
