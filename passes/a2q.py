@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from gnnexport.errors import Problem
-from gnnexport.passes.contract import Pass, PassContext, Stage
+from gnnexport.passes.contract import Mark, Pass, PassContext, Stage
 from gnnexport.program.containers import CONTAINERS
 from gnnexport.program.program import Program
 from gnnexport.program.quantised import find_operands, is_quantised
@@ -104,6 +104,11 @@ class A2Q(Pass):
                 raise ValueError(f"{name} acts with widths=learned alone. Drop one of the two")
         if self.assign == "node" and self.groups != type(self).groups:
             raise ValueError("groups acts with assign=nearest alone. Drop one of the two")
+
+    @property
+    def leaves(self) -> frozenset[Mark]:
+        """Values are rounded."""
+        return frozenset({"quantised"})
 
     def check(self, program: Program, ctx: PassContext) -> list[Problem]:
         """Refuse a Program without data, without anything to round, or with something rounded already."""

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import enum
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from gnnexport.errors import Problem
 from gnnexport.measure.amdahl import Shares
 from gnnexport.measure.sparse_speed import Speeds
 from gnnexport.program.data import GraphData
+from gnnexport.program.edge_rules import rules
+from gnnexport.program.edge_sets import is_pruned
 from gnnexport.program.inputs import Mode
 from gnnexport.program.program import Program
+from gnnexport.program.quantised import is_quantised
 from gnnexport.training.trainer import Trainer
+
+Mark = Literal["sparse edges", "sparse weights", "quantised"]
+"""What a pass leaves in a Program that other passes may not stand behind."""
 
 
 class Stage(enum.Enum):
@@ -79,6 +85,16 @@ class Pass(ABC):
         del program, ctx
         return []
 
+    @property
+    def leaves(self) -> frozenset[Mark]:
+        """What a Program is marked by once this pass ran."""
+        return frozenset()
+
+    def check_behind(self, marks: frozenset[Mark]) -> list[Problem]:
+        """Tell what keeps this pass from running behind passes that leave these marks; needs no Program."""
+        del marks
+        return []
+
     @classmethod
     def settings(cls, sparse_pattern: str | None) -> tuple[str, ...]:
         """Return the options that `auto` tries for a target.
@@ -100,3 +116,23 @@ class Pass(ABC):
     @abstractmethod
     def run(self, program: Program, ctx: PassContext) -> Program:
         """Return the transformed Program; the one given is left as it was."""
+
+
+def marks_of(program: Program) -> frozenset[Mark]:
+    """Return the marks of a Program, whoever left them."""
+    found: dict[Mark, bool] = {
+        "sparse edges": is_pruned(program) or bool(rules(program)),
+        "sparse weights": bool(program.sparse_weights),
+        "quantised": is_quantised(program),
+    }
+    return frozenset(mark for mark, is_there in found.items() if is_there)
+
+
+def check_order(passes: Iterable[Pass]) -> list[Problem]:
+    """Tell which passes cannot run behind those in front of them, before any of these has worked for long."""
+    problems: list[Problem] = []
+    marks: frozenset[Mark] = frozenset()
+    for item in passes:
+        problems += item.check_behind(marks)
+        marks |= item.leaves
+    return problems

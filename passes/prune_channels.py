@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from gnnexport.errors import Problem
-from gnnexport.passes.contract import Pass, PassContext, Stage
+from gnnexport.passes.contract import Mark, Pass, PassContext, Stage, marks_of
 from gnnexport.program.channels import Channels, Group
 from gnnexport.program.columns import close_columns, hops_to_output, is_read_from_afar, open_columns
 from gnnexport.program.program import Program
@@ -78,15 +78,21 @@ class PruneChannels(Pass):
         if not 0 <= self.distil <= 1:
             raise ValueError("distil must be in [0, 1]. Write for example distil=0.5")
 
+    def check_behind(self, marks: frozenset[Mark]) -> list[Problem]:
+        """Refuse sparse weights."""
+        if "sparse weights" not in marks:
+            return []
+        what = "weights are sparse already, and fitting what reads fewer channels would fill them"
+        return [Problem(self.name, what, "Put prune-channels in front of sparsify-weights, and of joint")]
+
     def check(self, program: Program, ctx: PassContext) -> list[Problem]:
         """Refuse a Program without data or without channels that can go, with the reasons."""
         if program.prepare is None:
             return [Problem(self.name, "the Program is not split yet", "Run raise-messages and split-structure first")]
         if ctx.data is None:
             return [Problem(self.name, "needs the graph's features to fit to", "Give data with --data")]
-        if program.sparse_weights:
-            what = "weights are sparse already, and fitting what reads fewer channels would fill them"
-            return [Problem(self.name, what, "Put prune-channels in front of sparsify-weights")]
+        if problems := self.check_behind(marks_of(program)):
+            return problems
         if self.latency is not None and ctx.latency is None:
             what = f"latency={self.latency} cannot be measured: the target does not run on this machine"
             return [Problem(self.name, what, "Use macs=0.5, or compress where the target runs")]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from gnnexport.errors import Problem
-from gnnexport.passes.contract import Pass, PassContext, Stage
+from gnnexport.passes.contract import Mark, Pass, PassContext, Stage
 from gnnexport.passes.fold_norms import FoldNorms
 from gnnexport.program.data import GraphData
 from gnnexport.program.factored import factor_weights
@@ -81,6 +81,11 @@ class Quantize(Pass):
         dynamic = self.mode == "dynamic"
         per: Per = self.per or ("row" if dynamic else "channel")
         return Plan(self.bits, per, self.calibrate, self.percentile, dynamic)
+
+    @property
+    def leaves(self) -> frozenset[Mark]:
+        """Values are rounded."""
+        return frozenset({"quantised"})
 
     def check(self, program: Program, ctx: PassContext) -> list[Problem]:
         """Refuse a Program with nothing to quantise, and what the data or its absence forbids."""

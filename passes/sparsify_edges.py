@@ -7,13 +7,11 @@ from typing import ClassVar, Literal
 
 from gnnexport.errors import Problem
 from gnnexport.measure.amdahl import Kind, prediction
-from gnnexport.passes.contract import Pass, PassContext, Stage
+from gnnexport.passes.contract import Mark, Pass, PassContext, Stage, marks_of
 from gnnexport.program.data import GraphData
 from gnnexport.program.edge_layers import EdgeLayer, find_layers
-from gnnexport.program.edge_rules import add_rules, no_rule, rules
-from gnnexport.program.edge_sets import is_pruned
+from gnnexport.program.edge_rules import add_rules, no_rule
 from gnnexport.program.program import Program
-from gnnexport.program.quantised import is_quantised
 from gnnexport.training.edges.agreement import JUDGED, chances
 from gnnexport.training.edges.choosing import BY_NORM, Choice, Method, Plan, Schedule, choose
 from gnnexport.training.edges.published import fit_published, why_not_published
@@ -112,11 +110,16 @@ class SparsifyEdges(Pass):
             return
         if not self.retrain:
             raise ValueError(f"with retrain=false nothing is trained. Drop {idle}, or retrain=false")
-        if 0 in (self.sparsity, self.threshold):
+        if self._leaves_all:
             name = "sparsity" if self.threshold is None else "threshold"
             raise ValueError(f"{name}=0 leaves no edge out, and then nothing is trained. Drop {idle}, or {name}=0")
         if self.epochs == 0 and idle != "epochs":
             raise ValueError("epochs=0 trains nothing. Give epochs, or drop the other options of training")
+
+    @property
+    def _leaves_all(self) -> bool:
+        """Whether no edge goes, and no entry of a weight."""
+        return 0 in (self.sparsity, self.threshold) and self.joint is None
 
     def _of_training(self) -> list[str]:
         """Name the options given that act in training alone."""
@@ -125,6 +128,26 @@ class SparsifyEdges(Pass):
             "distil": self.distil > 0, "published": self.published,
         }  # fmt: skip
         return [name for name, is_given in given.items() if is_given]
+
+    @property
+    def leaves(self) -> frozenset[Mark]:
+        """Edges are left out, and entries of weights with joint."""
+        edges: set[Mark] = set() if 0 in (self.sparsity, self.threshold) else {"sparse edges"}
+        return frozenset(edges if self.joint is None else {*edges, "sparse weights"})
+
+    def check_behind(self, marks: frozenset[Mark]) -> list[Problem]:
+        """Refuse to leave out edges twice, and entries of weights of which some went, or that are rounded."""
+        if "sparse edges" in marks:
+            return [Problem(self.name, "edges are left out already", "Give one pass, with the sparsity of both")]
+        if self.joint is None:
+            return []
+        if "quantised" in marks:
+            what = "the model is quantised already, and joint leaves out entries of its weights"
+            return [Problem(self.name, what, "Put sparsify-edges in front of that, or drop joint")]
+        if "sparse weights" in marks:
+            what = "weights are sparse already, and joint would choose their entries anew"
+            return [Problem(self.name, what, "Drop joint")]
+        return []
 
     def check(self, program: Program, ctx: PassContext) -> list[Problem]:
         """Refuse a Program without one known graph, or without edges that can go, with the reasons."""
@@ -142,11 +165,12 @@ class SparsifyEdges(Pass):
         if runtime and self.method != "norm":
             what = f"at run time messages go by their norm, not by method={self.method}"
             return [Problem(self.name, what, "Use method=norm")]
-        if is_pruned(program) or rules(program):
-            return [Problem(self.name, "edges are left out already", "Give one pass, with the sparsity of both")]
+        if problems := self.check_behind(marks_of(program)):
+            return problems
         if self.method == "agreement" and (problem := self._unanswered(ctx)):
             return [Problem(self.name, problem, "Use another method, as top-k")]
-        if self.joint is not None and (what := _no_weights(program)):
+        if self.joint is not None and not prunable(program):
+            what = "no value is multiplied by a matrix of weights that may change"
             return [Problem(self.name, what, "Drop joint")]
         program = program.clone().train(False)
         program.annotate()
@@ -164,7 +188,7 @@ class SparsifyEdges(Pass):
         if idle and ctx.trainer is None:
             what = f"nothing can be trained without labels, and so {idle} would have no effect"
             return [Problem(self.name, what, f"Drop {idle}, or give data with labels and masks")]
-        if ctx.trainer is None or not self.retrain or 0 in (self.sparsity, self.threshold):
+        if ctx.trainer is None or not self.retrain or self._leaves_all:
             return []
         problems = list(why_not_trainable(program))
         epochs = ctx.trainer.task.epochs if self.epochs is None else self.epochs
@@ -300,15 +324,6 @@ class SparsifyEdges(Pass):
             f"{found} (best of {len(history.train_loss)} at epoch {history.best_epoch}), next to {honest.best:.4f} "
             "on the edges that are left; that figure is of no model that is exported"
         )
-
-
-def _no_weights(program: Program) -> str:
-    """Tell why entries of weights cannot go along with edges; empty where they can."""
-    if is_quantised(program):
-        return "the model is quantised already, and joint leaves out entries of its weights"
-    if program.sparse_weights:
-        return "weights are sparse already, and joint would choose their entries anew"
-    return "" if prunable(program) else "no value is multiplied by a matrix of weights that may change"
 
 
 def _tell_choice(choice: Choice, ctx: PassContext) -> None:

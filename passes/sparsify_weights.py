@@ -8,9 +8,8 @@ from typing import ClassVar, Literal
 from gnnexport.errors import Problem
 from gnnexport.measure.amdahl import prediction
 from gnnexport.measure.sparse_speed import Setting, recommend
-from gnnexport.passes.contract import Pass, PassContext, Stage
+from gnnexport.passes.contract import Mark, Pass, PassContext, Stage, marks_of
 from gnnexport.program.program import Program
-from gnnexport.program.quantised import is_quantised
 from gnnexport.training.kinds import Rows
 from gnnexport.training.sparsity.densities import Distribution
 from gnnexport.training.sparsity.norms import looked_at
@@ -18,6 +17,7 @@ from gnnexport.training.sparsity.patterns import Axis, Pattern, parse_pattern
 from gnnexport.training.sparsity.projection import WholeChannels
 from gnnexport.training.sparsity.recipe import Method, Recipe, Score, Start, prunable, sparsify
 from gnnexport.training.sparsity.weights import dense_parameters, find_weights
+from gnnexport.training.trainer import why_not_trainable
 
 SPARSITY = 0.9
 ROUNDS = 4
@@ -155,50 +155,78 @@ class SparsifyWeights(Pass):
         if self.sparsity is not None and not 0 < self.sparsity < 1:
             raise ValueError("sparsity must be in (0, 1). Write for example sparsity=0.9")
         if self.threshold is not None and self.threshold < 0:
-            raise ValueError("threshold must not be negative")
+            raise ValueError("threshold must not be negative. Write for example threshold=0.5")
         for name in ("death", "stop"):
             value = getattr(self, name)
             if value is not None and not 0 < value <= 1:
-                raise ValueError(f"{name} must be in (0, 1]")
+                raise ValueError(f"{name} must be in (0, 1]. Write for example {name}=0.5")
         for name in ("rho", "step", "lr"):
             value = getattr(self, name)
             if value is not None and value <= 0:
-                raise ValueError(f"{name} must be positive")
+                raise ValueError(f"{name} must be positive. Write for example {name}=0.01")
         if self.rounds is not None and self.rounds < 2:
-            raise ValueError("rounds must be at least 2; schedule=oneshot prunes at once")
+            raise ValueError("rounds must be at least 2. Write for example rounds=4; schedule=oneshot prunes at once")
         if self.update_every is not None and self.update_every < 1:
-            raise ValueError("update_every must be at least 1")
+            raise ValueError("update_every must be at least 1. Write for example update_every=10")
         for name in ("epochs", "retrain_epochs"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1" + ("; see retrain" if name == "retrain_epochs" else ""))
+                other = ", or retrain=false" if name == "retrain_epochs" else ""
+                raise ValueError(f"{name} must be at least 1. Write for example {name}=60{other}")
         if not 0 <= self.distil <= 1:
             raise ValueError("distil must be in [0, 1]. Write for example distil=0.5")
+
+    @property
+    def leaves(self) -> frozenset[Mark]:
+        """Weights are sparse, unless whole channels go."""
+        return frozenset({"sparse weights"}) if isinstance(parse_pattern(self.pattern), Pattern) else frozenset()
+
+    def check_behind(self, marks: frozenset[Mark]) -> list[Problem]:
+        """Refuse rounded weights, and to take channels out of sparse ones."""
+        if "quantised" in marks:
+            return [Problem(self.name, "the model is quantised already", "Put sparsify-weights in front of that")]
+        if "sparse weights" in marks and not isinstance(parse_pattern(self.pattern), Pattern):
+            what = f"weights are sparse already, and pattern={self.pattern} would take channels out of them"
+            return [Problem(self.name, what, "Put it in front of what made them sparse")]
+        return []
 
     def check(self, program: Program, ctx: PassContext) -> list[Problem]:
         """Refuse a Program without weights that may change, one that is quantised, and training without labels."""
         if program.prepare is None:
             return [Problem(self.name, "the Program is not split yet", "Run raise-messages and split-structure first")]
-        if self.method != "magnitude" and ctx.trainer is None:
-            mend = "Give data with labels, or use method=magnitude"
-            return [Problem(self.name, f"method={self.method} needs labels to train with", mend)]
+        if ctx.trainer is None and (problem := self._untrained()):
+            return [problem]
         if self.score == "norm" and ctx.data is None:
             mend = "Give data with --data, or use score=magnitude"
             return [Problem(self.name, "score=norm looks at what weights are multiplied by on a graph", mend)]
-        if is_quantised(program):
-            return [Problem(self.name, "the model is quantised already", "Put sparsify-weights in front of that")]
+        if problems := self.check_behind(marks_of(program)):
+            return problems
         if not find_weights(program):
             return [Problem(self.name, "no value is multiplied by a matrix of weights", "Drop this pass")]
         if not prunable(program):
             what = "no matrix of weights requires a gradient"
             return [Problem(self.name, what, "Unfreeze some, or drop this pass")]
         pattern = parse_pattern(self.pattern)
-        return [] if isinstance(pattern, Pattern) else self._check_channels(program, pattern)
+        problems = [] if isinstance(pattern, Pattern) else self._check_channels(program, pattern)
+        trains = self.retrain or self.method != "magnitude" or self.schedule == "gradual"
+        return [*problems, *(why_not_trainable(program) if trains and ctx.trainer is not None else ())]
+
+    def _untrained(self) -> Problem | None:
+        """Tell which options need labels to train with."""
+        if self.method != "magnitude":
+            mend = "Give data with labels, or use method=magnitude"
+            return Problem(self.name, f"method={self.method} needs labels to train with", mend)
+        given = {
+            "schedule": self.schedule == "gradual", "epochs": self.epochs, "retrain_epochs": self.retrain_epochs,
+            "lr": self.lr, "distil": self.distil,
+        }  # fmt: skip
+        idle = ", ".join(name for name, is_given in given.items() if is_given)
+        if not idle:
+            return None
+        what = f"nothing can be trained without labels, and so {idle} would have no effect"
+        return Problem(self.name, what, f"Drop {idle}, or give data with labels and masks")
 
     def _check_channels(self, program: Program, axis: Axis) -> list[Problem]:
-        if program.sparse_weights:
-            what = f"weights are sparse already, and pattern={axis} would take channels out of them"
-            return [Problem(self.name, what, "Put it in front of the other sparsify-weights")]
         if not WholeChannels(program, axis).groups:
             return [Problem(self.name, "no group of hidden channels can shrink", "Use pattern=unstructured")]
         return []

@@ -11,7 +11,7 @@ from gnnexport import spec
 from gnnexport.errors import UnsupportedError
 from gnnexport.measure.budgets import Budget
 from gnnexport.measure.intervals import Interval
-from gnnexport.passes.contract import Pass, PassContext, Stage
+from gnnexport.passes.contract import Pass, PassContext, Stage, check_order
 from gnnexport.pipeline.emission import Emitter
 from gnnexport.pipeline.measured import Measured
 from gnnexport.pipeline.steps import Stepped, run_pass
@@ -114,9 +114,11 @@ def run_given(start: Program, passes: Sequence[Pass], ctx: PassContext, progress
     """Run the passes the user named, in order, but for those that each target measures afterwards; each is kept.
 
     Raises:
-        UnsupportedError: a pass refuses the Program; those to be measured are asked before any work is done.
+        UnsupportedError: a pass refuses the Program. Those to be measured are asked before any work is done, and all
+            whether they can stand behind the others.
     """
-    problems = [problem for item in passes if item.measured for problem in item.check(start, ctx)]
+    problems = check_order(passes)
+    problems += [problem for item in passes if item.measured for problem in item.check(start, ctx)]
     if problems:
         raise UnsupportedError(*problems)
     result = Stepped(start)

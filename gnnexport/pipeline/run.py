@@ -21,7 +21,7 @@ from gnnexport.errors import UnsupportedError, UsageError
 from gnnexport.frontends.baseline import Baseline, best_pytorch
 from gnnexport.frontends.neighbour_baseline import best_on_targets
 from gnnexport.measure.budgets import default_budget, parse_budget
-from gnnexport.passes.contract import PassContext
+from gnnexport.passes.contract import PassContext, check_order
 from gnnexport.pipeline.compression import Auto, run_given
 from gnnexport.pipeline.emission import Emitter
 from gnnexport.pipeline.latency import latency_on
@@ -214,7 +214,8 @@ def _produce(
 
 def _dry(request: Request, source: Source, simplified: Simplified, ctx: PassContext) -> Product:
     """Check passes and targets and say what would run."""
-    problems = [problem for item in request.passes or () for problem in item.check(simplified.program, ctx)]
+    problems = check_order(request.passes or ())
+    problems += [problem for item in request.passes or () for problem in item.check(simplified.program, ctx)]
     final = finalise(simplified.program, source.data, source.mode).program
     problems += [problem for target in request.targets for problem in refusals(target, final, source.mode)]
     if problems:

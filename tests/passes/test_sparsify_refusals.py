@@ -1,0 +1,111 @@
+"""What sparsifying passes refuse before any work is done: an order that cannot be, and options that nothing acts on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gnnexport.cli import app
+from gnnexport.passes.contract import PassContext, check_order, marks_of
+from gnnexport.passes.sparsify_edges import SparsifyEdges
+from gnnexport.passes.sparsify_weights import SparsifyWeights
+from gnnexport.registry import build_passes
+from tests.passes.test_sparsify_weights import LABELLED, context
+from tests.road import Arrays, write_road
+from tests.small_models import split
+
+UNLABELLED = PassContext(data=LABELLED.hide("test"))
+
+
+@pytest.mark.parametrize(
+    ("specs", "words"),
+    [
+        ("sparsify-edges; sparsify-edges{rule=runtime}", "left out already"),
+        ("sparsify-weights; prune-channels", "in front of sparsify-weights"),
+        ("sparsify-edges{joint=0.5}; prune-channels", "in front of sparsify-weights"),
+        ("sparsify-weights; sparsify-weights{pattern=row}", "channels out of them"),
+        ("sparsify-edges{sparsity=0,joint=0.5}; sparsify-weights{pattern=column}", "channels out of them"),
+        ("sparsify-weights; sparsify-edges{joint=0.5}", "choose their entries anew"),
+        ("quantize; sparsify-weights", "quantised already"),
+        ("a2q; sparsify-edges{joint=0.5}", "quantised already"),
+    ],
+)
+def test_an_order_that_cannot_be_is_known_beforehand(specs: str, words: str) -> None:
+    """No Program is needed to tell."""
+    (problem,) = check_order(build_passes([specs]))
+    assert words in str(problem)
+
+
+@pytest.mark.parametrize(
+    "specs",
+    [
+        "prune-channels; sparsify-edges; sparsify-weights; quantize",
+        "sparsify-edges{sparsity=0}; sparsify-edges",
+        "sparsify-weights{pattern=column}; sparsify-weights{pattern=row}; prune-channels",
+        "sparsify-weights; sparsify-weights{sparsity=0.95}; a2q",
+        "sparsify-edges{joint=0.5}; sparsify-weights",
+        "quantize; sparsify-edges",
+    ],
+)
+def test_other_orders_can_be(specs: str) -> None:
+    """Nothing is refused that runs."""
+    assert check_order(build_passes([specs])) == []
+
+
+@pytest.mark.parametrize("item", build_passes(["sparsify-weights; sparsify-weights{pattern=row}; quantize"]))
+def test_passes_leave_the_marks_they_tell(item: SparsifyWeights) -> None:
+    """What is told beforehand is what the Program shows afterwards."""
+    assert marks_of(split("GCN")) == frozenset()
+    assert marks_of(item.run(split("GCN"), context())) == item.leaves
+
+
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]])
+def test_nothing_is_trained_for_an_order_that_cannot_be(
+    dry: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command refuses it before the first pass, and so does a dry run."""
+    path = write_road(tmp_path)
+    assert app.run(["compress", str(path), "--passes", "sparsify-weights; prune-channels", *dry, "--json"]) == 6
+    printed = capsys.readouterr()
+    assert "in front of sparsify-weights" in json.loads(printed.out)["error"]["problems"][0]["mend"]
+    assert "retraining" not in printed.err
+    assert not (tmp_path / "model.bundle").exists()
+
+
+@pytest.mark.parametrize("options", ["schedule=gradual", "retrain_epochs=50", "lr=0.1", "distil=0.5"])
+def test_options_of_training_need_labels(options: str) -> None:
+    """Without any, they would do nothing; pruning alone is done."""
+    (item,) = build_passes([f"sparsify-weights{{{options}}}"])
+    (problem,) = item.check(split("GCN"), UNLABELLED)
+    assert options.partition("=")[0] in problem.what
+    assert "labels" in problem.mend
+    assert item.check(split("GCN"), context()) == []
+    assert SparsifyWeights().check(split("GCN"), UNLABELLED) == []
+
+
+def test_joint_is_trained_where_no_edge_goes() -> None:
+    """Options of training act then, and what cannot be trained is refused."""
+    (item,) = build_passes(["sparsify-edges{sparsity=0,joint=0.5,rounds=2,epochs=4,lr=0.01}"])
+    program = split("GCN")
+    assert item.check(program, context()) == []
+    program = program.clone()
+    program.training_blocker = "a module that cannot be trained"
+    assert "cannot be trained" in str(item.check(program, context())[0])
+    assert "cannot be trained" in str(SparsifyWeights().check(program, context())[0])
+    assert SparsifyWeights(retrain=False).check(program, context()) == []
+    with pytest.raises(ValueError, match="nothing is trained"):
+        SparsifyEdges(sparsity=0.0, rounds=2)
+
+
+def test_the_command_refuses_options_without_labels(tmp_path: Path) -> None:
+    """With 6, and leaves nothing."""
+
+    def unlabelled(arrays: Arrays) -> Arrays:
+        return {name: np.asarray(arrays[name]) for name in ("x", "edge_index")}
+
+    path = write_road(tmp_path, unlabelled)
+    assert app.run(["compress", str(path), "--passes", "sparsify-weights{retrain_epochs=9}"]) == 6
+    assert not (tmp_path / "model.bundle").exists()
