@@ -207,7 +207,13 @@ class SparsifyWeights(Pass):
             what = "no matrix of weights requires a gradient"
             return [Problem(self.name, what, "Unfreeze some, or drop this pass")]
         pattern = parse_pattern(self.pattern)
-        problems = [] if isinstance(pattern, Pattern) else self._check_channels(program, pattern)
+        if not isinstance(pattern, Pattern):
+            problems = self._check_channels(program, pattern)
+        elif any(pattern.can_leave_out(item.shape) for item in prunable(program)):
+            problems = []
+        else:
+            what = f"pattern={pattern} leaves every entry, for no matrix of weights is larger than what stays of it"
+            problems = [Problem(self.name, what, "Give smaller numbers, as pattern=2:4 or 4x1, or drop this pass")]
         trains = self.retrain or self.method != "magnitude" or self.schedule == "gradual"
         return [*problems, *(why_not_trainable(program) if trains and ctx.trainer is not None else ())]
 

@@ -13,6 +13,7 @@ from gnnexport.passes.contract import PassContext, check_order, marks_of
 from gnnexport.passes.sparsify_edges import SparsifyEdges
 from gnnexport.passes.sparsify_weights import SparsifyWeights
 from gnnexport.registry import build_passes
+from gnnexport.training.sparsity.weights import find_weights
 from tests.passes.test_sparsify_weights import LABELLED, context
 from tests.road import Arrays, write_road
 from tests.small_models import split
@@ -84,6 +85,16 @@ def test_options_of_training_need_labels(options: str) -> None:
     assert "labels" in problem.mend
     assert item.check(split("GCN"), context()) == []
     assert SparsifyWeights().check(split("GCN"), UNLABELLED) == []
+
+
+@pytest.mark.parametrize("pattern", ["9999x9999", "9998:9999"])
+def test_a_pattern_that_leaves_every_entry_is_refused(pattern: str) -> None:
+    """Training for hours would come to the model as it was."""
+    (problem,) = SparsifyWeights(pattern=pattern).check(split("GCN"), context())
+    assert f"pattern={pattern} leaves every entry" in problem.what
+    wide = max(item.shape[1] for item in find_weights(split("GCN")))
+    assert SparsifyWeights(pattern=f"{wide - 1}:9999").check(split("GCN"), context()) == []
+    assert SparsifyWeights(pattern=f"9999x{wide - 1}").check(split("GCN"), context()) == []
 
 
 def test_joint_is_trained_where_no_edge_goes() -> None:

@@ -35,6 +35,12 @@ class Pattern:
     group: int = 0
     most: int = 0
 
+    def can_leave_out(self, shape: tuple[int, int]) -> bool:
+        """Tell whether any entry of a weight [outputs, inputs] can go: one block stays, and the best of each group."""
+        if self.group:
+            return shape[1] > self.most
+        return shape[0] > self.block[0] or shape[1] > self.block[1]
+
     def __str__(self) -> str:
         if self.group:
             return f"{self.most}:{self.group}"
