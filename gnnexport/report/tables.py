@@ -122,7 +122,10 @@ def _sparsity(report: Report) -> tuple[Table, Table, Table]:
         ("weights stored as zero", found.weights_stored, _bytes(found)),
         ("weights executed as zero", found.weights_executed, "of the same numbers: never multiplied"),
     )
-    rows = tuple((name, share(value), about) for name, value, about in lines if value is not None)
+    there = (found.edges is not None, *(2 * [found.weights_stored is not None]))
+    rows = tuple(
+        (name, share(value), about) for (name, value, about), is_there in zip(lines, there, strict=True) if is_there
+    )
     layers = tuple(
         (item.name, count(item.total), count(item.kept), share(1 - item.kept / item.total if item.total else 0.0))
         for item in found.layers

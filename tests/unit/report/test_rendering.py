@@ -18,7 +18,7 @@ from gnnexport.bundle.report_schema import (
     Step,
 )
 from gnnexport.report.markdown import to_markdown
-from gnnexport.report.quantities import throughput
+from gnnexport.report.quantities import NOT_MEASURED, throughput
 from gnnexport.report.tables import tables
 from gnnexport.report.text import to_text
 
@@ -138,6 +138,10 @@ def test_sparsity_is_told_apart(render):
         assert word in text
     assert "stored, not executed" in text
     assert "up to the engine, which may: 2:4" in text
+    unknown = sparsity.model_copy(update={"weights_executed": None})
+    text = render(REPORT.model_copy(update={"result": REPORT.result.model_copy(update={"sparsity": unknown})}))
+    assert "weights executed as zero" in text
+    assert NOT_MEASURED in text
     assert "Sparsity" not in render(REPORT)
 
 
