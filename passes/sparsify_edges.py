@@ -191,6 +191,8 @@ class SparsifyEdges(Pass):
         if ctx.trainer is None or not self.retrain or self._leaves_all:
             return []
         problems = list(why_not_trainable(program))
+        if self.distil_on == "all" and (what := ctx.trainer.why_not_everywhere()):
+            problems.append(Problem(self.name, what, "Drop distil_on=all"))
         epochs = ctx.trainer.task.epochs if self.epochs is None else self.epochs
         if epochs < self.rounds and self.rounds > 1:
             what = f"{epochs} epochs are too few for {self.rounds} rounds, each of which trains"

@@ -154,7 +154,7 @@ class SparsifyWeights(Pass):
     def _check_ranges(self) -> None:
         if self.sparsity is not None and not 0 < self.sparsity < 1:
             raise ValueError("sparsity must be in (0, 1). Write for example sparsity=0.9")
-        if self.threshold is not None and self.threshold < 0:
+        if self.threshold is not None and not self.threshold >= 0:
             raise ValueError("threshold must not be negative. Write for example threshold=0.5")
         for name in ("death", "stop"):
             value = getattr(self, name)
@@ -194,7 +194,7 @@ class SparsifyWeights(Pass):
         """Refuse a Program without weights that may change, one that is quantised, and training without labels."""
         if program.prepare is None:
             return [Problem(self.name, "the Program is not split yet", "Run raise-messages and split-structure first")]
-        if ctx.trainer is None and (problem := self._untrained()):
+        if problem := self._refused_training(ctx):
             return [problem]
         if self.score == "norm" and ctx.data is None:
             mend = "Give data with --data, or use score=magnitude"
@@ -217,8 +217,11 @@ class SparsifyWeights(Pass):
         trains = self.retrain or self.method != "magnitude" or self.schedule == "gradual"
         return [*problems, *(why_not_trainable(program) if trains and ctx.trainer is not None else ())]
 
-    def _untrained(self) -> Problem | None:
-        """Tell which options need labels to train with."""
+    def _refused_training(self, ctx: PassContext) -> Problem | None:
+        """Tell which options of training would have no effect, if any."""
+        if ctx.trainer is not None:
+            what = ctx.trainer.why_not_everywhere() if self.distil_on == "all" else ""
+            return Problem(self.name, what, "Drop distil_on=all") if what else None
         if self.method != "magnitude":
             mend = "Give data with labels, or use method=magnitude"
             return Problem(self.name, f"method={self.method} needs labels to train with", mend)

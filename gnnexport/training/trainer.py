@@ -171,6 +171,12 @@ class Trainer:
         """Return how a Program is fed in training."""
         return self._feed(program, training=True)
 
+    def why_not_everywhere(self) -> str:
+        """Tell why a teacher answers for training rows alone; empty where it may for all nodes."""
+        if self.data.num_graphs is not None:
+            return "of a set of graphs those that are trained on are run, and no answers for others are learned from"
+        return "" if self.data.level == "node" else f"the model answers for each {self.data.level}, and not for nodes"
+
     @cached_property
     def _validation(self) -> Sequence[GraphData]:
         return split_set(self.data, "val")
@@ -190,7 +196,7 @@ class Trainer:
 
     def _taught(self, teacher: Program, feed: Feed, everywhere: bool) -> list[Tensor]:
         """Return the teacher's answers for the training rows, part by part of a feed; of one graph they are one."""
-        if everywhere and isinstance(feed, WholeFeed) and self.data.num_graphs is None and self.data.level == "node":
+        if everywhere and isinstance(feed, WholeFeed) and not self.why_not_everywhere():
             with torch.no_grad():
                 return [teacher.train(False)(self.data.inputs)]
         if self.data.num_graphs is None:

@@ -215,6 +215,21 @@ def test_entries_go_where_no_edge_does() -> None:
     assert edge_sets.kept(both) == []
 
 
+def test_entries_alone_are_trained_too() -> None:
+    """Where entries go and edges stay, options of training act, and what cannot be trained is refused."""
+    (item,) = build_passes(["sparsify-edges{sparsity=0,joint=0.7,rounds=2,epochs=2}"])
+    notes: list[str] = []
+    ctx = context(notes=notes, epochs=2)
+    assert item.check(program_of("GCN"), ctx) == []
+    assert item.run(program_of("GCN"), ctx).sparse_weights
+    assert sum("after retraining" in note for note in notes) == 2
+    blocked = program_of("GCN").clone()
+    blocked.training_blocker = "a layer behaves otherwise in training"
+    (problem,) = SparsifyEdges(sparsity=0.0, joint=0.7).check(blocked, ctx)
+    assert "otherwise in training" in problem.what
+    assert SparsifyEdges(sparsity=0.0).check(blocked, ctx) == []
+
+
 def test_joint_beside_a_rule_of_requests() -> None:
     """In mode graphs edges go by a rule at run time, and entries by what is read where it holds."""
     ctx = replace(context(), mode="graphs")

@@ -121,6 +121,28 @@ def test_without_labels_the_largest_stay_as_they_are() -> None:
     assert notes[-1] == "not retrained: without labels"
 
 
+@pytest.mark.parametrize("option", ["schedule=gradual", "retrain_epochs=3", "lr=0.1", "distil=0.5"])
+def test_options_of_training_need_labels(option: str) -> None:
+    """Without any they would have no effect, and are refused."""
+    (item,) = build_passes([f"sparsify-weights{{{option}}}"])
+    (problem,) = item.check(split("GCN"), PassContext())
+    name = option.split("=")[0]
+    assert f"so {name} would have no effect" in problem.what
+    assert f"Drop {name}" in problem.mend
+    assert item.check(split("GCN"), context()) == []
+
+
+def test_a_threshold_that_nothing_falls_below_changes_nothing() -> None:
+    """Weights that are sparse already stay so, and are known to be."""
+    before, _ = sparse("GCN", sparsity=0.5, retrain=False)
+    notes: list[str] = []
+    item = SparsifyWeights(score="norm", threshold=0.0, retrain=False)
+    after = item.run(before, replace(context(), note=notes.append))
+    assert after is not before
+    assert after.sparse_weights == before.sparse_weights != frozenset()
+    assert "no entry goes: the model stays as it is" in notes
+
+
 def test_rounds_come_down_step_by_step() -> None:
     """Sparsity rises with each round, less and less, and training goes on in between."""
     _, notes = sparse("GCN", sparsity=0.8, schedule="gradual", rounds=3, epochs=4)

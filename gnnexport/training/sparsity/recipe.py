@@ -134,7 +134,7 @@ class _Run:
             self._tell(program)
             if not program.sparse_weights:
                 self.note("no entry goes: the model stays as it is")
-                return program
+                return self.given.clone()
         elif isinstance(projection, WholeChannels):
             for line in projection.cut(program, values_of(program), recipe.sparsity):
                 self.note(line)

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 
+from gnnexport import spec
+from gnnexport.passes.contract import Pass, PassContext
+from gnnexport.passes.sparsify_edges import SparsifyEdges
+from gnnexport.passes.sparsify_weights import SparsifyWeights
 from gnnexport.program.program import Program
 from gnnexport.training import parts
 from gnnexport.training.distillation import Objective, divergence
@@ -85,6 +90,35 @@ def test_nodes_without_labels_teach_too() -> None:
         with torch.no_grad():
             apart.append(float(divergence("cross-entropy", fitted(given.inputs)[rows], answers)))
     assert apart[1] < apart[0]
+
+
+@pytest.mark.parametrize("item", [SparsifyEdges, SparsifyWeights])
+def test_passes_say_which_nodes_teach(item: type[Pass], monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of a graph, unless it is said otherwise."""
+    asked: list[bool] = []
+    fit = Trainer.fit
+
+    def watched(*given: Any, **options: Any) -> object:
+        asked.append(options["everywhere"])
+        return fit(*given, **options)
+
+    monkeypatch.setattr(Trainer, "fit", watched)
+    ctx = PassContext(data=data(), trainer=Trainer(data(), Task(epochs=1)))
+    for options in ("", ",distil_on=all", ",distil_on=train"):
+        built = spec.build(item, spec.parse(f"{item.name}{{sparsity=0.5,distil=0.5{options}}}"))
+        assert built.check(split("GCN"), ctx) == []
+        built.run(split("GCN"), ctx)
+    assert asked == [True, True, False]
+
+
+def test_graphs_of_a_set_do_not_teach_about_others() -> None:
+    """There `distil_on=all` would have no effect, and is refused."""
+    ctx = PassContext(data=graph_set(), trainer=Trainer(graph_set(), Task(epochs=1)), mode="graphs")
+    for item in (SparsifyEdges, SparsifyWeights):
+        assert item(distil=0.5).check(graph_program("sum"), ctx) == []
+        (problem,) = item(distil=0.5, distil_on="all").check(graph_program("sum"), ctx)
+        assert "set of graphs" in problem.what
+        assert problem.mend == "Drop distil_on=all"
 
 
 def test_nothing_to_learn_from_itself() -> None:
