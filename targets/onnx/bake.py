@@ -30,10 +30,10 @@ def bake(dialect: DialectModel) -> ir.Model:
         if value.name in dialect.structure:
             _make_constant(graph, value, dialect)
     _check_sizes(graph)
-    folded = _known_of_graph(graph)
+    given, folded = set(graph.initializers), _known_of_graph(graph)
     _fold(model)
-    for value in model.graph.initializers.values():
-        if not value.meta.get(OF_GRAPH) and (value.name in folded or _is_fill(value)):
+    for name, value in model.graph.initializers.items():
+        if not value.meta.get(OF_GRAPH) and (name in folded or (name not in given and _is_fill(value))):
             value.meta[FOLDED] = True
     return model
 

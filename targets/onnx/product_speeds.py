@@ -31,9 +31,10 @@ def products_of(graph: ir.Graph, choices: Choices) -> tuple[ProductShape, ...]:
         if is_linear(node):
             matrices.append((layer_weights(node), False))
         for matrix, by_kernels in matrices:
-            if matrix.size >= FEWEST:
+            rows = rows_of(node, choices)
+            if matrix.size >= FEWEST and rows:
                 outputs, inputs = matrix.shape
-                found[ProductShape(rows_of(node, choices), inputs, outputs, by_kernels=by_kernels)] += 1
+                found[ProductShape(rows, inputs, outputs, by_kernels=by_kernels)] += 1
     return tuple(replace(item, count=count) for item, count in found.items())
 
 

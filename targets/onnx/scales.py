@@ -6,9 +6,9 @@ import numpy as np
 import onnx_ir as ir
 
 from gnnexport.targets.onnx import schemas
-from gnnexport.targets.onnx.matching import is_constant, only_reader
+from gnnexport.targets.onnx.matching import is_constant, only_reader, same_sizes
 from gnnexport.targets.onnx.operators import dialect_nodes
-from gnnexport.targets.onnx.tape import OF_GRAPH, Constants
+from gnnexport.targets.onnx.tape import FOLDED, OF_GRAPH, Constants
 
 
 def fold_scales(graph: ir.Graph) -> int:
@@ -22,7 +22,9 @@ def fold_scales(graph: ir.Graph) -> int:
         if weight is None or not is_constant(weight) or reader is None or reader.op_type != "Mul" or reader.domain:
             continue
         scale = reader.inputs[1] if reader.inputs[0] is node.outputs[0] else reader.inputs[0]
-        if scale is not None and scale.const_value is not None and scale.const_value.size == 1:
+        one = scale is not None and scale.const_value is not None and scale.const_value.size == 1
+        # A number with more dimensions than the sum has would give it some of its own.
+        if one and same_sizes(node.outputs[0], reader.outputs[0]):
             _fold(graph, constants, node, reader, float(scale.const_value.numpy().reshape(())))
             folded += 1
     return folded
@@ -36,6 +38,8 @@ def _fold(graph: ir.Graph, constants: Constants, node: ir.Node, product: ir.Node
     scaled = constants.add(
         (given.astype(np.float64) * scale).astype(given.dtype), of_graph=bool(weight.meta.get(OF_GRAPH))
     )
+    if weight.meta.get(FOLDED):
+        scaled.meta[FOLDED] = True
     old, last = node.outputs[0], product.outputs[0]
     out = ir.Value(name=f"{last.name}_scaled", shape=old.shape, type=old.type)
     inputs = [*node.inputs[:3], scaled, *node.inputs[4:]]

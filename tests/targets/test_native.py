@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,11 +24,14 @@ from gnnexport.program.inputs import Input
 from gnnexport.program.program import Program
 from gnnexport.runtime.ort import OrtBackend
 from gnnexport.targets.contract import Artefact, EmitContext
-from gnnexport.targets.onnx import choice, native_target
+from gnnexport.targets.onnx import choice, native_target, schemas
+from gnnexport.targets.onnx.scales import fold_scales
+from gnnexport.targets.onnx.tape import FOLDED, OF_GRAPH
 from gnnexport.targets.onnx.translate import translate
 from gnnexport.targets.ort import OrtTarget
 from tests.small_models import EDGE_WIDTH, INPUTS, WIDTH, run, split
 from tests.targets.requests import prepared, random_edges, request_of
+from tests.targets.sketch import Sketch
 
 pytestmark = pytest.mark.skipif(library.why_missing() is not None, reason=f"the kernels: {library.why_missing()}")
 
@@ -134,6 +138,47 @@ def test_factors_that_others_read_stay(tmp_path: Path) -> None:
     emit(program, tmp_path)
     assert operators(tmp_path)["Mul"] >= 2
     assert error(program, tmp_path) < 1e-5
+
+
+def test_a_factor_of_the_answer_is_one_of_edges(tmp_path: Path) -> None:
+    """The product may be what the model gives; factors of more dimensions than the sum has stay."""
+
+    def forward(model: Written, x: Tensor, edges: Tensor, factor: Tensor) -> Tensor:
+        weight = torch.full_like(x[edges[0], :1], 0.5)
+        out = scatter(x[edges[0]] * weight, edges[1], 0, x.size(0), "sum") * factor
+        return out if out.dim() == 2 else out.squeeze(0)
+
+    for factor, count in ((torch.tensor(0.25), 0), (torch.full((1, 1, 1), 0.25), 1)):
+        program = prepared(Written(partial(forward, factor=factor)).eval(), READS_OF_NODES)
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        emit(program, folder)
+        assert operators(folder)["Mul"] == count
+        assert error(program, folder) < 1e-5
+
+
+@pytest.mark.parametrize("mark", [OF_GRAPH, FOLDED])
+def test_scaled_weights_stem_from_what_they_stemmed_from(mark: str) -> None:
+    """What is of the graph, or folded of it, is so with a factor as well; a model of no edges is no exception."""
+    for edges in (0, 3):
+        sketch = Sketch()
+        x = sketch.features("x", [4, 2])
+        rowptr = sketch.weight("rowptr", np.array([0, edges, edges, edges, edges]))
+        col = sketch.weight("col", np.arange(edges))
+        weight = sketch.weight("weight", np.arange(1, edges + 1, dtype=np.float32))
+        total = sketch.op(schemas.AGGREGATE, [x, rowptr, col, weight], [4, 2], reduce="sum")
+        factor = sketch.weight("factor", np.array([0.5], np.float32))
+        graph = sketch.finish(sketch.op("Mul", [factor, total], [4, 2])).model.graph
+        weight.meta[mark] = True
+        assert fold_scales(graph) == 1
+        (node,) = graph
+        scaled = node.inputs[3]
+        assert scaled is not None
+        assert scaled.const_value is not None
+        assert scaled.const_value.numpy().tolist() == [0.5 * number for number in range(1, edges + 1)]
+        assert scaled.meta.get(mark)
+        assert "weight" not in graph.initializers
+        assert graph.outputs[0].name == "logits"
 
 
 @pytest.mark.parametrize("kind", ["gat", "gatv2", "dot"])
