@@ -22,10 +22,10 @@ def fold_scales(graph: ir.Graph) -> int:
         if weight is None or not is_constant(weight) or reader is None or reader.op_type != "Mul" or reader.domain:
             continue
         scale = reader.inputs[1] if reader.inputs[0] is node.outputs[0] else reader.inputs[0]
-        one = scale is not None and scale.const_value is not None and scale.const_value.size == 1
+        number = None if scale is None else scale.const_value
         # A number with more dimensions than the sum has would give it some of its own.
-        if one and same_sizes(node.outputs[0], reader.outputs[0]):
-            _fold(graph, constants, node, reader, float(scale.const_value.numpy().reshape(())))
+        if number is not None and number.size == 1 and same_sizes(node.outputs[0], reader.outputs[0]):
+            _fold(graph, constants, node, reader, float(number.numpy().reshape(())))
             folded += 1
     return folded
 
