@@ -277,6 +277,10 @@ class SparsifyEdges(Pass):
             left["aggregation"] = 1 - self.sparsity
         if self.joint is not None:
             left["linear"] = 1 - self.joint
+        if self.joint is not None and ctx.sparse_pattern is not None:
+            return [
+                f"joint: the target's engine may skip zeros of pattern={ctx.sparse_pattern} alone, which these are not"
+            ]
         shares = ctx.shares(program) if ctx.shares is not None and left else None
         return [] if shares is None else [prediction(shares, left)]
 
@@ -320,6 +324,8 @@ class SparsifyEdges(Pass):
             lr=self.lr, teacher=given if self.distil else None, distil=self.distil,
             everywhere=self.distil_on != "train",
         )  # fmt: skip
+        if history.note:
+            ctx.note(f"by the protocol of publications: trained {history.note}")
         found = f"validation {ctx.trainer.task.metric} {history.best:.4f}"
         ctx.note(
             "by the protocol of publications, on edges chosen anew in every epoch and evaluated with all edges: "

@@ -279,7 +279,7 @@ def _answers(program: Program, feed: Feed, split: Split) -> tuple[Tensor, Tensor
 
 def why_not_trainable(program: Program) -> list[Problem]:
     """Tell what keeps a Program from being trained."""
-    mend = "Skip retraining with retrain=false, or "
+    mend = "Skip retraining with retrain=false where the pass has it, or "
     if program.training_blocker:
         return [Problem("retraining", program.training_blocker, mend + "change that module")]
     if not any(item.requires_grad for item in program.body.parameters()):
