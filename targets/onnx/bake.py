@@ -30,10 +30,10 @@ def bake(dialect: DialectModel) -> ir.Model:
         if value.name in dialect.structure:
             _make_constant(graph, value, dialect)
     _check_sizes(graph)
-    given, folded = set(graph.initializers), _known_of_graph(graph)
+    folded = _known_of_graph(graph)
     _fold(model)
     for name, value in model.graph.initializers.items():
-        if not value.meta.get(OF_GRAPH) and (name in folded or (name not in given and _is_fill(value))):
+        if not value.meta.get(OF_GRAPH) and (name in folded or _is_fill(value)):
             value.meta[FOLDED] = True
     return model
 
