@@ -91,7 +91,8 @@ def run_seed(graph: str, name: str, data: GraphData, given: argparse.Namespace, 
     dense = accuracy(longer, data, "test"), accuracy(taught, data, "test")
     rows = []
     for method, distil, edges in itertools.product(given.methods, given.distil, given.edges):
-        sparse = SparsifyEdges(edges, method=method, distil=distil).run(trained.program, ctx)
+        item = SparsifyEdges(edges, method=method, distil=distil) if edges else None
+        sparse = trained.program if item is None else item.run(trained.program, ctx)
         for weights in given.weights:
             done = SparsifyWeights(sparsity=weights, distil=distil).run(sparse, ctx)
             found = accuracy(done, data, "test"), history.best, accuracy(done, data, "val")

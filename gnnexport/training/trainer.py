@@ -144,19 +144,19 @@ class Trainer:
         taught = None if teacher is None or distil == 0 else self._taught(teacher.clone(), feed, everywhere)
         metric, loss = self._judge(program, feed, "val")
         history, most = History(0, [metric], [], feed.note), self.task.epochs if epochs is None else epochs
-        best, since = _Best(program), 0
+        best, unsettled = _Best(program), 0
         best.see(0, self._rank(metric, loss), admitted=regime.admits())
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             for epoch in range(1, most + 1):
-                steps = feed.steps(taught)
-                history.train_loss.append(self._epoch(program, steps, objective, optimiser, regime, zeros))
-                regime.ended(history.train_loss[-1])
+                mean = self._epoch(program, feed.steps(taught), objective, optimiser, regime, zeros)
+                history.train_loss.append(mean)
+                regime.ended(mean)
                 metric, loss = self._judge(program, feed, "val")
                 history.validation.append(metric)
                 best.see(epoch, self._rank(metric, loss), admitted=regime.admits())
-                since = since if regime.settled() else epoch
-                if min(best.age(epoch), epoch - since) >= self.task.patience:
+                unsettled = unsettled if regime.settled() else epoch
+                if min(best.age(epoch), epoch - unsettled) >= self.task.patience:
                     break
                 if self._is_over():
                     self.progress(f"time budget spent at epoch {epoch}")
@@ -164,8 +164,7 @@ class Trainer:
                     break
                 if epoch % 20 == 0:
                     self.progress(f"epoch {epoch}: validation {self.task.metric} {metric:.4f}")
-        best_epoch = best.restore(len(history.train_loss))
-        return program.train(False), replace(history, best_epoch=best_epoch)
+        return program.train(False), replace(history, best_epoch=best.restore(len(history.train_loss)))
 
     def feed(self, program: Program) -> Feed:
         """Return how a Program is fed in training."""

@@ -16,6 +16,9 @@ from gnnexport.training.task import CLASS_LOSSES
 JUDGED: tuple[LossName, ...] = (*CLASS_LOSSES, "bce")
 """Losses of answers that are chances of classes."""
 
+_MOST = 1 << 20
+"""Edges that are looked at in one go."""
+
 
 def chances(program: Program, inputs: Mapping[str, Tensor], loss: LossName) -> Tensor:
     """Return how likely each node is of each class, float32 [nodes, classes], after the model's answers.
@@ -50,7 +53,3 @@ def agreement(of_nodes: Tensor, slots: Slots) -> Tensor:
     pieces = zip(slots.col.split(_MOST), slots.row.split(_MOST), strict=True)
     found = [(of_nodes.index_select(0, col) * of_nodes.index_select(0, row)).sum(1) for col, row in pieces]
     return torch.cat(found) if found else torch.zeros(0)
-
-
-_MOST = 1 << 20
-"""Edges that are looked at in one go."""
