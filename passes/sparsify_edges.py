@@ -8,7 +8,6 @@ from typing import ClassVar, Literal
 from gnnexport.errors import Problem
 from gnnexport.measure.amdahl import Kind, prediction
 from gnnexport.passes.contract import Mark, Pass, PassContext, Stage, marks_of
-from gnnexport.program.data import GraphData
 from gnnexport.program.edge_layers import EdgeLayer, find_layers
 from gnnexport.program.edge_rules import add_rules, no_rule
 from gnnexport.program.program import Program
@@ -17,7 +16,7 @@ from gnnexport.training.edges.choosing import BY_NORM, Choice, Method, Plan, Sch
 from gnnexport.training.edges.published import fit_published, why_not_published
 from gnnexport.training.edges.scores import no_norm
 from gnnexport.training.kinds import Rows
-from gnnexport.training.parts import split_set
+from gnnexport.training.parts import graphs_seen
 from gnnexport.training.sparsity.joint import without_entries
 from gnnexport.training.sparsity.recipe import prunable, told, values_of
 from gnnexport.training.trainer import History, why_not_trainable
@@ -232,7 +231,7 @@ class SparsifyEdges(Pass):
         given, program = program, program.clone().train(False)
         program.annotate()
         layers = self._layers(program, ctx)
-        inputs = _looked_at(ctx.data, ctx.seed).inputs
+        inputs = graphs_seen(ctx.data, seed=ctx.seed)[0].inputs  # of a large set a draw
         for line in self.foretell(given, ctx):
             ctx.note(line)
         trains = self.retrain and ctx.trainer is not None
@@ -357,8 +356,3 @@ def _tell_training(history: History, ctx: PassContext, start: str) -> None:
         f"{start}validation {ctx.trainer.task.metric} {history.validation[0]:.4f} with edges left out, "
         f"{history.best:.4f} after retraining (best of {len(history.validation)} at epoch {history.best_epoch})"
     )
-
-
-def _looked_at(data: GraphData, seed: int) -> GraphData:
-    """Return what edges are chosen by: of a set with labels, graphs that are trained on."""
-    return data if data.y is None or data.num_graphs is None else split_set(data, "train", seed=seed)[0]

@@ -11,8 +11,8 @@ from gnnexport.measure.sparse_speed import Setting, recommend
 from gnnexport.passes.contract import Mark, Pass, PassContext, Stage, marks_of
 from gnnexport.program.program import Program
 from gnnexport.training.kinds import Rows
+from gnnexport.training.parts import graphs_seen
 from gnnexport.training.sparsity.densities import Distribution
-from gnnexport.training.sparsity.norms import looked_at
 from gnnexport.training.sparsity.patterns import Axis, Pattern, parse_pattern
 from gnnexport.training.sparsity.projection import WholeChannels
 from gnnexport.training.sparsity.recipe import Method, Recipe, Score, Start, prunable, sparsify
@@ -266,8 +266,8 @@ class SparsifyWeights(Pass):
         if dense:
             parts = (f"{name} ({program.body.get_parameter(name).numel():,} numbers)" for name in dense)
             ctx.note(f"left dense, for no product reads a matrix of them as it is stored: {', '.join(parts)}")
-        graphs = () if ctx.data is None or self.score == "magnitude" else looked_at(ctx.data)
-        return sparsify(program, ctx.trainer, self._recipe(ctx), ctx.note, graphs=graphs)
+        seen = [] if ctx.data is None or self.score == "magnitude" else graphs_seen(ctx.data)
+        return sparsify(program, ctx.trainer, self._recipe(ctx), ctx.note, graphs=[piece.inputs for piece in seen])
 
     def _left(self) -> float | None:
         """Return the share of the work of linear maps that is left, about; `None` where that hangs on a threshold."""

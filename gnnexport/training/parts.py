@@ -124,6 +124,16 @@ def split_set(
     return [data.select(part) for part in _cut(graphs, nodes, min(BATCH_NODES, most_nodes or BATCH_NODES))]
 
 
+def graphs_seen(data: GraphData, *, seed: int | None = None) -> list[GraphData]:
+    """Return what a pass may look at to choose what goes: one graph, or of a set with labels those that are trained on.
+
+    Args:
+        data: a graph or a set.
+        seed: of `split_set`.
+    """
+    return [data] if data.y is None else split_set(data, "train", seed=seed)
+
+
 def _graphs_of(data: GraphData, split: Split) -> Tensor:
     """Return the graphs with a labelled row in a split, ascending; all of them when there is none to judge."""
     assert data.y is not None

@@ -10,22 +10,14 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from gnnexport.program.data import GraphData
 from gnnexport.program.program import Program
 from gnnexport.program.values import observe
-from gnnexport.training.parts import split_set
 from gnnexport.training.sparsity.weights import Weight, factor_of
 
 _ROWS = 1 << 16
 """Squared in one go."""
 
 Inputs = Mapping[str, Tensor]
-
-
-def looked_at(data: GraphData) -> list[Inputs]:
-    """Return the graphs that norms are of: the one there is, or of a set with labels those that are trained on."""
-    pieces = [data] if data.y is None else split_set(data, "train")
-    return [piece.inputs for piece in pieces]
 
 
 def squares_read(program: Program, weights: Sequence[Weight], graphs: Sequence[Inputs]) -> dict[str, Tensor]:
