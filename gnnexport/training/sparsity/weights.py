@@ -11,6 +11,7 @@ from torch import Tensor, fx
 
 from gnnexport.program.graphs import args_of, parameter_of
 from gnnexport.program.program import Program
+from gnnexport.program.shapes import rank_of
 
 aten = torch.ops.aten
 
@@ -25,7 +26,8 @@ _MATRIX_AT = {
 _FURTHER_PRODUCTS = (aten.bmm.default, aten.einsum.default)
 """Of which no matrix is found."""
 
-_TURNS = {aten.t.default, aten.transpose.int, aten.permute.default}
+_LAST = ([1, 0], [0, 2, 1])
+"""Orders of dimensions that swap the last two, of a matrix and of a stack of them."""
 
 
 @dataclass(frozen=True)
@@ -102,13 +104,22 @@ def _matrices(value: Tensor, place: int | None, turned: bool) -> Iterator[Weight
 def _source(node: Any) -> tuple[Any, bool, int | None]:
     """Return what a matrix is before it is transposed, whether it is, an odd number of times, and its place there."""
     turned = False
-    while isinstance(node, fx.Node) and node.target in _TURNS:
+    while isinstance(node, fx.Node) and _turns(node):
         turned = not turned
         node = args_of(node)[0]
     if isinstance(node, fx.Node) and node.target is aten.select.int and args_of(node)[1] == 0:
         source, _, place = args_of(node)
         return (source, turned, place) if isinstance(place, int) and place >= 0 else (None, turned, None)
     return node, turned, None
+
+
+def _turns(node: fx.Node) -> bool:
+    """Tell whether a value is another with its last two dimensions swapped."""
+    if node.target is aten.permute.default:
+        return list(args_of(node)[1]) in _LAST
+    if node.target is aten.transpose.int:
+        return {place % (rank_of(node) or 2) for place in args_of(node)[1:]} == {rank_of(node) - 2, rank_of(node) - 1}
+    return node.target is aten.t.default
 
 
 def factor_of(program: Program, reader: fx.Node) -> tuple[fx.Node, bool]:

@@ -22,7 +22,7 @@ from gnnexport.training.sparsity.growing import Growing, Growth
 from gnnexport.training.sparsity.patterns import UNSTRUCTURED, Pattern
 from gnnexport.training.sparsity.projection import Entries
 from gnnexport.training.sparsity.recipe import Recipe, prunable, sparsify, values_of
-from gnnexport.training.sparsity.weights import find_weights
+from gnnexport.training.sparsity.weights import dense_parameters, find_weights
 from gnnexport.training.task import Task
 from gnnexport.training.trainer import Trainer
 from tests.small_models import CLASSES, WIDTH, Handwritten, inputs_of, split, summed
@@ -48,6 +48,20 @@ class Initial(nn.Module):
         """Return logits."""
         hidden = self.first(x).relu()
         return self.last(self.conv(hidden, hidden, edge_index).relu())  # type: ignore[no-any-return]
+
+
+class Turned(nn.Module):
+    """A layer of two matrices that are stored with the one of each input side by side."""
+
+    def __init__(self) -> None:
+        """Make the layers."""
+        super().__init__()
+        self.stored, self.last = nn.Parameter(torch.rand(WIDTH, 2, 8)), nn.Linear(8, CLASSES)
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        """Return logits."""
+        hidden = torch.matmul(x, self.stored.permute(1, 0, 2)).sum(0)
+        return self.last(summed(hidden, edge_index).relu())  # type: ignore[no-any-return]
 
 
 def captured(model: nn.Module) -> Program:
@@ -150,3 +164,9 @@ def test_time_that_is_over_leaves_sparse_weights() -> None:
         total = sum(item.size for item in weights)
         assert left <= (total if recipe.pattern != UNSTRUCTURED else round(0.1 * total) + len(weights))
         assert after.sparse_weights
+
+
+def test_dimensions_in_another_order_are_no_transposed_matrix() -> None:
+    program = captured(Turned())
+    assert [item.name for item in find_weights(program)] == ["last.weight"]
+    assert dense_parameters(program) == ["stored"]
