@@ -8,7 +8,7 @@ many there are. Contenders of one table take turns in blocks.
 
 from __future__ import annotations
 
-from benchmarks import quantised_models
+from benchmarks import whole_models
 from gnnexport.passes.contract import Pass
 from gnnexport.passes.sparsify_edges import SparsifyEdges
 from gnnexport.passes.sparsify_weights import SparsifyWeights
@@ -20,4 +20,4 @@ WAYS: dict[str, Pass] = {
 }
 
 if __name__ == "__main__":
-    quantised_models.main(__doc__ or "", "sparse_models", WAYS)
+    whole_models.main(__doc__ or "", "sparse_models", WAYS)

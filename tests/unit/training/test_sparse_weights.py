@@ -167,6 +167,7 @@ def test_time_that_is_over_leaves_sparse_weights() -> None:
 
 
 def test_dimensions_in_another_order_are_no_transposed_matrix() -> None:
+    """A stack that is stored with each input's matrices side by side stays dense, and is named."""
     program = captured(Turned())
     assert [item.name for item in find_weights(program)] == ["last.weight"]
     assert dense_parameters(program) == ["stored"]
