@@ -2,33 +2,38 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gnnexport.arguments import (
+    FilePath,
+    Texts,
+    budgets_of,
+    check_filled,
+    existing,
+    given_of,
+    request_of,
+    silent,
+    texts,
+    timing_s,
+    with_default,
+)  # fmt: skip
 from gnnexport.bundle.reader import open_bundle
-from gnnexport.bundle.report_schema import Budgets, Report
+from gnnexport.bundle.report_schema import Report
 from gnnexport.bundle.summary import summarise
-from gnnexport.errors import EXIT_OK, Problem, UsageError, nearest
-from gnnexport.measure.budgets import default_budget, parse_budget, parse_bytes, parse_duration, parse_speedup
+from gnnexport.errors import EXIT_OK, UsageError
 from gnnexport.report.markdown import to_markdown
 from gnnexport.report.verdict import gravest, judge
-from gnnexport.validate.bundle import TIME_BUDGET_S, Validation, bench_bundle, validate_bundle
+from gnnexport.validate.bundle import Validation, bench_bundle, validate_bundle
 
 if TYPE_CHECKING:
     from gnnexport.catalogue import CatalogueEntry
     from gnnexport.diagnosis import DoctorEntry
     from gnnexport.pipeline.request import Request
     from gnnexport.pipeline.source import Given
-
-Texts = str | Sequence[str] | None
-FilePath = Path | str
-
-MODES = ("full", "batched", "graphs")
-DEFAULT_TARGET = "ort"
 
 
 @dataclass(frozen=True)
@@ -143,8 +148,8 @@ def compress(
     """
     from gnnexport.frontends.sidecar import read_recipe, read_sidecar
 
-    model_path = _existing(model)
-    _check_filled("--recipe", recipe)
+    model_path = existing(model)
+    check_filled("--recipe", recipe)
     sidecar = read_sidecar(model_path)
     chosen = read_recipe(Path(recipe)) if recipe is not None else None
     tables = [table for table in (chosen, sidecar.compress) if table is not None]
@@ -152,12 +157,12 @@ def compress(
     def first(option: Any, name: str) -> Any:
         return option if option is not None else next((v for t in tables if (v := getattr(t, name)) is not None), None)
 
-    given = _given(model_path, data, first(mode, "mode"), trust, builder, code, inputs)
-    request = _request(
+    given = given_of(model_path, data, first(mode, "mode"), trust, builder, code, inputs)
+    request = request_of(
         model_path,
         target=first(target, "target"),
-        passes=_texts(first(passes, "passes")) or ["auto"],
-        budgets=_budgets(first(max_drop, "max_drop"), first(min_speedup, "min_speedup"), sidecar.task.metric),
+        passes=texts(first(passes, "passes")) or ["auto"],
+        budgets=budgets_of(first(max_drop, "max_drop"), first(min_speedup, "min_speedup"), sidecar.task.metric),
         time_budget=time_budget, output=output, seed=seed, force=force, embed_data=embed_data, store=store,
         memory=memory if memory is not None else sidecar.training.memory, decisions=decisions, dry_run=dry_run,
         progress=progress,
@@ -189,14 +194,14 @@ def export(
     """Lower a trained model as it is, and prove the result; arguments as in `compress`."""
     from gnnexport.frontends.sidecar import read_sidecar
 
-    model_path = _existing(model)
-    given = _given(model_path, data, mode, trust, builder, code, inputs)
+    model_path = existing(model)
+    given = given_of(model_path, data, mode, trust, builder, code, inputs)
     sidecar = read_sidecar(model_path)
-    request = _request(
+    request = request_of(
         model_path,
         target=target if target is not None else sidecar.compress.target,
         passes=["none"],
-        budgets=_budgets(None, min_speedup, sidecar.task.metric),
+        budgets=budgets_of(None, min_speedup, sidecar.task.metric),
         time_budget=time_budget, output=output, seed=seed, force=force, embed_data=embed_data, store=store,
         decisions=decisions, dry_run=dry_run,
         progress=progress,
@@ -227,8 +232,8 @@ def inspect(
         code: as in `compress`.
         progress: takes a line for each step.
     """
-    path = _existing(path)
-    tell = progress or _silent
+    path = existing(path)
+    tell = progress or silent
     tell(f"reading {path}")
     if path.is_dir():
         bundle = open_bundle(path)
@@ -239,7 +244,7 @@ def inspect(
     from gnnexport.pipeline.run import simplify
     from gnnexport.pipeline.source import load_source
 
-    given = _given(path, data, mode, trust, builder, code, inputs)
+    given = given_of(path, data, mode, trust, builder, code, inputs)
     with _going_on():
         source = load_source(given, read_sidecar(path))
         tell(f"capturing {source.class_name}")
@@ -267,11 +272,11 @@ def validate(
     Raises:
         ParityError: the numbers differ from those stored in the bundle.
     """
-    _check_filled("--data", data)
-    _check_filled("BUNDLE", bundle)
+    check_filled("--data", data)
+    check_filled("BUNDLE", bundle)
     given = None if data is None else Path(data)
-    seconds = _timing_s(time_budget)
-    return _judged(validate_bundle(Path(bundle), data=given, time_budget_s=seconds, progress=progress or _silent))
+    seconds = timing_s(time_budget)
+    return _judged(validate_bundle(Path(bundle), data=given, time_budget_s=seconds, progress=progress or silent))
 
 
 def bench(
@@ -284,8 +289,8 @@ def bench(
         time_budget: of the timing, such as `10s`.
         progress: takes a line for each step.
     """
-    _check_filled("BUNDLE", bundle)
-    return _judged(bench_bundle(Path(bundle), time_budget_s=_timing_s(time_budget), progress=progress or _silent))
+    check_filled("BUNDLE", bundle)
+    return _judged(bench_bundle(Path(bundle), time_budget_s=timing_s(time_budget), progress=progress or silent))
 
 
 def passes() -> list[CatalogueEntry]:
@@ -323,7 +328,7 @@ def _run(request: Request, sidecar: Any, given: Given) -> Outcome:
 
     with _going_on():
         source = load_source(given, sidecar)
-        budgets = _with_default(request.budgets, source.task.metric, labelled=source.labelled)
+        budgets = with_default(request.budgets, source.task.metric, labelled=source.labelled)
         product = run(replace(request, budgets=budgets), source, judged)
     return Outcome(product.reports, product.bundles, gravest(codes))
 
@@ -347,117 +352,3 @@ def _judged(validation: Validation) -> Outcome:
     verdict = judge(validation.report)
     report = verdict.write_into(validation.report)
     return Outcome({report.target or "bundle": report}, {}, verdict.exit_code)
-
-
-def _timing_s(time_budget: str | None) -> float:
-    return TIME_BUDGET_S if time_budget is None else parse_duration(time_budget)
-
-
-def _silent(line: str) -> None:
-    del line
-
-
-def _request(
-    model: Path, *, target: Texts, passes: list[str], budgets: Budgets, time_budget: str | None,
-    output: FilePath | None, seed: int, force: bool, embed_data: str, store: str | None, decisions: FilePath | None,
-    dry_run: bool, progress: Callable[[str], None] | None, memory: str | None = None,
-) -> Request:  # fmt: skip
-    from gnnexport.pipeline.request import AUTO, NONE, Request
-    from gnnexport.registry import build_passes, build_targets
-
-    if seed < 0:
-        raise UsageError.at("--seed", f"{seed} is negative", "Give 0 or more")
-    if model.is_dir():
-        raise UsageError.at(str(model), "is not a file", "Give the path of a file written by torch.save")
-    for option, value in (("--target", target), ("--passes", passes), ("--output", output), ("--decisions", decisions)):
-        _check_filled(option, value)
-    alone = len(passes) == 1 and passes[0] in (AUTO, NONE)
-    if not alone and {AUTO, NONE} & set(passes):
-        raise UsageError.at("passes", "'auto' and 'none' stand alone", "Give one of them, or name the passes")
-    chosen = None if passes == [AUTO] else () if passes == [NONE] else tuple(build_passes(passes))
-    return Request(
-        model=model,
-        targets=tuple(build_targets(_texts(target) or [DEFAULT_TARGET])),
-        passes=chosen,
-        budgets=budgets,
-        output=Path(output) if output is not None else model.with_suffix(".bundle"),
-        time_budget_s=None if time_budget is None else parse_duration(time_budget),
-        seed=seed,
-        force=force,
-        embed_bytes=parse_bytes(embed_data),
-        store_bytes=None if store is None else parse_bytes(store, "--store"),
-        memory_bytes=None if memory is None else parse_bytes(memory, "--memory", zero=False),
-        decisions=None if decisions is None else _read_decisions(Path(decisions)),
-        dry_run=dry_run,
-        progress=progress or _silent,
-    )
-
-
-def _read_decisions(path: Path) -> dict[str, Any]:
-    """Read what an earlier run decided.
-
-    Raises:
-        UsageError: no such file, or not one that a bundle holds.
-    """
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError.at(str(path), f"cannot be read ({error})", "Give decisions.json of a bundle") from error
-    if not isinstance(values, dict) or not isinstance(values.get("lowerings", values.get("stages")), dict):
-        raise UsageError.at(str(path), "holds no decisions", "Give decisions.json of a bundle")
-    return values
-
-
-def _budgets(max_drop: str | None, min_speedup: str | float | None, metric: str | None) -> Budgets:
-    if max_drop is not None:
-        parse_budget(max_drop, metric)
-    speedup = None if min_speedup is None else str(parse_speedup(str(min_speedup)))
-    return Budgets(
-        max_drop=max_drop,
-        max_drop_set=max_drop is not None,
-        min_speedup=speedup,
-        min_speedup_set=speedup is not None,
-    )
-
-
-def _with_default(budgets: Budgets, metric: str, *, labelled: bool) -> Budgets:
-    """Check the budget set against the metric that will be judged, or set one that suits it."""
-    if budgets.max_drop is None:
-        return budgets.model_copy(update={"max_drop": default_budget(metric)})
-    if labelled:
-        parse_budget(budgets.max_drop, metric)
-    return budgets
-
-
-def _texts(value: Texts) -> list[str]:
-    return [] if value is None else [value] if isinstance(value, str) else list(value)
-
-
-def _check_filled(option: str, value: FilePath | Texts) -> None:
-    """Refuse what is given but empty, as from an unset variable of a shell: that is no wish for the default."""
-    texts = [value] if isinstance(value, str | Path) else value or ["-"]
-    if all(str(text).strip(" ,;") == "" for text in texts):
-        raise UsageError.at(option, "is given, but empty", "Give a value, or leave it out")
-
-
-def _given(
-    model: Path, data: FilePath | None, mode: str | None, trust: bool, builder: str | None, code: FilePath | None,
-    inputs: Texts,
-) -> Given:  # fmt: skip
-    from gnnexport.pipeline.source import Given
-
-    if mode is not None and mode not in MODES:
-        raise UsageError.at("--mode", f"unknown mode '{mode}'", nearest(mode, MODES))
-    script = None if code is None else Path(code)
-    for option, value in (("--data", data), ("--builder", builder), ("--code", code)):
-        _check_filled(option, value)
-    source = None if data is None else str(data)
-    return Given(model, source, mode, trust, builder, script, tuple(_texts(inputs)))
-
-
-def _existing(path: FilePath) -> Path:
-    _check_filled("MODEL", path)
-    path = Path(path)
-    if not path.exists():
-        raise UsageError(Problem(str(path), "no such file", "Give the path of a saved model or of a bundle"))
-    return path
