@@ -29,7 +29,7 @@ from gnnexport.native import kernels
 from gnnexport.runtime.ort import OrtBackend
 from gnnexport.targets.contract import DialectModel, EmitContext
 from gnnexport.targets.onnx import schemas
-from gnnexport.targets.onnx.translate import OPSET
+from gnnexport.targets.onnx.exporter import OPSET
 from gnnexport.targets.ort import OrtTarget
 
 SCALE = 1 / 64

@@ -1,27 +1,24 @@
 """Tell before lowering which ops of a Program have no ONNX translation.
 
-The exporter keeps its list of translations to itself and answers only by failing, with no word of the module. The
-list is read from where it lies; torch is pinned to one series for reasons like this.
+The exporter answers only by failing, with no word of the module, so its list of translations is asked.
 """
 
 from __future__ import annotations
 
-import functools
-import logging
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
-from torch.onnx._internal.exporter import _decomp, _registration
 from torch.utils import _pytree as pytree
 
 from gnnexport.errors import Problem
 from gnnexport.program.graphs import argument, module_of
 from gnnexport.program.inputs import Mode
 from gnnexport.program.program import Program, arguments_of, placeholder_names
-from gnnexport.targets.onnx.translate import OPSET, translations
+from gnnexport.targets.onnx.exporter import decompositions, torchlib
+from gnnexport.targets.onnx.translate import translations
 
 aten = torch.ops.aten
 
@@ -86,7 +83,7 @@ class _Probe(fx.Interpreter):
 
 def _missing(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[str]:
     """Name the ops without translation that an op consists of."""
-    if target in translations() or not isinstance(target, torch._ops.OpOverload) or _registry().is_registered(target):
+    if target in translations() or not isinstance(target, torch._ops.OpOverload) or torchlib().is_registered(target):
         return
     leaves, form = pytree.tree_flatten((args, kwargs))
     places = [place for place, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
@@ -99,29 +96,10 @@ def _missing(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iter
         return target(*inner_args, **inner_kwargs)
 
     try:
-        traced = make_fx(call, decomposition_table=_decompositions())(*(leaves[place] for place in places))
+        traced = make_fx(call, decomposition_table=decompositions())(*(leaves[place] for place in places))
     except RuntimeError:
         yield str(target)
         return
     for node in traced.graph.nodes:
-        if node.op == "call_function" and not _registry().is_registered(node.target):
+        if node.op == "call_function" and not torchlib().is_registered(node.target):
             yield str(node.target)
-
-
-@functools.cache
-def _registry() -> _registration.ONNXRegistry:
-    """Read the exporter's translations, which takes a second."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        return _registration.ONNXRegistry.from_torchlib(OPSET)
-    finally:
-        logger.setLevel(level)
-
-
-@functools.cache
-def _decompositions() -> dict[Any, Any]:
-    """Return how the exporter takes ops apart that have no translation."""
-    implemented = set(_decomp.get_onnx_implemented_overloads(_registry()))
-    return dict(_decomp.create_onnx_friendly_decomposition_table(implemented))

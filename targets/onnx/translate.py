@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import functools
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,6 +12,7 @@ import onnxscript
 import torch
 from torch import Tensor, fx
 from torch.export import Dim
+from torch.onnx._internal.exporter import _core
 
 from gnnexport.errors import UnsupportedError
 from gnnexport.program.dialect import dynamic as _dynamic  # noqa: F401  registers an op named below
@@ -22,10 +23,9 @@ from gnnexport.program.quantised import fix_tables
 from gnnexport.targets.contract import DialectModel
 from gnnexport.targets.onnx import schemas
 from gnnexport.targets.onnx.axes import count_axes_from_front
+from gnnexport.targets.onnx.exporter import OPSET, quiet, with_more
 from gnnexport.targets.onnx.quantisers import name_operands
 from gnnexport.targets.onnx.translations import standard
-
-OPSET = 20
 
 gnn = torch.ops.gnn
 
@@ -122,27 +122,20 @@ def export(
     Raises:
         UnsupportedError: an op without an ONNX translation, with the module it came from.
     """
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), quiet():
             warnings.simplefilter("ignore")
             exported = torch.export.export(body, tuple(arguments.values()), dynamic_shapes=_shapes(dynamic))
-            program = torch.onnx.export(
+            program = _core.export(
                 exported,
-                dynamo=True,
                 opset_version=OPSET,
+                registry=_registry(),
                 input_names=list(arguments),
                 output_names=[output],
-                custom_translation_table=translations(),
                 verbose=False,
             )
     except Exception as error:
         raise UnsupportedError.at("onnx", *_explain(body, error)) from error
-    finally:
-        logger.setLevel(level)
-    assert program is not None
     count_axes_from_front(program.model.graph)
     name_operands(program.model.graph)
     return program.model
@@ -160,6 +153,11 @@ def _explain(body: fx.GraphModule, error: Exception) -> tuple[str, str]:
     culprits = [node for node in body.graph.nodes if node.op == "call_function" and str(node.target) in str(error)]
     where = f" in {module_of(culprits[0])}" if culprits else ""
     return f"the exporter cannot translate the model{where}: {text}", "Replace that op in the model"
+
+
+@functools.cache
+def _registry() -> Any:
+    return with_more(translations())
 
 
 def translations() -> dict[Any, Any]:

@@ -52,7 +52,9 @@ def opened(target: str, lowering: Lowering, folder: Path) -> Backend:
     cls = OrtTarget if target == "ort" else OpenVinoTarget
     artefact = cls(aggregate=lowering).emit(dialect(), folder, EmitContext(time_budget_s=2))
     assert artefact.prepare == "baked"
-    return (OrtBackend if target == "ort" else OpenVinoBackend)(folder / artefact.model_file, 2)
+    if target == "ort":
+        return OrtBackend(folder / artefact.model_file, 2)
+    return OpenVinoBackend(folder / artefact.model_file, 2, native=artefact.native)
 
 
 @pytest.mark.parametrize(
