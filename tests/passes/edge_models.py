@@ -1,7 +1,8 @@
-"""Models that pass messages, and one graph for them, to leave edges out of."""
+"""Models that pass messages, and one graph for them, to leave edges out of; and what is left."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from functools import cache
 
@@ -11,9 +12,12 @@ from torch_geometric.nn import APPNP, GCN2Conv, SAGEConv, SGConv
 from torch_geometric.utils import scatter
 
 from gnnexport.passes.contract import PassContext
-from gnnexport.pipeline.steps import CANONICAL, run_passes
+from gnnexport.passes.sparsify_edges import SparsifyEdges
+from gnnexport.pipeline.steps import CANONICAL, Stepped, run_pass, run_passes
 from gnnexport.program.capture import capture
 from gnnexport.program.data import GraphData
+from gnnexport.program.dialect import kernels
+from gnnexport.program.edge_layers import find_layers
 from gnnexport.program.program import Program, example_inputs
 from gnnexport.training.task import Task
 from gnnexport.training.trainer import Trainer
@@ -142,3 +146,26 @@ def context(inputs: dict[str, Tensor] | None = None, notes: list[str] | None = N
     data = data_of(graph() if inputs is None else inputs)
     trainer = Trainer(data, Task(epochs=epochs)) if epochs else None
     return PassContext(data=data.hide("test"), trainer=trainer, note=([] if notes is None else notes).append)
+
+
+def frozen(name: str, inputs: dict[str, Tensor] | None = None, **options: object) -> Program:
+    """Run the pass as the pipeline does, with what it checks."""
+    item = SparsifyEdges(retrain=False, **options)  # type: ignore[arg-type]
+    return run_pass(Stepped(program_of(name)), item, context(inputs)).program
+
+
+def sets(program: Program, inputs: dict[str, Tensor]) -> list[Counter[tuple[int, int]]]:
+    """Return source and destination of the edges that each layer reads."""
+    program = program.clone()
+    program.annotate()
+    values = dict(zip(program.structure_names, program.structure(inputs), strict=True))
+    found = []
+    for layer in find_layers(program):
+        row = kernels.rows_of(values[layer.structure.rowptr])
+        found.append(Counter(zip(values[layer.col].tolist(), row.tolist(), strict=True)))
+    return found
+
+
+def others(edges: Counter[tuple[int, int]]) -> Counter[tuple[int, int]]:
+    """Leave out edges of nodes to themselves."""
+    return Counter({pair: count for pair, count in edges.items() if pair[0] != pair[1]})

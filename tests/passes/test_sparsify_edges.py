@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,8 +10,6 @@ from hypothesis import given, settings
 from torch import Tensor
 from torch_geometric.utils import scatter
 
-from gnnexport import api
-from gnnexport.errors import SpecError
 from gnnexport.passes.contract import PassContext
 from gnnexport.passes.reorder_nodes import ReorderNodes
 from gnnexport.passes.sparsify_edges import SparsifyEdges
@@ -28,38 +23,22 @@ from gnnexport.program.edge_layers import find_layers
 from gnnexport.program.factored import factor_weights
 from gnnexport.program.neighbourhoods import find_neighbourhoods
 from gnnexport.program.program import Program
-from gnnexport.registry import build_passes
 from gnnexport.targets.contract import Artefact
 from tests.graph_strategies import graphs
 from tests.passes.checks import assert_equal_on
-from tests.passes.edge_models import CONVOLUTIONS, FAMILIES, NODES, built, context, graph, program_of
-from tests.road import write_road
-from tests.small_models import WIDTH, captured, run
-
-gnn = torch.ops.gnn
-
-
-def frozen(name: str, inputs: dict[str, Tensor] | None = None, **options: object) -> Program:
-    """Run the pass as the pipeline does, with what it checks."""
-    item = SparsifyEdges(retrain=False, **options)  # type: ignore[arg-type]
-    return run_pass(Stepped(program_of(name)), item, context(inputs)).program
-
-
-def sets(program: Program, inputs: dict[str, Tensor]) -> list[Counter[tuple[int, int]]]:
-    """Return source and destination of the edges that each layer reads."""
-    program = program.clone()
-    program.annotate()
-    values = dict(zip(program.structure_names, program.structure(inputs), strict=True))
-    found = []
-    for layer in find_layers(program):
-        row = kernels.rows_of(values[layer.structure.rowptr])
-        found.append(Counter(zip(values[layer.col].tolist(), row.tolist(), strict=True)))
-    return found
-
-
-def others(edges: Counter[tuple[int, int]]) -> Counter[tuple[int, int]]:
-    """Leave out edges of nodes to themselves."""
-    return Counter({pair: count for pair, count in edges.items() if pair[0] != pair[1]})
+from tests.passes.edge_models import (
+    CONVOLUTIONS,
+    FAMILIES,
+    NODES,
+    built,
+    context,
+    frozen,
+    graph,
+    others,
+    program_of,
+    sets,
+)
+from tests.small_models import WIDTH, run
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -110,20 +89,6 @@ def test_a_layer_computes_what_it_would_without_the_edges(name: str) -> None:
     with torch.no_grad():
         expected = reference(name, program, graph())
     assert_equal_on(program, graph(), expected)
-
-
-def test_the_smallest_messages_go() -> None:
-    """In the first layer of a GCN edges go by their weight times the norm of the transformed row."""
-    program, net = frozen("GCN", sparsity=0.5), built("GCN")
-    values = dict(zip(program_of("GCN").structure_names, program_of("GCN").structure(graph()), strict=True))
-    rowptr, col, weight = (values[f"{name}_0"] for name in ("rowptr", "col", "weight"))
-    row = kernels.rows_of(rowptr)
-    first = others(sets(program, graph())[0])
-    with torch.no_grad():
-        norms = (net.convs[0].lin(graph()["x"])[col] * weight[:, None]).norm(dim=1)  # type: ignore[index]
-    norms[row == col] = -1
-    order = norms.argsort(descending=True)[: first.total()]
-    assert first == Counter(zip(col[order].tolist(), row[order].tolist(), strict=True))
 
 
 def test_more_sparsity_never_brings_edges_back() -> None:
@@ -246,67 +211,6 @@ def test_weights_of_a_gcn_are_still_products() -> None:
         assert_equal_on(program, graph(), before)
 
 
-@pytest.mark.parametrize("method", ["norm", "random", "top-k", "effective-resistance"])
-def test_every_method_meets_the_share(method: str) -> None:
-    """All of them keep loops, nest, and come to the same number of edges; draws are of the seed."""
-    program = frozen("GCN", sparsity=0.5, method=method)
-    first, second = sets(program, graph())
-    whole = sets(program_of("GCN"), graph())[0]
-    assert second <= first
-    assert first - others(first) == whole - others(whole)
-    assert abs(others(first).total() + others(second).total() - others(whole).total()) <= 1
-    assert sets(frozen("GCN", sparsity=0.5, method=method), graph()) == [first, second]
-
-
-def test_top_k_leaves_equally_many_to_each_node() -> None:
-    """No node loses an edge to another that has two more left."""
-    program = frozen("GraphSAGE", sparsity=0.6, method="top-k", schedule="equal")
-    before, after = (
-        torch.bincount(torch.tensor([row for _, row in others(edges).elements()]), minlength=NODES)
-        for edges in (sets(program_of("GraphSAGE"), graph())[0], sets(program, graph())[0])
-    )
-    most = int(after.max())
-    assert bool((after >= torch.minimum(before, torch.tensor(most - 1))).all())
-
-
-def test_edges_to_the_same_class_stay() -> None:
-    """Those that the model gives the same class stay, equally many for each node, and draws play no part."""
-    program = run_pass(
-        Stepped(program_of("GCN")), SparsifyEdges(sparsity=0.5, method="agreement", retrain=False), context(epochs=1)
-    ).program
-    answers = program_of("GCN").train(False)(graph()).detach().softmax(1)
-    first, second = (others(item) for item in sets(program, graph()))
-    whole = others(sets(program_of("GCN"), graph())[0])
-    assert second <= first <= whole
-    assert abs(first.total() + second.total() - whole.total()) <= 1
-    for row in range(NODES):
-        stay = [float(answers[src] @ answers[row]) for src, dst in second.elements() if dst == row]
-        gone = [float(answers[src] @ answers[row]) for src, dst in (whole - second).elements() if dst == row]
-        assert min(stay, default=1.0) >= max(gone, default=0.0) - 1e-6
-
-
-def test_answers_that_are_no_classes_say_nothing_of_edges() -> None:
-    """Without labels, or where numbers are predicted, the method is refused with a mend."""
-    item, ctx = SparsifyEdges(method="agreement"), context(epochs=1)
-    assert ctx.trainer is not None
-    numbers = replace(ctx, trainer=replace(ctx.trainer, task=replace(ctx.trainer.task, loss="mse")))
-    for asked in (replace(ctx, trainer=None), numbers):
-        (problem,) = item.check(program_of("GCN"), asked)
-        assert "method=agreement" in problem.what
-        assert problem.mend
-    assert not item.check(program_of("GCN"), ctx)
-
-
-def test_rows_of_few_edges_resist() -> None:
-    """The estimate of the effective resistance is largest where both ends have few edges."""
-    program = frozen("GraphSAGE", sparsity=0.8, method="effective-resistance", schedule="equal")
-    kept = others(sets(program, graph())[0])
-    whole = others(sets(program_of("GraphSAGE"), graph())[0])
-    assert sum(count for (_, row), count in kept.items() if row == 0) / kept.total() < (
-        sum(count for (_, row), count in whole.items() if row == 0) / whole.total()
-    )
-
-
 def test_training_goes_on_with_the_edges_left() -> None:
     """Retraining changes weights and no set."""
     notes: list[str] = []
@@ -331,21 +235,6 @@ def test_rounds_come_to_the_same_share() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("name", "method", "words"),
-    [
-        ("GraphSAGE max", "norm", "takes the max of messages"),
-        ("GraphSAGE max", "top-k", "takes the max of messages"),
-        ("sorted_channels", "random", "takes values of nodes to edges in a way that was not recognised"),
-    ],
-)
-def test_what_cannot_go_is_refused_with_the_reason(name: str, method: str, words: str) -> None:
-    """Layers whose messages are no terms of a sum, or depend on each other, keep their edges."""
-    found = SparsifyEdges(method=method).check(program_of(name), context())  # type: ignore[arg-type]
-    assert found
-    assert all(words in problem.what for problem in found)
-
-
 def test_layers_that_keep_all_edges_are_not_counted() -> None:
     """Beside a layer that takes a maximum, shares are of the other one alone: of the choice, notes and report."""
     notes: list[str] = []
@@ -361,102 +250,3 @@ def test_layers_that_keep_all_edges_are_not_counted() -> None:
     assert found.edges == pytest.approx(0.5, abs=1 / total)
     first, second = sets(program, graph())
     assert len({first.total(), second.total()}) == 2
-
-
-def test_baselines_prune_a_maximum() -> None:
-    """What does not go by norms serves layers that take the largest message, too."""
-    assert len(edge_sets.kept(frozen("GraphSAGE max", method="random"))) == 2
-
-
-def test_what_has_no_graph_of_its_own_is_refused() -> None:
-    """Requests about nodes of a store, data of many graphs, no data, and a second run; each with its mend."""
-    item, program = SparsifyEdges(), program_of("GCN")
-    ctx = context()
-    assert ctx.data is not None
-    many = replace(ctx.data, inputs={**ctx.data.inputs, "num_graphs": torch.tensor(2)})
-    for asked, words in (
-        (replace(ctx, mode="batched"), "a store of all edges"),
-        (replace(ctx, data=many), "here are many"),
-        (replace(ctx, data=None), "needs the graph"),
-    ):
-        (problem,) = item.check(program, asked)
-        assert words in problem.what
-        assert problem.mend
-    assert "left out already" in item.check(frozen("GCN"), ctx)[0].what
-    assert "not split" in item.check(captured("GCN"), ctx)[0].what
-
-
-@pytest.mark.parametrize(
-    "options",
-    ["sparsity=2", "threshold=-1", "sparsity=0.5,threshold=1", "method=random,threshold=1", "rounds=0",
-     "threshold=1,rounds=2", "lr=0", "lr=nan", "threshold=nan", "distil=2"],
-)  # fmt: skip
-def test_options_out_of_range_are_refused(options: str) -> None:
-    """Each with words that say what to write."""
-    with pytest.raises(SpecError):
-        build_passes([f"sparsify-edges{{{options}}}"])
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ("rounds=2,retrain=false", "Drop rounds, or retrain=false"),
-        ("epochs=3,lr=0.1,distil=0.5,retrain=false", "Drop epochs, lr, distil, or retrain=false"),
-        ("published=true,retrain=false", "Drop published, or retrain=false"),
-        ("sparsity=0,epochs=5", "Drop epochs, or sparsity=0"),
-        ("threshold=0,published=true", "Drop published, or threshold=0"),
-        ("epochs=0,lr=0.1", "Give epochs, or drop the other options of training"),
-        ("epochs=2,rounds=3", "Give as many epochs as rounds"),
-    ],
-)
-def test_options_without_effect_beside_others_are_refused(options: str, words: str) -> None:
-    """What acts in training needs training, and every refusal tells what to drop."""
-    with pytest.raises(SpecError, match=words):
-        build_passes([f"sparsify-edges{{{options}}}"])
-
-
-def test_options_of_training_need_what_trains() -> None:
-    """Without labels, with parameters that stay, or with too few epochs they are refused before anything is done."""
-    program = program_of("GCN")
-    (problem,) = SparsifyEdges(epochs=3, distil=0.5).check(program, context())
-    assert "epochs, distil would have no effect" in problem.what
-    assert "labels" in problem.mend
-    (problem,) = SparsifyEdges(rounds=3).check(program, context(epochs=2))
-    assert "too few for 3 rounds" in problem.what
-    assert problem.mend
-    fixed = program.clone()
-    for parameter in fixed.body.parameters():
-        parameter.requires_grad_(False)
-    (problem,) = SparsifyEdges().check(fixed, context(epochs=2))
-    assert "retrain=false" in problem.mend
-    assert SparsifyEdges(retrain=False).check(fixed, context(epochs=2)) == []
-
-
-@pytest.mark.parametrize("target", ["onnx", "openvino"])
-def test_other_passes_work_on_what_is_left(tmp_path: Path, target: str) -> None:
-    """Fewer channels, then fewer edges, then fewer bits: what is exported is held to the Program each time."""
-    passes = ["prune-channels{keep=0.5,epochs=1}", "sparsify-edges{sparsity=0.5,epochs=1}", "quantize{bits=8}"]
-    made = api.compress(write_road(tmp_path), passes=passes, target=target, output=tmp_path / "small", time_budget="2s")
-    assert made.exit_code == 0
-    assert made.report.result.sparsity is not None
-    assert made.report.result.bits is not None
-
-
-def test_a_bundle_computes_what_the_frozen_model_computes(tmp_path: Path) -> None:
-    """`compress` proves the exported model against the Program on fewer edges, and the graph takes fewer bytes."""
-    path = write_road(tmp_path)
-    small = api.compress(
-        path, passes=["sparsify-edges{sparsity=0.9,epochs=2}"], target="ort{aggregate=ell}",
-        output=tmp_path / "small", time_budget="2s",
-    )  # fmt: skip
-    whole = api.export(path, target="ort{aggregate=ell}", output=tmp_path / "whole", time_budget="2s")
-    assert small.exit_code == 0
-    found = small.report.result.sparsity
-    assert found is not None
-    assert found.edges == pytest.approx(0.9, abs=0.01)
-    assert [layer.total for layer in found.layers] == [found.layers[0].total] * 2
-    assert found.weights_stored is None
-    (step,) = (step for step in small.report.steps if step.name.startswith("sparsify-edges"))
-    assert step.notes[0].startswith("can be at most ")
-    sizes = [outcome.report.result.sizes.graph_bytes for outcome in (small, whole)]
-    assert sizes[0] < sizes[1]
