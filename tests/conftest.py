@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+
+# More threads than a small machine has cores make torch and ONNX Runtime wait for each other. The product asks for a
+# thread for each core, in every process that runs tests; those of torch are not to spin while they wait. Both are read
+# when torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
 from torch_geometric.nn import Sequential
-
-# More threads than a small machine has cores make torch and ONNX Runtime wait for each other.
-os.environ.setdefault("OMP_NUM_THREADS", "2")
 
 # The same examples on every run; how long one takes says nothing about the code.
 settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=50, print_blob=True)
@@ -25,3 +29,12 @@ def _sequential_forgets() -> Iterator[None]:
     Sequential.forward = _FORWARD
     yield
     Sequential.forward = _FORWARD
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _short_timings() -> Iterator[None]:
+    """Time models no longer than it takes to report a latency: no test asks how fast one is."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gnnexport.pipeline.run.TIMING_S", 0.5)
+        patch.setattr("gnnexport.pipeline.trials.TRIAL_S", 0.5)
+        yield

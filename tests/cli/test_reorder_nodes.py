@@ -9,11 +9,8 @@ from gnnexport.cli import app
 from tests.road import write_road
 
 
-def test_a_small_graph_keeps_its_order(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_small_graph_keeps_its_order(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`--passes reorder-nodes` on a graph that any cache holds says so and exports the model as it is."""
-    monkeypatch.setattr("gnnexport.pipeline.run.TIMING_S", 0.5)
     model = write_road(tmp_path)
     assert app.run(["compress", str(model), "--passes", "reorder-nodes", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)

@@ -18,12 +18,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_road(tmp_path_factory.mktemp("auto"))
 
 
-@pytest.fixture(autouse=True)
-def short_trials(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spend little on times that no test asks for."""
-    monkeypatch.setattr("gnnexport.pipeline.trials.TRIAL_S", 0.5)
-
-
 def compress(model: Path, **options: str) -> Report:
     """Let the pipeline choose, and return its report; no lowering is timed, for sizes hang on which is chosen."""
     shutil.rmtree(model.with_suffix(".bundle"), ignore_errors=True)
@@ -47,10 +41,17 @@ def test_auto_keeps_what_fits_the_budget(model: Path, monkeypatch: pytest.Monkey
     assert reason.startswith("kept: not measurably faster, but smaller: ")
 
 
-def test_auto_drops_what_costs_accuracy(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module")
+def costly(model: Path) -> Report:
+    """The report where every candidate costs more accuracy than the budget allows."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gnnexport.training.trainer.Trainer.drop", lambda *_: 2.0)
+        return compress(model, max_drop="100pp")
+
+
+def test_auto_drops_what_costs_accuracy(costly: Report) -> None:
     """A candidate whose validation metric falls by more than the budget is dropped, and the next one tried."""
-    monkeypatch.setattr("gnnexport.training.trainer.Trainer.drop", lambda *_: 2.0)
-    found = tried(compress(model, max_drop="100pp"))
+    found = tried(costly)
     assert [kept for _, kept, _ in found] == [False, False, False]
     assert all(reason.startswith("dropped: validation accuracy became worse by 200.00 pp") for _, _, reason in found)
 
@@ -79,14 +80,12 @@ def test_auto_tries_learned_widths_before_one_for_all(model: Path, monkeypatch: 
     assert {item.name for item in report.result.sparsity.weights} == {"convs_0_lin_weight", "convs_1_lin_weight"}
 
 
-def test_auto_result_is_the_export_when_nothing_was_kept(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_result_is_the_export_when_nothing_was_kept(costly: Report) -> None:
     """When nothing pays, the uncompressed export is what ships, and the report says what was tried."""
-    monkeypatch.setattr("gnnexport.training.trainer.Trainer.drop", lambda *_: 2.0)
-    report = compress(model, max_drop="100pp")
-    assert report.result.parameters == report.exported.parameters
-    assert report.speedup.against_exported is not None
-    assert report.speedup.against_exported.value == 1
-    assert len(tried(report)) == 3
+    assert costly.result.parameters == costly.exported.parameters
+    assert costly.speedup.against_exported is not None
+    assert costly.speedup.against_exported.value == 1
+    assert len(tried(costly)) == 3
 
 
 def test_auto_does_not_prune_blindly(tmp_path: Path) -> None:
