@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 
 from gnnexport import spec
@@ -15,7 +14,7 @@ from gnnexport.passes.contract import Pass, PassContext, Stage, check_order
 from gnnexport.pipeline.emission import Emitter
 from gnnexport.pipeline.measured import Measured
 from gnnexport.pipeline.steps import Stepped, run_pass
-from gnnexport.pipeline.trials import SPENT, judged, ladders, scratch_form, skipped, speedup
+from gnnexport.pipeline.trials import SPENT, ScratchForms, judged, ladders, skipped, speedup
 from gnnexport.program.program import Program
 
 
@@ -44,20 +43,21 @@ class Auto:
     def run(self, start: Program) -> Stepped:
         """Return the Program with the passes that were kept, and a step for each that was tried."""
         best = Stepped(start)
-        for settings in ladders(Stage.COMPRESS, self.emitter.target):
-            for item in settings:
-                if time.perf_counter() > self.deadline:
-                    best = skipped(item, best, [SPENT])
-                    break
-                best, kept = self._try(start, best, item)
-                if kept:
-                    break
+        with ScratchForms(self.emitter) as forms:
+            for settings in ladders(Stage.COMPRESS, self.emitter.target):
+                for item in settings:
+                    if time.perf_counter() > self.deadline:
+                        best = skipped(item, best, [SPENT])
+                        break
+                    best, kept = self._try(start, best, item, forms)
+                    if kept:
+                        break
         measured = Measured(self.emitter, self.ctx, self.deadline, self.progress)
         for settings in ladders(Stage.FINALISE, self.emitter.target):
             best = measured.first_faster(best, settings)
         return best
 
-    def _try(self, start: Program, best: Stepped, item: Pass) -> tuple[Stepped, bool]:
+    def _try(self, start: Program, best: Stepped, item: Pass, forms: ScratchForms) -> tuple[Stepped, bool]:
         name = str(spec.describe(item))
         reasons = [str(problem) for problem in item.check(best.program, self.ctx)]
         if self.ctx.trainer is None:
@@ -69,20 +69,20 @@ class Auto:
             after = run_pass(best, item, self.ctx, self.progress)
         except UnsupportedError as error:  # a model that cannot be retrained is still exported
             return skipped(item, best, [str(problem) for problem in error.problems]), False
-        kept, reason = self._judge(start, best.program, after.program)
+        kept, reason = self._judge(start, best.program, after.program, forms)
+        forms.keep(after.program if kept else best.program)
         return judged(best, after, kept, reason), kept
 
-    def _judge(self, start: Program, before: Program, after: Program) -> tuple[bool, str]:
+    def _judge(self, start: Program, before: Program, after: Program, forms: ScratchForms) -> tuple[bool, str]:
         assert self.ctx.trainer is not None
         metric = self.ctx.trainer.task.metric
         drop = self.ctx.trainer.drop(start, after)
         if drop > self.budget.value:
             worse = f"{drop * 100:.2f} {self.budget.unit}"
             return False, f"dropped: validation {metric} became worse by {worse}, budget {self.budget}"
-        with ExitStack() as stack:
-            old, new = (stack.enter_context(scratch_form(self.emitter, program)) for program in (before, after))
-            faster = speedup(self.emitter, old, new, self.deadline)
-            return worth(faster, old.emission.size_bytes, new.emission.size_bytes)
+        old, new = forms.form(before), forms.form(after)
+        faster = speedup(self.emitter, old, new, self.deadline)
+        return worth(faster, old.emission.size_bytes, new.emission.size_bytes)
 
 
 def worth(faster: Interval | str, old_bytes: int, new_bytes: int) -> tuple[bool, str]:

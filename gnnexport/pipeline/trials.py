@@ -5,9 +5,10 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Self
 
 from gnnexport import spec
 from gnnexport.bundle.report_schema import Step
@@ -38,6 +39,38 @@ def scratch_form(emitter: Emitter, program: Program) -> Iterator[Form]:
     ):
         emission = emitter.emit(program, writer)
         yield Form(emission, writer.folder)
+
+
+class ScratchForms:
+    """Forms of Programs that are tried out one after the other: each is written once, and goes away with this."""
+
+    def __init__(self, emitter: Emitter) -> None:
+        self._emitter = emitter
+        self._written: list[tuple[Program, Form, ExitStack]] = []
+
+    def form(self, program: Program) -> Form:
+        """Return the form of a Program, as it was written before if it is still kept."""
+        for other, form, _ in self._written:
+            if other is program:
+                return form
+        stack = ExitStack()
+        form = stack.enter_context(scratch_form(self._emitter, program))
+        self._written.append((program, form, stack))
+        return form
+
+    def keep(self, program: Program) -> None:
+        """Remove the forms of all other Programs."""
+        for other, _, stack in self._written:
+            if other is not program:
+                stack.close()
+        self._written = [item for item in self._written if item[0] is program]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for *_, stack in self._written:
+            stack.close()
 
 
 def speedup(emitter: Emitter, old: Form, new: Form, deadline: float) -> Interval | str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -29,8 +30,9 @@ from tests.small_models import run
 RULED = [*CONVOLUTIONS, "GCN weighted", "GAT edge features", "residual", "GCNII", "SGC", "APPNP", "SIGN", "switched"]
 
 
+@cache
 def ruled(name: str, **options: object) -> Program:
-    """Run the pass for graphs of any kind."""
+    """Run the pass for graphs of any kind; nobody may change what it returns."""
     item = SparsifyEdges(retrain=False, **options)  # type: ignore[arg-type]
     return run_pass(Stepped(program_of(name)), item, replace(context(), mode="graphs")).program
 
