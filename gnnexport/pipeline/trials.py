@@ -69,7 +69,7 @@ class ScratchForms:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for *_, stack in self._written:
+        for _, _, stack in self._written:
             stack.close()
 
 
