@@ -69,8 +69,8 @@ class ScratchForms:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for _, _, stack in self._written:
-            stack.close()
+        for written in self._written:
+            written[2].close()
 
 
 def speedup(emitter: Emitter, old: Form, new: Form, deadline: float) -> Interval | str:
