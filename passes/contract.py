@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -50,6 +50,7 @@ class PassContext:
             where nothing is measured.
         sparse_pattern: the one pattern of zeros in weights that the target's runtime may skip; `None` where there is no
             such limit.
+        targets: where there are several, what passes foretell with on each, by its name.
         memory_bytes: that fitting may take besides data and model; by default half of what is free.
         note: takes one line for the report.
     """
@@ -62,6 +63,7 @@ class PassContext:
     shares: Callable[[Program], Shares | None] | None = None
     speeds: Callable[[], Speeds] | None = None
     sparse_pattern: str | None = None
+    targets: Mapping[str, PassContext] = field(default_factory=dict)
     memory_bytes: int | None = None
     note: Callable[[str], None] = field(default=lambda line: None)
 
@@ -106,12 +108,18 @@ class Pass(ABC):
         return cls.ladder
 
     def foretell(self, program: Program, ctx: PassContext) -> list[str]:
-        """Say what this pass can gain in time on the target, before any work is done; `run` says so too.
+        """Say what this pass can gain in time on the target, before any work is done.
 
         Takes seconds at most, and leaves the Program as it is.
         """
         del program, ctx
         return []
+
+    def tell_forecast(self, program: Program, ctx: PassContext) -> None:
+        """Note what the pass foretells, on each target where there are several."""
+        for name, of_target in (ctx.targets or {"": ctx}).items():
+            for line in self.foretell(program, of_target):
+                ctx.note(f"on {name}: {line}" if name else line)
 
     @abstractmethod
     def run(self, program: Program, ctx: PassContext) -> Program:

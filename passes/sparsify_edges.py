@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
+
+from torch import Tensor
 
 from gnnexport.errors import Problem
 from gnnexport.measure.amdahl import Kind, prediction
@@ -12,7 +15,7 @@ from gnnexport.program.edge_layers import EdgeLayer, find_layers
 from gnnexport.program.edge_rules import add_rules, no_rule
 from gnnexport.program.program import Program
 from gnnexport.training.edges.agreement import JUDGED, chances
-from gnnexport.training.edges.choosing import BY_NORM, Choice, Method, Plan, Schedule, choose
+from gnnexport.training.edges.choosing import BY_NORM, Choice, Chooser, Method, Plan, Schedule, choose
 from gnnexport.training.edges.published import fit_published, why_not_published
 from gnnexport.training.edges.scores import no_norm
 from gnnexport.training.kinds import Rows
@@ -179,7 +182,19 @@ class SparsifyEdges(Pass):
         reasons = [self._reason(layer, program) for layer in layers]
         if all(reasons):
             return [Problem(self.name, reason, "Drop this pass") for reason in reasons]
+        if self.joint is None and not self._leaves_all:
+            chooser = self._chooser(program, layers, ctx)
+            if not (chooser.edges if self.sparsity is None else chooser.going):
+                what = f"no edge can go: {chooser.edges:,} in all layers that can lose any join different nodes"
+                return [
+                    Problem(self.name, what, "Drop this pass" + (", or give more sparsity" if chooser.edges else ""))
+                ]
         return self._refused_training(program, ctx)
+
+    def _chooser(self, program: Program, layers: list[EdgeLayer], ctx: PassContext) -> Chooser:
+        """Return what knows the edges of layers; the Program is annotated."""
+        plan = Plan(self.sparsity, self.threshold, self.method, self.schedule)
+        return Chooser(program, _inputs(ctx), layers, plan)
 
     def _refused_training(self, program: Program, ctx: PassContext) -> list[Problem]:
         """Tell what keeps the Program from being trained as options say."""
@@ -231,9 +246,8 @@ class SparsifyEdges(Pass):
         given, program = program, program.clone().train(False)
         program.annotate()
         layers = self._layers(program, ctx)
-        inputs = graphs_seen(ctx.data, seed=ctx.seed)[0].inputs  # of a large set a draw
-        for line in self.foretell(given, ctx):
-            ctx.note(line)
+        inputs = _inputs(ctx)
+        self.tell_forecast(given, ctx)
         trains = self.retrain and ctx.trainer is not None
         classes = None
         if self.method == "agreement":
@@ -272,8 +286,11 @@ class SparsifyEdges(Pass):
     def foretell(self, program: Program, ctx: PassContext) -> list[str]:
         """Say what fewer edges can gain at most, and fewer weights with them."""
         left: dict[Kind, float] = {}
-        if self.sparsity is not None and not self._at_run_time(ctx):
-            left["aggregation"] = 1 - self.sparsity
+        if ctx.shares is not None and self.sparsity is not None and not self._at_run_time(ctx):
+            known = program.clone().train(False)
+            known.annotate()
+            chooser = self._chooser(known, self._layers(known, ctx), ctx)
+            left["aggregation"] = 1 - chooser.going / max(chooser.slots, 1)
         if self.joint is not None:
             left["linear"] = 1 - self.joint
         if self.joint is not None and ctx.sparse_pattern is not None:
@@ -331,6 +348,12 @@ class SparsifyEdges(Pass):
             f"{found} (best of {len(history.train_loss)} at epoch {history.best_epoch}), next to {honest.best:.4f} "
             "on the edges that are left; that figure is of no model that is exported"
         )
+
+
+def _inputs(ctx: PassContext) -> Mapping[str, Tensor]:
+    """Return the graph that edges are chosen by; of a large set a draw."""
+    assert ctx.data is not None
+    return graphs_seen(ctx.data, seed=ctx.seed)[0].inputs
 
 
 def _tell_choice(choice: Choice, ctx: PassContext) -> None:

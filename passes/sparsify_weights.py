@@ -14,8 +14,8 @@ from gnnexport.training.kinds import Rows
 from gnnexport.training.parts import graphs_seen
 from gnnexport.training.sparsity.densities import Distribution
 from gnnexport.training.sparsity.patterns import Axis, Pattern, parse_pattern
-from gnnexport.training.sparsity.projection import WholeChannels
-from gnnexport.training.sparsity.recipe import Method, Recipe, Score, Start, prunable, sparsify
+from gnnexport.training.sparsity.projection import Entries, WholeChannels
+from gnnexport.training.sparsity.recipe import Method, Recipe, Score, Start, prunable, sparsify, values_of
 from gnnexport.training.sparsity.weights import dense_parameters, find_weights
 from gnnexport.training.trainer import why_not_trainable
 
@@ -207,13 +207,10 @@ class SparsifyWeights(Pass):
             what = "no matrix of weights requires a gradient"
             return [Problem(self.name, what, "Unfreeze some, or drop this pass")]
         pattern = parse_pattern(self.pattern)
-        if not isinstance(pattern, Pattern):
-            problems = self._check_channels(program, pattern)
-        elif any(pattern.can_leave_out(item.shape) for item in prunable(program)):
-            problems = []
+        if isinstance(pattern, Pattern):
+            problems = self._check_entries(program, pattern)
         else:
-            what = f"pattern={pattern} leaves every entry, for no matrix of weights is larger than what stays of it"
-            problems = [Problem(self.name, what, "Give smaller numbers, as pattern=2:4 or 4x1, or drop this pass")]
+            problems = self._check_channels(program, pattern)
         trains = self.retrain or self.method != "magnitude" or self.schedule == "gradual"
         return [*problems, *(why_not_trainable(program) if trains and ctx.trainer is not None else ())]
 
@@ -235,10 +232,31 @@ class SparsifyWeights(Pass):
         what = f"nothing can be trained without labels, and so {idle} would have no effect"
         return Problem(self.name, what, f"Drop {idle}, or give data with labels and masks")
 
+    def _check_entries(self, program: Program, pattern: Pattern) -> list[Problem]:
+        """Refuse what would leave every entry."""
+        weights = prunable(program)
+        if not any(pattern.can_leave_out(item.shape) for item in weights):
+            what = f"pattern={pattern} leaves every entry, for no matrix of weights is larger than what stays of it"
+            return [Problem(self.name, what, "Give smaller numbers, as pattern=2:4 or 4x1, or drop this pass")]
+        if self.sparsity is None:
+            return []
+        masks = Entries(weights, pattern, self.distribution or "global").masks(values_of(program), self.sparsity)
+        if not all(bool(mask.all()) for mask in masks.values()):
+            return []
+        what = f"sparsity={self.sparsity} leaves every entry of {sum(item.size for item in weights):,}"
+        return [Problem(self.name, what, "Give a higher sparsity, or drop this pass")]
+
     def _check_channels(self, program: Program, axis: Axis) -> list[Problem]:
-        if not WholeChannels(program, axis).groups:
+        """Refuse what would leave every channel."""
+        assert self.sparsity is not None
+        channels = WholeChannels(program, axis)
+        if not channels.groups:
             return [Problem(self.name, "no group of hidden channels can shrink", "Use pattern=unstructured")]
-        return []
+        if not channels.kept(values_of(program), self.sparsity).all():
+            return []
+        groups = "; ".join(map(str, channels.groups))
+        what = f"pattern={axis} leaves every channel at sparsity={self.sparsity}: {groups}"
+        return [Problem(self.name, what, "Give a higher sparsity, or use pattern=unstructured")]
 
     def foretell(self, program: Program, ctx: PassContext) -> list[str]:
         """Say what zeros can gain at most, and what they do to the very products of this model."""
@@ -257,8 +275,7 @@ class SparsifyWeights(Pass):
 
     def run(self, program: Program, ctx: PassContext) -> Program:
         """Return the Program with sparse weights."""
-        for line in self.foretell(program, ctx):
-            ctx.note(line)
+        self.tell_forecast(program, ctx)
         frozen = dict.fromkeys(item.name for item in find_weights(program) if not item.learned)
         if frozen:
             ctx.note(f"left as they are, for they require no gradient: {', '.join(frozen)}")

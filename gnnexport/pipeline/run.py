@@ -85,7 +85,7 @@ def run(request: Request, source: Source, judge: Judge) -> Product:
     emitters = [_emitter(request, source, target, threads) for target, threads in pairs]
     if any(getattr(item, "latency", None) is not None for item in request.passes or ()):
         ctx = replace(ctx, latency=latency_on(emitters[0], simplified.program))
-    ctx = foretelling(ctx, emitters[0], request.progress)
+    ctx = foretelling(ctx, emitters, request.progress)
     if request.dry_run:
         return _dry(request, source, simplified, ctx)
     reports: dict[str, Report] = {}
@@ -183,7 +183,7 @@ def _choose(
     """Let the pipeline choose passes for one target, or measure there what is left of those that were given."""
     if given is None:
         budget = parse_budget(request.budgets.max_drop or default_budget(emitter.source.task.metric))
-        ctx = foretelling(ctx, emitter, request.progress)
+        ctx = foretelling(ctx, [emitter], request.progress)
         return Auto(emitter, ctx, budget, deadline, request.progress).run(simplified.program)
     limit = math.inf if request.time_budget_s is None else deadline
     measured = [item for item in request.passes or () if item.measured]
@@ -221,19 +221,24 @@ def _dry(request: Request, source: Source, simplified: Simplified, ctx: PassCont
     if problems:
         raise UnsupportedError(*problems)
     chosen = "auto" if request.passes is None else "; ".join(str(spec.describe(item)) for item in request.passes)
-    foretold = [
-        f"{item.name}: {line}" for item in request.passes or () for line in item.foretell(simplified.program, ctx)
-    ]
+    foretold = {
+        target.name: [
+            f"{item.name}: {line}"
+            for item in request.passes or ()
+            for line in item.foretell(simplified.program, ctx.targets.get(target.name, ctx))
+        ]
+        for target in request.targets
+    }
     reports = {
         target.name: Report(
             target=target.name,
             model={"name": source.path.name, "class": source.class_name},
             budgets=request.budgets,
             steps=simplified.steps,
-            reasons=("dry run: nothing was trained or written" if foretold else DRY,),
+            reasons=("dry run: nothing was trained or written" if foretold[target.name] else DRY,),
             notes=(
                 *source.notes,
-                *foretold,
+                *foretold[target.name],
                 f"would run the compressing passes: {chosen or 'none'}",
                 f"would lower to {spec.describe(target)} and write {request.folder(target)}",
             ),

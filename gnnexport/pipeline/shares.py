@@ -23,20 +23,24 @@ SETTING_S = 2.0
 """Of these, for one setting."""
 
 
-def foretelling(ctx: PassContext, emitter: Emitter, progress: Callable[[str], None]) -> PassContext:
-    """Return a context whose passes can foretell what they gain on a target.
+def foretelling(ctx: PassContext, emitters: Sequence[Emitter], progress: Callable[[str], None]) -> PassContext:
+    """Return a context whose passes can foretell what they gain on a target, or on each of several.
 
     Args:
         ctx: for the passes.
-        emitter: for the target.
+        emitters: for the targets.
         progress: takes a line for the user.
     """
+    if len(emitters) > 1:
+        return replace(ctx, targets={item.target.name: foretelling(ctx, [item], progress) for item in emitters})
+    (emitter,) = emitters
     known: Known = {}
     return replace(
         ctx,
         shares=shares_on(emitter, progress),
         speeds=lambda: speeds_on(emitter, progress, known),
         sparse_pattern=emitter.target.sparse_pattern,
+        targets={},
     )
 
 

@@ -7,6 +7,7 @@ leaves out, besides, what the layers before it left out, as with a set of edges 
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ gnn = torch.ops.gnn
 _NAME = "edge_threshold"
 _LEAST = 1e-30
 """Stands in for the sum of attention over no edge."""
+_SMALLEST, _LARGEST = 1e-18, 1e18
+"""Thresholds between these can be compared to: requests compute norms in float32, by their squares."""
 
 
 @dataclass(frozen=True)
@@ -94,13 +97,17 @@ def add_rules(program: Program, layers: list[EdgeLayer], thresholds: Mapping[int
         thresholds: by the place of a layer that can have a rule; other layers keep all edges.
 
     Raises:
-        UnsupportedError: two layers over the same edges run side by side.
+        UnsupportedError: two layers over the same edges run side by side, or squares of a threshold are no float32
+            numbers.
     """
     program = program.clone()
     gone: dict[str, fx.Node] = {}
     structure = _Structure(program)
     for place, threshold in sorted(thresholds.items()):
         layer = layers[place]
+        if 0 < threshold < _SMALLEST or _LARGEST < threshold < math.inf:
+            what = f"{layer.name} would compare norms to {threshold:.1g} at run time, whose square is no float32 number"
+            raise UnsupportedError.at("sparsify-edges", what, "Scale the features, or use rule=frozen in mode full")
         made = _Ruled(program, layer, structure, gone.get(layer.structure.rowptr))
         gone[layer.structure.rowptr] = made.apply(threshold)
     assert program.prepare is not None

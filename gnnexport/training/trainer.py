@@ -26,6 +26,8 @@ from gnnexport.training.task import Task, compute_loss
 
 _SPLITS: tuple[Split, ...] = ("train", "val")
 
+ROWS_TAUGHT = "; answers of the model before are learned for training nodes alone, as mini-batches run no others"
+
 
 @dataclass(frozen=True)
 class History:
@@ -121,7 +123,8 @@ class Trainer:
             teacher: a Program to learn from besides the labels, as the one before pruning.
             distil: share of the loss that is the divergence from the teacher's answers, 0 to 1.
             everywhere: learn from its answers for all nodes of one graph that is trained on as a whole, and not for
-                training nodes alone; its labels are of these all the same.
+                training nodes alone; its labels are of these all the same. Where memory allows only mini-batches, the
+                note tells that it is for training nodes.
             regime: what is done besides; weights that it does not admit are returned only where it admits none, and
                 then the last ones.
 
@@ -143,7 +146,9 @@ class Trainer:
             self.progress(f"training {feed.note}")
         taught = None if teacher is None or distil == 0 else self._taught(teacher.clone(), feed, everywhere)
         metric, loss = self._judge(program, feed, "val")
-        history, most = History(0, [metric], [], feed.note), self.task.epochs if epochs is None else epochs
+        sampled = everywhere and not isinstance(feed, WholeFeed) and not self.why_not_everywhere()
+        note = feed.note + (ROWS_TAUGHT if taught and sampled else "")
+        history, most = History(0, [metric], [], note), self.task.epochs if epochs is None else epochs
         best, unsettled = _Best(program), 0
         best.see(0, self._rank(metric, loss), admitted=regime.admits())
         with torch.random.fork_rng():

@@ -114,6 +114,17 @@ def test_dry_run_foretells_what_zeros_gain(tmp_path: Path, capsys: pytest.Captur
     assert sorted(tmp_path.iterdir()) == before
 
 
+def test_several_targets_get_a_forecast_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each by its own engine."""
+    model = write_road(tmp_path)
+    asked = ["compress", str(model), "--dry-run", "--passes", "sparsify-weights{sparsity=0.75}", "--json"]
+    assert app.run([*asked, "--target", "ort,openvino"]) == 0
+    reports = json.loads(capsys.readouterr().out)
+    for name, engine in (("ort", "onnxruntime"), ("openvino", "openvino")):
+        (told,) = (note for note in reports[name]["notes"] if "can be at most" in note)
+        assert f"ms on {engine}" in told
+
+
 def test_catalogues_are_real(capsys: pytest.CaptureFixture[str]) -> None:
     """The catalogue holds the passes and targets that documents name."""
     _, passes = run_json(["passes"], capsys)

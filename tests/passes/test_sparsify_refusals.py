@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from gnnexport.cli import app
 from gnnexport.passes.contract import PassContext, check_order, marks_of
 from gnnexport.passes.sparsify_edges import SparsifyEdges
 from gnnexport.passes.sparsify_weights import SparsifyWeights
+from gnnexport.program.data import GraphData
 from gnnexport.registry import build_passes
 from gnnexport.training.sparsity.weights import find_weights
 from tests.passes.test_sparsify_weights import LABELLED, context
 from tests.road import Arrays, write_road
-from tests.small_models import split
+from tests.small_models import WIDTH, split
 
 UNLABELLED = PassContext(data=LABELLED.hide("test"))
 
@@ -95,6 +98,45 @@ def test_a_pattern_that_leaves_every_entry_is_refused(pattern: str) -> None:
     wide = max(item.shape[1] for item in find_weights(split("GCN")))
     assert SparsifyWeights(pattern=f"{wide - 1}:9999").check(split("GCN"), context()) == []
     assert SparsifyWeights(pattern=f"9999x{wide - 1}").check(split("GCN"), context()) == []
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        SparsifyWeights(sparsity=0.001),
+        SparsifyWeights(sparsity=0.001, distribution="uniform"),
+        SparsifyWeights(sparsity=0.001, method="rigl"),
+        SparsifyWeights(sparsity=0.01, pattern="column"),
+        SparsifyWeights(sparsity=0.01, pattern="row", method="slr"),
+    ],
+    ids=str,
+)
+def test_a_share_that_leaves_everything_is_refused(item: SparsifyWeights) -> None:
+    """Before anything is foretold or trained; ten times the share is enough."""
+    (problem,) = item.check(split("GCN"), context())
+    assert f"at sparsity={item.sparsity}" in problem.what or f"sparsity={item.sparsity} leaves every" in problem.what
+    assert problem.mend.startswith("Give a higher sparsity")
+    assert replace(item, sparsity=0.1).check(split("GCN"), context()) == []
+
+
+@pytest.mark.parametrize(
+    ("edges", "options", "words"),
+    [
+        (torch.zeros(2, 0, dtype=torch.int64), {}, "0 in all layers"),
+        (torch.arange(12).repeat(2, 1), {"threshold": 0.1}, "0 in all layers"),
+        (torch.arange(12).view(2, 6), {"sparsity": 0.01}, "12 in all layers"),
+    ],
+    ids=["no edges", "loops alone", "too small a share"],
+)
+def test_a_graph_without_edges_that_can_go_is_refused(
+    edges: torch.Tensor, options: dict[str, float], words: str
+) -> None:
+    """Nothing would be left out, whatever the bound promised; with `joint` weights go all the same."""
+    ctx = PassContext(data=GraphData("few", {"x": torch.randn(12, WIDTH), "edge_index": edges}))
+    (problem,) = SparsifyEdges(retrain=False, **options).check(split("GCN"), ctx)  # type: ignore[arg-type]
+    assert words in problem.what
+    assert "rop this pass" in problem.mend
+    assert SparsifyEdges(retrain=False, joint=0.5, **options).check(split("GCN"), ctx) == []  # type: ignore[arg-type]
 
 
 def test_joint_is_trained_where_no_edge_goes() -> None:

@@ -140,6 +140,24 @@ class Chooser:
         self._given = program
         self._fixed: dict[str, Tensor] = {}
 
+    @property
+    def edges(self) -> int:
+        """Edges between different nodes, over all layers that can lose any."""
+        return sum(self._free(place) for place in self._losing)
+
+    @property
+    def going(self) -> int:
+        """Of these, how many go at the share of the plan."""
+        return sum(self._free(place) - count for place, count in self._targets.items())
+
+    @property
+    def slots(self) -> int:
+        """Edges that all layers read, those of nodes to themselves among them."""
+        return sum(len(self._slots[layer.structure.rowptr].row) for layer in self._layers)
+
+    def _free(self, place: int) -> int:
+        return int((~self._slots[self._layers[place].structure.rowptr].is_loop).sum())
+
     @cached_property
     def program(self) -> Program:
         """The Program with all edges, in which each layer that may lose some reads edges of its own."""

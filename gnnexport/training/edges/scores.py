@@ -20,6 +20,9 @@ gnn = torch.ops.gnn
 
 _SUMS = ("sum", "mean")
 
+_LEAST, _MOST = 1e-12, 1e12
+"""Norms between these have squares that float32 holds, also when they are divided by squares of degrees."""
+
 
 def no_norm(layer: EdgeLayer, body: fx.GraphModule) -> str:
     """Tell why norms say nothing of a layer's messages; empty where they do."""
@@ -42,7 +45,9 @@ def looked_at(layer: EdgeLayer, body: fx.GraphModule) -> dict[fx.Node, Callable[
 
 
 def message_norms(calls: Sequence[fx.Node], seen: Mapping[fx.Node, Tensor], candidates: Tensor, slots: Slots) -> Tensor:
-    """Return the norm of what each edge of a layer adds to its destination, float32 [candidates].
+    """Return the norm of what each edge of a layer adds to its destination, [candidates].
+
+    It is float32, or float64 where squares of some are no float32 numbers.
 
     In a mean a message counts by its share, one over the in-degree in the whole graph; in attention by its weight among
     the edges that the layer has.
@@ -53,10 +58,29 @@ def message_norms(calls: Sequence[fx.Node], seen: Mapping[fx.Node, Tensor], cand
         candidates: int64, slots of the whole structure, ascending.
         slots: of the whole structure.
     """
-    total = torch.zeros(len(candidates))
-    for node in calls:
-        total += _squares(node, seen, candidates, slots)
-    return total.sqrt()
+    norms = _norms(calls, seen, candidates, slots)
+    unsure = _beyond(norms).nonzero().flatten()
+    if not len(unsure):
+        return norms
+    of_edges = {_of_edges(node) for node in calls}
+    wide = {key: (value[unsure] if key in of_edges else value).double() for key, value in seen.items()}
+    return norms.double().index_copy(0, unsure, _norms(calls, wide, candidates[unsure], slots))
+
+
+def _norms(calls: Sequence[fx.Node], seen: Mapping[fx.Node, Tensor], candidates: Tensor, slots: Slots) -> Tensor:
+    squares = (_squares(node, seen, candidates, slots) for node in calls)
+    return sum(squares, torch.zeros(len(candidates))).sqrt()
+
+
+def _of_edges(call: fx.Node) -> fx.Node:
+    """Return what a reduction has for each edge: a weight, if any, or the messages."""
+    value: fx.Node = args_of(call)[3 if call.target is gnn.aggregate.default else 0]
+    return value
+
+
+def _beyond(norms: Tensor) -> Tensor:
+    """Tell where a norm is so small or so large that it may come from squares that float32 does not hold, bool."""
+    return ~((norms > _LEAST) & (norms < _MOST))
 
 
 def _squares(node: fx.Node, seen: Mapping[fx.Node, Tensor], candidates: Tensor, slots: Slots) -> Tensor:
@@ -83,11 +107,16 @@ def _reduce(node: fx.Node) -> str:
 
 def _row_norms(x: Tensor) -> Tensor:
     """Return the norm of each row, [rows], or of each head of a row, [rows, heads]."""
-    return x.abs() if x.dim() == 1 else torch.linalg.vector_norm(x, dim=-1)
+    if x.dim() == 1:
+        return x.abs()
+    norms: Tensor = torch.linalg.vector_norm(x, dim=-1)
+    unsure = _beyond(norms)
+    norms[unsure] = torch.linalg.vector_norm(x[unsure], dim=-1, dtype=torch.float64).to(norms.dtype)
+    return norms
 
 
 def _whole_norms(x: Tensor) -> Tensor:
-    return x.abs() if x.dim() == 1 else torch.linalg.vector_norm(x.flatten(1), dim=1)
+    return x.abs() if x.dim() == 1 else _row_norms(x.flatten(1))
 
 
 def _itself(value: Tensor) -> Tensor:

@@ -111,6 +111,18 @@ def test_passes_say_which_nodes_teach(item: type[Pass], monkeypatch: pytest.Monk
     assert asked == [True, True, False]
 
 
+def test_mini_batches_say_that_they_learn_about_training_nodes_alone() -> None:
+    """Where memory allows no step on the whole graph, answers for all nodes cannot be learned from."""
+    for limit, everywhere, told in ((10**9, True, False), (LITTLE, True, True), (LITTLE, False, False)):
+        trainer = Trainer(data(), Task(epochs=1), memory_bytes=limit)
+        program = split("GraphSAGE")
+        _, history = trainer.fit(program, seed=0, teacher=program, distil=0.5, everywhere=everywhere)
+        assert ("for training nodes alone" in history.note) is told
+    _, history = trainer.fit(program, seed=0, everywhere=True)
+    assert "in mini-batches" in history.note
+    assert "training nodes alone" not in history.note
+
+
 def test_graphs_of_a_set_do_not_teach_about_others() -> None:
     """There `distil_on=all` would have no effect, and is refused."""
     ctx = PassContext(data=graph_set(), trainer=Trainer(graph_set(), Task(epochs=1)), mode="graphs")
