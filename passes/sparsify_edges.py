@@ -184,11 +184,13 @@ class SparsifyEdges(Pass):
             return [Problem(self.name, reason, "Drop this pass") for reason in reasons]
         if self.joint is None and not self._leaves_all:
             chooser = self._chooser(program, layers, ctx)
-            if not (chooser.edges if self.sparsity is None else chooser.going):
-                what = f"no edge can go: {chooser.edges:,} in all layers that can lose any join different nodes"
+            if not chooser.edges:
                 return [
-                    Problem(self.name, what, "Drop this pass" + (", or give more sparsity" if chooser.edges else ""))
+                    Problem(self.name, "no layer that can lose edges has any between different nodes", "Drop this pass")
                 ]
+            if self.sparsity is not None and not chooser.going:
+                what = f"sparsity={self.sparsity} leaves out none of {chooser.edges:,} edges of all layers"
+                return [Problem(self.name, what, "Give a higher sparsity, or drop this pass")]
         return self._refused_training(program, ctx)
 
     def _chooser(self, program: Program, layers: list[EdgeLayer], ctx: PassContext) -> Chooser:

@@ -179,6 +179,12 @@ CASES = (
         arrays(lambda g: {"batch": np.zeros(60, np.int64), "num_graphs": np.array(1)}),
         "export model.pt --mode batched",
     ),
+    Case(
+        "data",
+        "no edges, of which some are to be left out",
+        arrays(lambda g: {"edge_index": g["edge_index"][:, :0]}),
+        "compress model.pt --passes sparsify-edges",
+    ),
     Case("bundle", "one byte of the model changed", edited("model.onnx", _flip), BUNDLE),
     Case("bundle", "one byte of the vectors changed", edited("golden.npz", _flip), BUNDLE),
     Case("bundle", "of a newer schema", edited("manifest.json", _newer), BUNDLE),

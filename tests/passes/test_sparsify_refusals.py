@@ -122,9 +122,9 @@ def test_a_share_that_leaves_everything_is_refused(item: SparsifyWeights) -> Non
 @pytest.mark.parametrize(
     ("edges", "options", "words"),
     [
-        (torch.zeros(2, 0, dtype=torch.int64), {}, "0 in all layers"),
-        (torch.arange(12).repeat(2, 1), {"threshold": 0.1}, "0 in all layers"),
-        (torch.arange(12).view(2, 6), {"sparsity": 0.01}, "12 in all layers"),
+        (torch.zeros(2, 0, dtype=torch.int64), {}, "between different nodes"),
+        (torch.arange(12).repeat(2, 1), {"threshold": 0.1}, "between different nodes"),
+        (torch.arange(12).view(2, 6), {"sparsity": 0.01}, "none of 12 edges"),
     ],
     ids=["no edges", "loops alone", "too small a share"],
 )
