@@ -244,7 +244,6 @@ class SparsifyEdges(Pass):
 
     def run(self, program: Program, ctx: PassContext) -> Program:
         """Return the Program on fewer edges."""
-        assert ctx.data is not None
         given, program = program, program.clone().train(False)
         program.annotate()
         layers = self._layers(program, ctx)
