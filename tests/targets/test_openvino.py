@@ -105,6 +105,29 @@ def test_equal_values_of_features_keep_their_order(tmp_path: Path) -> None:
         assert {op.get_attributes()["stable"] for op in ops if op.get_type_name() == "TopK"} == {stable}
 
 
+@pytest.mark.parametrize("kind", target._REDUCTIONS.values())
+@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize("axis", [2, -1])
+def test_a_reduction_of_the_last_of_three_dimensions(kind: str, keep: bool, axis: int) -> None:
+    """A number for each channel behind it multiplies the channel, and nothing past the end of these numbers."""
+    import openvino
+    from openvino import opset13
+
+    x, factors = normal((60, 3, 5)), normal((1, 3, 1)[: 3 if keep else 2])
+
+    def model() -> openvino.Model:
+        given = opset13.parameter([-1, 3, 5], np.float32)
+        reduced = getattr(opset13, kind)(given, np.array([axis]), keep_dims=keep)
+        return openvino.Model([opset13.multiply(reduced, opset13.constant(factors))], [given])
+
+    mended, plain = model(), model()
+    target._reduce_rows_of_four_dimensions(mended)
+    # What the engine does not merge is right: a model that gives out the reduction, too.
+    shown = [*plain.outputs, plain.get_results()[0].input_value(0).get_node().input_value(0)]
+    right = openvino.Core().compile_model(openvino.Model(shown, plain.get_parameters()), "CPU")([x])[1] * factors
+    assert agree(openvino.Core().compile_model(mended, "CPU")([x])[0], right)
+
+
 def test_a_sort_of_which_no_dimensions_are_known() -> None:
     """A `TopK` of what has an open number of dimensions keeps ties in order, too."""
     import openvino
