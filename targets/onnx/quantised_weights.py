@@ -66,8 +66,9 @@ def keep_weights(constants: Constants, array: NDArray[Any], names: tuple[str, ..
 def fold_weights(graph: ir.Graph) -> None:
     """Replace every quantiser of a constant by `DequantizeLinear` of its levels, in place.
 
-    Where the steps are neither along one axis nor single, and where levels do not fit into a byte, the constant keeps
-    its type and is rounded.
+    Where the steps are neither along one axis nor single, where levels do not fit into a byte, and where nothing but
+    constants is multiplied by them, as features of edges of a graph that is known, the constant keeps its type and is
+    rounded.
     """
     constants = Constants(graph)
     for node in quantise_nodes(graph):
@@ -161,7 +162,7 @@ def _fold(graph: ir.Graph, constants: Constants, node: ir.Node) -> None:
     axis = _axis(step.shape, stored.ndim)
     out = node.outputs[0]
     fits = np.abs(stored).max(initial=0) <= 127
-    if axis is None or not fits:
+    if axis is None or not fits or _meets_constants(out):
         value = keep_weights(constants, stored.astype(np.float32) * step, (quantiser.name,))
         ir.convenience.replace_all_uses_with(out, value, replace_graph_outputs=True)
         graph.remove(node, safe=True)
@@ -172,6 +173,17 @@ def _fold(graph: ir.Graph, constants: Constants, node: ir.Node) -> None:
         new = ir.node(DEQUANTIZE, inputs, {"axis": axis}, name=f"{out.name}_widened")
         _put(graph, node, new)
     drop_unread(graph, node)
+
+
+def _meets_constants(value: ir.Value) -> bool:
+    """Tell whether a matrix is read by products with constants alone, which engines compute when they load a model."""
+    readers = [node for node, _ in value.uses()]
+    return bool(readers) and all(
+        _meets_constants(node.outputs[0])
+        if node.op_type == "Transpose"
+        else node.op_type in ("MatMul", "Gemm") and is_constant(node.inputs[0])
+        for node in readers
+    )
 
 
 def _axis(shape: tuple[int, ...], rank: int) -> int | None:

@@ -126,6 +126,25 @@ def test_weights_are_stored_as_levels(by: str, entries: int, signed: bool) -> No
     assert np.array_equal(run(ir.to_proto(model).SerializeToString(), {}), wanted)
 
 
+@pytest.mark.parametrize("other", ["constant", "input"])
+def test_weights_that_constants_are_multiplied_by(other: str) -> None:
+    """Engines compute such a product when they load: OpenVINO cannot with levels, so the weights stay numbers."""
+    x, step, bits = drawn(9, (7,), 1, 1.0)
+    model = quantiser(value("w", x), step, bits[:1], "columns", signed=True)
+    rows = np.ones((4, 9), np.float32)
+    left = value("rows", rows if other == "constant" else None, rows.shape)
+    product = ir.node("MatMul", [left, model.graph.outputs[0]], outputs=[value("product", shape=(4, 7))])
+    (model.graph.register_initializer if other == "constant" else model.graph.inputs.append)(left)
+    model.graph.append(product)
+    model.graph.outputs[0] = product.outputs[0]
+    given = {"rows": rows} if other == "input" else {}
+    wanted = rows @ OPS["columns"](*map(torch.tensor, (x, step, bits[:1])), True, False).numpy()
+    fold_weights(model.graph)
+    kinds = [node.op_type for node in model.graph]
+    assert kinds == (["MatMul"] if other == "constant" else ["DequantizeLinear", "MatMul"])
+    assert np.allclose(run(ir.to_proto(model).SerializeToString(), given), wanted, atol=1e-3)  # a step is 0.5
+
+
 def test_steps_that_are_computed() -> None:
     """Levels have to be known when the model is written."""
     model = quantiser(value("x", shape=(4, 3)), np.ones(1, np.float32), np.ones(1, np.float32), "rows", signed=True)
