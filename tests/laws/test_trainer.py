@@ -114,7 +114,7 @@ def test_blocked_programs_are_refused() -> None:
 def test_the_drop_between_two_programs() -> None:
     """A share falls by a difference, an error by a ratio, and an original without error bears rounding."""
     base = data(0)
-    program, worse, close = split("GCN"), split("GCN"), split("GCN")
+    program, worse, close = split("GCN"), split("GCN").clone(), split("GCN").clone()
     with torch.no_grad():
         for item, step in ((worse, 0.01), (close, 1e-8)):
             for parameter in item.body.parameters():
