@@ -23,6 +23,17 @@ settings.load_profile("repeatable")
 _FORWARD = Sequential.forward
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Refuse names that follow the hashes of a process: two processes have to find the same tests.
+
+    Raises:
+        pytest.UsageError: A test is named after a set.
+    """
+    params = item.callspec.params.values() if isinstance(item, pytest.Function) and hasattr(item, "callspec") else ()
+    if any(isinstance(value, set | frozenset) and str(value) in item.name for value in params):
+        raise pytest.UsageError(f"{item.nodeid} is named after a set, which has no order: use a tuple, or give ids")
+
+
 @pytest.fixture(autouse=True)
 def _sequential_forgets() -> Iterator[None]:
     """Undo what PyG's Sequential does to its class: the code generated for one model, run by all without their own."""
