@@ -20,6 +20,7 @@ from gnnexport.training.edges.published import fit_published, why_not_published
 from gnnexport.training.edges.scores import no_norm
 from gnnexport.training.kinds import Rows
 from gnnexport.training.parts import graphs_seen
+from gnnexport.training.sparsity.densities import left_of
 from gnnexport.training.sparsity.joint import without_entries
 from gnnexport.training.sparsity.recipe import prunable, told, values_of
 from gnnexport.training.trainer import History, why_not_trainable
@@ -171,9 +172,8 @@ class SparsifyEdges(Pass):
             return problems
         if self.method == "agreement" and (problem := self._unanswered(ctx)):
             return [Problem(self.name, problem, "Use another method, as top-k")]
-        if self.joint is not None and not prunable(program):
-            what = "no value is multiplied by a matrix of weights that may change"
-            return [Problem(self.name, what, "Drop joint")]
+        if problems := self._refused_joint(program):
+            return problems
         program = program.clone().train(False)
         program.annotate()
         layers = self._layers(program, ctx)
@@ -192,6 +192,19 @@ class SparsifyEdges(Pass):
                 what = f"sparsity={self.sparsity} leaves out none of {chooser.edges:,} edges of all layers"
                 return [Problem(self.name, what, "Give a higher sparsity, or drop this pass")]
         return self._refused_training(program, ctx)
+
+    def _refused_joint(self, program: Program) -> list[Problem]:
+        """Refuse to leave out entries of weights where there are none, or all would stay."""
+        if self.joint is None:
+            return []
+        entries = sum(item.size for item in prunable(program))
+        if not entries:
+            what = "no value is multiplied by a matrix of weights that may change"
+            return [Problem(self.name, what, "Drop joint")]
+        if left_of(entries, self.joint) == entries:
+            what = f"joint={self.joint} leaves every entry of {entries:,}"
+            return [Problem(self.name, what, "Give a higher share, or drop joint")]
+        return []
 
     def _chooser(self, program: Program, layers: list[EdgeLayer], ctx: PassContext) -> Chooser:
         """Return what knows the edges of layers; the Program is annotated."""

@@ -25,7 +25,7 @@ from gnnexport.native.library import ABI, library, library_path
 WHERE = "native kernels"
 FILE = "extension.so"
 FOLDER = "openvino"
-SOURCES = ("extension.cpp", "operators.hpp", "gnnexport/kernels.h")
+SOURCES = ("extension.cpp", "call.hpp", "operators.hpp", "gnnexport/kernels.h")
 """Below this folder beside the library."""
 
 _COMPILERS = ("c++", "g++", "clang++")

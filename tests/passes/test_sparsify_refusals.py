@@ -119,6 +119,14 @@ def test_a_share_that_leaves_everything_is_refused(item: SparsifyWeights) -> Non
     assert replace(item, sparsity=0.1).check(split("GCN"), context()) == []
 
 
+def test_a_joint_share_that_leaves_every_entry_is_refused() -> None:
+    """As of the pass for weights alone: training would come to weights that are all there."""
+    (problem,) = SparsifyEdges(joint=0.001).check(split("GCN"), context())
+    assert problem.what.startswith("joint=0.001 leaves every entry of ")
+    assert problem.mend == "Give a higher share, or drop joint"
+    assert SparsifyEdges(joint=0.1).check(split("GCN"), context()) == []
+
+
 @pytest.mark.parametrize(
     ("edges", "options", "words"),
     [
