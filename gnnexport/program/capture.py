@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import functools
 import io
 import logging
 import operator
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,7 +21,7 @@ from gnnexport.errors import DataError, UnsupportedError
 from gnnexport.program.calling import call, collected_arguments, takes_positional
 from gnnexport.program.explanation import explain
 from gnnexport.program.functional import functionalise, training_argument, training_arguments_cleared
-from gnnexport.program.graphs import args_of, module_of, output_node
+from gnnexport.program.graphs import args_of, module_of
 from gnnexport.program.inputs import LEVELS, NUM_GRAPHS, ROWS, Input, Level, Role, suffix_of
 from gnnexport.program.kinds import without_unread_kinds
 from gnnexport.program.num_graphs import name_num_graphs
@@ -72,7 +74,9 @@ def capture(
     if columns > 1:
         body = _functional_capture(model, inputs, example, sizes, columns)
     check_padding(model, body, inputs)
-    blocker = _training_blocker(body, model, inputs, example, sizes, columns)
+    # Most Programs are never trained, and a second capture takes as long as the first.
+    find_blocker = functools.partial(_training_blocker, _calls(body), model, inputs, example, sizes, columns)
+    blocker = functools.cache(find_blocker)
     inputs = _without_unread_ids(body, without_unread_kinds(body, inputs))
     _check_inputs_are_read(body)
     if NUM_GRAPHS in placeholder_names(body) and all(item.role is not Role.NUM_GRAPHS for item in inputs):
@@ -261,26 +265,40 @@ def _check_evaluation_mode(body: fx.GraphModule) -> None:
         )
 
 
+@dataclass(frozen=True)
+class _Call:
+    """What a node of a graph does, with its training arguments cleared; its place stands for it in others."""
+
+    does: tuple[Any, ...]
+    module: str
+    stays: bool
+
+
+def _calls(body: fx.GraphModule) -> list[_Call]:
+    """Describe a graph, so that it can be told from another."""
+    numbers = {node: place for place, node in enumerate(body.graph.nodes)}
+    return [_Call(_shape_of_call(node, numbers), module_of(node), training_argument(node) is False) for node in numbers]
+
+
 def _training_blocker(
-    body: fx.GraphModule, model: nn.Module, inputs: Sequence[Input], example: Mapping[str, Tensor],
+    calls: Sequence[_Call], model: nn.Module, inputs: Sequence[Input], example: Mapping[str, Tensor],
     sizes: Mapping[str, int], columns: int,
 ) -> str | None:  # fmt: skip
     """Compare with a capture in training mode; name the module where more than the training arguments differ."""
     try:
-        trained = _functional_capture(model.train(), inputs, example, sizes, columns)
+        with torch.random.fork_rng(devices=[]):
+            trained = _calls(_functional_capture(model.train(), inputs, example, sizes, columns))
     except UnsupportedError as error:
         return f"capturing in training mode fails ({error})"
     finally:
         model.eval()
-    ours, theirs = list(body.graph.nodes), list(trained.graph.nodes)
-    numbers = ({node: i for i, node in enumerate(ours)}, {node: i for i, node in enumerate(theirs)})
-    for mine, other in zip(ours, theirs, strict=False):
-        if _shape_of_call(mine, numbers[0]) != _shape_of_call(other, numbers[1]):
-            return f"{module_of(mine)} computes something else in training"
-        if training_argument(other) is False:
-            return f"{module_of(mine)} stays in evaluation mode in training"
-    if len(ours) != len(theirs):
-        return f"{module_of(output_node(body.graph))} computes something else in training"
+    for mine, other in zip(calls, trained, strict=False):
+        if mine.does != other.does:
+            return f"{mine.module} computes something else in training"
+        if other.stays:
+            return f"{mine.module} stays in evaluation mode in training"
+    if len(calls) != len(trained):
+        return f"{calls[-1].module} computes something else in training"
     return None
 
 

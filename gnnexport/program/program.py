@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -51,7 +51,7 @@ class Program(nn.Module):
             that `body` reads; `None` before the split.
         level: what a row of the output is about.
         target: which nodes the rows are where there are several kinds, `__paper`; else empty.
-        training_blocker: why the Program cannot be retrained; `None` when it can.
+        training_blocker: why the Program cannot be retrained, or what finds it out; `None` when it can.
         store_bits: of a number in the rows that mode `batched` keeps between requests.
         feature_bits: most bits of a feature, where mode `batched` stores features packed.
         sparse_weights: names of parameters of the body whose zeros stay zero in training.
@@ -67,7 +67,7 @@ class Program(nn.Module):
         prepare: fx.GraphModule | None = None,
         level: Level = "node",
         target: str = "",
-        training_blocker: str | None = None,
+        training_blocker: str | Callable[[], str | None] | None = None,
         store_bits: StoreBits = 32,
         feature_bits: FeatureBits = 8,
         sparse_weights: Collection[str] = (),
@@ -80,11 +80,17 @@ class Program(nn.Module):
         self.source = source
         self.level = level
         self.target = target
-        self.training_blocker = training_blocker
+        self._training_blocker = training_blocker
         self.store_bits = store_bits
         self.feature_bits = feature_bits
         self.sparse_weights = frozenset(sparse_weights)
         self.training = False
+
+    @property
+    def training_blocker(self) -> str | None:
+        """Why the Program cannot be retrained; `None` when it can."""
+        known = self._training_blocker
+        return known() if callable(known) else known
 
     @property
     def features(self) -> tuple[Input, ...]:
@@ -136,7 +142,7 @@ class Program(nn.Module):
             prepare=copy.deepcopy(self.prepare),
             level=self.level,
             target=self.target,
-            training_blocker=self.training_blocker,
+            training_blocker=self._training_blocker,
             store_bits=self.store_bits,
             feature_bits=self.feature_bits,
             sparse_weights=self.sparse_weights,
