@@ -24,7 +24,7 @@ _FORWARD = Sequential.forward
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Refuse names that follow the hashes of a process: two processes have to find the same tests.
+    """Refuse tests that are named after a set, whose order is another in each process that looks for tests.
 
     Raises:
         pytest.UsageError: A test is named after a set.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import functools
 import io
 import logging
 import operator
@@ -74,9 +73,7 @@ def capture(
     if columns > 1:
         body = _functional_capture(model, inputs, example, sizes, columns)
     check_padding(model, body, inputs)
-    # Most Programs are never trained, and a second capture takes as long as the first.
-    find_blocker = functools.partial(_training_blocker, _calls(body), model, inputs, example, sizes, columns)
-    blocker = functools.cache(find_blocker)
+    blocker = _TrainingCheck(_calls(body), model, inputs, dict(example), dict(sizes), columns)
     inputs = _without_unread_ids(body, without_unread_kinds(body, inputs))
     _check_inputs_are_read(body)
     if NUM_GRAPHS in placeholder_names(body) and all(item.role is not Role.NUM_GRAPHS for item in inputs):
@@ -267,39 +264,57 @@ def _check_evaluation_mode(body: fx.GraphModule) -> None:
 
 @dataclass(frozen=True)
 class _Call:
-    """What a node of a graph does, with its training arguments cleared; its place stands for it in others."""
+    """A node of a graph, so that it can be told from one of another graph.
+
+    Args:
+        does: operator and arguments, training arguments cleared; places stand for other nodes.
+        module: it came from.
+        evaluates: it has a training argument, which says evaluation.
+    """
 
     does: tuple[Any, ...]
     module: str
-    stays: bool
+    evaluates: bool
 
 
 def _calls(body: fx.GraphModule) -> list[_Call]:
-    """Describe a graph, so that it can be told from another."""
     numbers = {node: place for place, node in enumerate(body.graph.nodes)}
     return [_Call(_shape_of_call(node, numbers), module_of(node), training_argument(node) is False) for node in numbers]
 
 
-def _training_blocker(
-    calls: Sequence[_Call], model: nn.Module, inputs: Sequence[Input], example: Mapping[str, Tensor],
-    sizes: Mapping[str, int], columns: int,
-) -> str | None:  # fmt: skip
-    """Compare with a capture in training mode; name the module where more than the training arguments differ."""
-    try:
-        with torch.random.fork_rng(devices=[]):
-            trained = _calls(_functional_capture(model.train(), inputs, example, sizes, columns))
-    except UnsupportedError as error:
-        return f"capturing in training mode fails ({error})"
-    finally:
-        model.eval()
-    for mine, other in zip(calls, trained, strict=False):
-        if mine.does != other.does:
-            return f"{mine.module} computes something else in training"
-        if other.stays:
-            return f"{mine.module} stays in evaluation mode in training"
-    if len(calls) != len(trained):
-        return f"{calls[-1].module} computes something else in training"
-    return None
+class _TrainingCheck:
+    """Tells what keeps a Program from being trained, by a second capture, in training mode, when first asked.
+
+    Most Programs are never trained, and that capture takes as long as the first.
+    """
+
+    def __init__(self, calls: Sequence[_Call], model: nn.Module, *capture: Any) -> None:
+        """Remember what a capture in evaluation mode gave, and of what; `capture` is what else was captured with."""
+        self._calls, self._capture = calls, capture
+        self._model: nn.Module | None = model
+        self._answer: str | None = None
+
+    def __call__(self) -> str | None:
+        """Name the module where more than the training arguments differ; `None` where nothing does."""
+        if self._model is not None:
+            with torch.random.fork_rng(devices=[]):
+                self._answer = self._compare(self._model.train())
+            self._model = None
+        return self._answer
+
+    def _compare(self, model: nn.Module) -> str | None:
+        try:
+            trained = _calls(_functional_capture(model, *self._capture))
+        except UnsupportedError as error:
+            return f"capturing in training mode fails ({error})"
+        for mine, other in zip(self._calls, trained, strict=False):
+            if mine.does != other.does:
+                return f"{mine.module} computes something else in training"
+            if other.evaluates:
+                return f"{mine.module} stays in evaluation mode in training"
+        if len(self._calls) != len(trained):
+            return f"{self._calls[-1].module} computes something else in training"
+        return None
 
 
 def _shape_of_call(node: fx.Node, numbers: dict[fx.Node, int]) -> tuple[Any, ...]:

@@ -88,9 +88,13 @@ class Program(nn.Module):
 
     @property
     def training_blocker(self) -> str | None:
-        """Why the Program cannot be retrained; `None` when it can."""
+        """Why the Program cannot be retrained; `None` when it can. To find out takes a capture when first asked."""
         known = self._training_blocker
         return known() if callable(known) else known
+
+    @training_blocker.setter
+    def training_blocker(self, reason: str | None) -> None:
+        self._training_blocker = reason
 
     @property
     def features(self) -> tuple[Input, ...]:

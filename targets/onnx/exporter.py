@@ -13,8 +13,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from torch import fx
-from torch.export import ExportedProgram
 from torch.onnx._internal.exporter import _decomp, _registration
 
 OPSET = 20
@@ -41,20 +39,6 @@ def with_more(translations: dict[Any, Any]) -> _registration.ONNXRegistry:
     for target, function in translations.items():
         registry.register_op(target, function)
     return registry
-
-
-def taken_apart(exported: ExportedProgram, registry: _registration.ONNXRegistry) -> ExportedProgram:
-    """Tell the exporter, where it is so, that no op is left to be taken apart; it would trace the model once more.
-
-    Args:
-        exported: of functional ops; changed in place.
-        registry: the translations it is exported with.
-    """
-    graphs = [part.graph for part in exported.graph_module.modules() if isinstance(part, fx.GraphModule)]
-    ops = {node.target for graph in graphs for node in graph.nodes if node.op == "call_function"}
-    if not (ops - registry.functions.keys()) & decompositions().keys():
-        exported.run_decompositions = lambda *_: exported  # type: ignore[method-assign]
-    return exported
 
 
 @contextmanager

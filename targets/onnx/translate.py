@@ -23,7 +23,7 @@ from gnnexport.program.quantised import fix_tables
 from gnnexport.targets.contract import DialectModel
 from gnnexport.targets.onnx import schemas
 from gnnexport.targets.onnx.axes import count_axes_from_front
-from gnnexport.targets.onnx.exporter import OPSET, quiet, taken_apart, with_more
+from gnnexport.targets.onnx.exporter import OPSET, quiet, with_more
 from gnnexport.targets.onnx.quantisers import name_operands
 from gnnexport.targets.onnx.translations import standard
 
@@ -127,7 +127,7 @@ def export(
             warnings.simplefilter("ignore")
             exported = torch.export.export(body, tuple(arguments.values()), dynamic_shapes=_shapes(dynamic))
             program = _core.export(
-                taken_apart(exported, _registry()),
+                exported,
                 opset_version=OPSET,
                 registry=_registry(),
                 input_names=list(arguments),

@@ -106,7 +106,7 @@ def test_missing_labels_are_an_error() -> None:
 def test_blocked_programs_are_refused() -> None:
     """A Program that training would change otherwise is not retrained, and the message says why."""
     program = split("GCN").clone()
-    program._training_blocker = "jk.lstm (LSTM) computes something else in training"
+    program.training_blocker = "jk.lstm (LSTM) computes something else in training"
     with pytest.raises(UnsupportedError, match=r"jk\.lstm .* retrain=false"):
         Trainer(data(0), Task()).fit(program, seed=0)
 

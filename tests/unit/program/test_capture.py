@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch.nn import functional
 from torch_geometric.nn import GCN
 
 from gnnexport.errors import DataError, UnsupportedError
+from gnnexport.program import capture as program_capture
 from gnnexport.program.capture import capture
 from gnnexport.program.functional import is_mutating
 from gnnexport.program.program import Program, example_inputs
@@ -48,9 +50,29 @@ def test_model_is_left_alone() -> None:
     """Capturing changes neither the weights nor the mode of the model."""
     given = model("GCN batch norm")
     before = copy.deepcopy(given.state_dict())
-    captured("GCN batch norm")
+    assert capture_plain(given).training_blocker is None
     assert not given.training
     assert all(torch.equal(value, before[key]) for key, value in given.state_dict().items())
+
+
+def test_training_is_captured_once_when_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clone knows what its original found out, draws of random numbers go on as they would have."""
+    modes: list[bool] = []
+    functional_capture = program_capture._functional_capture
+
+    def count(module: nn.Module, *given: Any) -> Any:
+        modes.append(module.training)
+        return functional_capture(module, *given)
+
+    monkeypatch.setattr(program_capture, "_functional_capture", count)
+    given = Handwritten(lambda m, x, edge_index: torch.as_tensor(m.last(summed(m.first(x), edge_index)))).eval()
+    program = capture_plain(given)
+    assert modes == [False]
+    given.first = None  # type: ignore[assignment]
+    state = torch.get_rng_state()
+    assert [item.training_blocker for item in (program.clone(), program, program.clone().clone())] == [None] * 3
+    assert modes == [False, True]
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_widths_that_equal_sizes_stay_apart() -> None:
